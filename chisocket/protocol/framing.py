@@ -1,0 +1,47 @@
+"""One message on the UNIX socket: its length as 8 bytes in native byte order, then one protobuf ChitcpdMsg."""
+
+from __future__ import annotations
+
+import struct
+
+from google.protobuf.message import DecodeError
+
+from chisocket.protocol.chitcpd_pb2 import ChitcpdMsg
+
+LENGTH = struct.Struct("=Q")
+MAX_MESSAGE = 1 << 20  # bytes; a longer length is somebody else's protocol, or an attack
+
+
+class ProtocolError(Exception):
+    """The other side sent what is no chitcpd message: the connection can't be used any more."""
+
+
+def encode(message: ChitcpdMsg) -> bytes:
+    """The bytes of `message` on the UNIX socket, its length before it."""
+    body = message.SerializeToString()
+    return LENGTH.pack(len(body)) + body
+
+
+def body_length(header: bytes) -> int:
+    """The length of the body that follows these 8 bytes.
+
+    Raises ProtocolError if it is more than MAX_MESSAGE.
+    """
+    (length,) = LENGTH.unpack(header)
+    if length > MAX_MESSAGE:
+        raise ProtocolError(f"a message of {length} bytes; {MAX_MESSAGE} are allowed")
+    return int(length)
+
+
+def decode(body: bytes) -> ChitcpdMsg:
+    """The message in `body`, without its length.
+
+    Raises ProtocolError if it is not one, or if a required field is missing.
+    """
+    try:
+        message = ChitcpdMsg.FromString(body)
+    except DecodeError as error:
+        raise ProtocolError(str(error)) from None
+    if not message.IsInitialized():  # protobuf's C parser does not look for it
+        raise ProtocolError(f"a message without {', '.join(message.FindInitializationErrors())}")
+    return message
