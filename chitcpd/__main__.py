@@ -1,0 +1,5 @@
+"""`python -m chitcpd` is `chitcpd`."""
+
+from chitcpd.cli import main
+
+main()

@@ -1,0 +1,119 @@
+"""The command line of chitcpd."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+import logging
+import os
+import sys
+import time
+
+import chitcpd
+from chisocket.protocol.location import socket_path
+from chitcpd import ctl
+from chitcpd.daemon import Settings, StartError, serve
+from chitcpd.loader import REFERENCE, LoadError, load
+from chitcpd.tcp.api import PROFILES
+from chitcpd.trace import VERBOSE
+
+_DEFAULT_PORT = 23300
+_LEVELS = (logging.INFO, VERBOSE, logging.DEBUG, 1)  # none, -v, -vv, -vvv
+_USAGE, _CANT_START = 2, 3
+
+
+def main() -> None:
+    """`chitcpd ...`, or `chitcpd ctl ...`."""
+    if sys.argv[1:2] == ["ctl"]:
+        sys.exit(ctl.main(sys.argv[2:]))
+    arguments = _parser().parse_args()
+    _set_up_logging(arguments.verbose)
+    try:
+        asyncio.run(serve(_settings(arguments)))
+    except LoadError as error:
+        print(f"chitcpd: --tcp: {error}", file=sys.stderr)
+        sys.exit(_USAGE)
+    except StartError as error:
+        print(f"chitcpd: {error}", file=sys.stderr)
+        sys.exit(_CANT_START)
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    seed = os.urandom(16) if arguments.seed is None else str(arguments.seed).encode()
+    return Settings(
+        port=arguments.port,
+        socket=arguments.socket,
+        addresses=[str(address) for address in arguments.bind or ["0.0.0.0"]],
+        tcp_name=arguments.tcp,
+        tcp=load(arguments.tcp),
+        profile=arguments.profile,
+        seed=seed,
+        capture=arguments.capture,
+        trace=arguments.trace,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="chitcpd",
+        description="The chiTCP daemon: holds a TCP for the applications of this host, and carries its segments to "
+        "the daemons of other hosts.",
+        epilog="`chitcpd ctl --help`: ask a running daemon. Example of two hosts on one machine: "
+        "chitcpd --bind 127.0.0.2 -s /tmp/a.sock & chitcpd --bind 127.0.0.3 -s /tmp/b.sock -v",
+    )
+    port = os.environ.get("CHITCPD_PORT", str(_DEFAULT_PORT))
+    parser.add_argument(
+        "-p",
+        "--port",
+        type=_port,
+        default=port,
+        help="the port of all daemons of a lab (default: $CHITCPD_PORT, else 23300)",
+    )
+    parser.add_argument("-s", "--socket", default=socket_path(), help="the applications' socket (default: %(default)s)")
+    parser.add_argument("-c", "--capture", metavar="FILE.pcap", help="write every segment, as plain TCP packets")
+    parser.add_argument("--trace", metavar="FILE.jsonl", help="write a JSON line for every event")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log segments and states; -vv calls too")
+    parser.add_argument(
+        "--bind",
+        action="append",
+        type=ipaddress.ip_address,
+        metavar="ADDRESS",
+        help="an address of ours; again for more (default: 0.0.0.0, all of this host's)",
+    )
+    parser.add_argument(
+        "--tcp",
+        default=REFERENCE,
+        metavar="FILE.py|MODULE:CLASS",
+        help="the TCP to run: a subclass of chitcpd.tcp.api.TcpConnection (default: %(default)s)",
+    )
+    parser.add_argument("--profile", choices=sorted(PROFILES), default="modern", help="settings (default: %(default)s)")
+    parser.add_argument("--seed", type=int, help="makes ports and sequence numbers the same in each run")
+    parser.add_argument("--version", action="version", version=f"chitcpd {chitcpd.__version__}")
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 0xFFFF:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
+    return int(text)
+
+
+class _Formatter(logging.Formatter):
+    """`[16:01:00.674312866]     tcp-socket-1 [S1] SENT ...`, as the C chitcpd writes it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, or more with a traceback."""
+        nanoseconds = f"{record.created % 1:.9f}"[1:]
+        clock = time.strftime("%H:%M:%S", time.localtime(record.created))
+        message = record.getMessage()
+        source = f"tcp-socket-{message[2 : message.index(']')]}" if message.startswith("[S") else "chitcpd"
+        text = f"[{clock}{nanoseconds}] {source:>16} {message}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _set_up_logging(verbose: int) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter())
+    logging.basicConfig(level=_LEVELS[min(verbose, len(_LEVELS) - 1)], handlers=[handler])
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,133 @@
+"""What the testbed and `chitcpd ctl` may ask of a running daemon: JSON in, JSON out.
+
+ping {}                          -> version, pid, tcp, profile, addresses
+links {"links": [{...}]}         -> {}: how peers are reached, and what happens to segments on the way
+sockets {}                       -> sockets, with the variables of their connections; impairments, by peer
+wait_listening {"port": 7000}    -> {} once there is a listener on that port
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import fields
+from typing import Any
+
+from chitcpd.faults import Shape
+from chitcpd.peers import Peers
+from chitcpd.sockets import Socket, Sockets
+
+Json = dict[str, Any]
+
+_SHAPE_FIELDS = {field.name for field in fields(Shape)}
+_SHARES = ("loss", "duplicate", "reorder", "corrupt")
+_LINK_FIELDS = _SHAPE_FIELDS | {"peer", "own", "mtu", "seed"}
+_MIN_MTU, _MAX_MTU = 68, 65535  # RFC 791; what the length in the chiTCP header can say
+
+
+class ControlError(Exception):
+    """The request can't be carried out; the text says why."""
+
+
+class Control:
+    """Carries out control requests."""
+
+    def __init__(self, about: Json, peers: Peers, sockets: Sockets) -> None:
+        """`about`: what ping answers."""
+        self._about = about
+        self._peers = peers
+        self._sockets = sockets
+        self._commands: dict[str, Callable[[Json], Awaitable[Json]]] = {
+            "ping": self._ping,
+            "links": self._links,
+            "sockets": self._list_sockets,
+            "wait_listening": self._wait_listening,
+        }
+
+    async def ask(self, command: str, arguments: bytes) -> bytes:
+        """The answer to a request. Raises ControlError."""
+        if command not in self._commands:
+            raise ControlError(f"unknown command {command!r}, expected one of {', '.join(self._commands)}")
+        try:
+            parsed = json.loads(arguments)
+        except (ValueError, RecursionError) as error:
+            raise ControlError(f"the arguments are no JSON: {error}") from None
+        if not isinstance(parsed, dict):
+            raise ControlError("the arguments are no JSON object")
+        return json.dumps(await self._commands[command](parsed)).encode()
+
+    async def _ping(self, arguments: Json) -> Json:
+        return self._about
+
+    async def _links(self, arguments: Json) -> Json:
+        entries = arguments.get("links")
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ControlError("`links` must be a list of objects")
+        for peer, settings in [_link(entry) for entry in entries]:
+            self._peers.set_link(peer, **settings)
+        return {}
+
+    async def _list_sockets(self, arguments: Json) -> Json:
+        sockets = [_describe(sock) for sock in self._sockets.table.values()]
+        return {"sockets": sockets, "impairments": self._peers.impairment_counts()}
+
+    async def _wait_listening(self, arguments: Json) -> Json:
+        port = arguments.get("port")
+        if not isinstance(port, int) or not 0 < port <= 0xFFFF:
+            raise ControlError("`port` must be a number from 1 to 65535")
+        await self._sockets.wait_listening(port)
+        return {}
+
+
+def _link(entry: Json) -> tuple[str, Json]:
+    """(peer, arguments of Peers.set_link) of one entry, every value checked."""
+    unknown = sorted(set(entry) - _LINK_FIELDS)
+    if unknown:
+        raise ControlError(f"unknown {', '.join(unknown)}; expected {', '.join(sorted(_LINK_FIELDS))}")
+    peer = _address(entry.get("peer"), "peer")
+    own = None if entry.get("own") is None else _address(entry["own"], "own")
+    mtu = entry.get("mtu")
+    if mtu is not None and not (isinstance(mtu, int) and _MIN_MTU <= mtu <= _MAX_MTU):
+        raise ControlError(f"`mtu` must be {_MIN_MTU} to {_MAX_MTU} bytes")
+    seed = entry.get("seed", 0)
+    if not isinstance(seed, int):
+        raise ControlError("`seed` must be a whole number")
+    given = {name: value for name, value in entry.items() if name in _SHAPE_FIELDS}
+    for name, value in given.items():
+        _check_quantity(name, value)
+    return peer, {"own": own, "mtu": mtu, "seed": seed, "shape": Shape(**given)}
+
+
+def _check_quantity(name: str, value: object) -> None:
+    optional = name in ("rate", "queue_packets", "queue_bytes")
+    if value is None and optional:
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value < float("inf") or (name == "rate" and value == 0):  # type: ignore[operator]
+        raise ControlError(f"`{name}` must be a number above or equal to zero")
+    if name in _SHARES and value > 1:  # type: ignore[operator]
+        raise ControlError(f"`{name}` must be a share from 0 to 1")
+
+
+def _address(value: object, name: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        raise ControlError(f"`{name}` must be an IP address") from None
+
+
+def _describe(sock: Socket) -> Json:
+    described: Json = {"sockfd": sock.fd, "state": sock.state.name, "local": _text(sock.local)}
+    if sock.listener is not None:
+        described |= {"backlog": sock.listener.backlog, "waiting": len(sock.listener.ready)}
+    if sock.endpoint is not None:
+        variables = sock.endpoint.connection.variables()
+        described["peer"] = _text(sock.endpoint.four[2:])
+        described |= {name: getattr(variables, name) for name in variables.__slots__ if name != "state"}
+        described |= {"readable": sock.endpoint.connection.readable, "writable": sock.endpoint.connection.writable}
+    return described
+
+
+def _text(address: tuple[str, int] | None) -> str:
+    return f"{address[0] or '*'}:{address[1]}" if address is not None else "*:*"

@@ -1,0 +1,220 @@
+"""One chitcpd: the parts put together, from start to SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import ipaddress
+import logging
+import os
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import IO
+
+import chitcpd
+from chitcpd.control import Control
+from chitcpd.driver import Driver
+from chitcpd.peers import Peers
+from chitcpd.rpc import Server
+from chitcpd.sockets import Sockets
+from chitcpd.tcp.api import PROFILES, TcpConnection
+from chitcpd.trace import Recorder
+
+log = logging.getLogger(__name__)
+
+_BACKLOG = 256  # applications that may be connecting at once
+_LAST_WORDS = 0.5  # seconds for connections that were reset at the end to reach their peers
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the command line says."""
+
+    port: int
+    socket: str
+    addresses: list[str]
+    tcp_name: str
+    tcp: type[TcpConnection]
+    profile: str
+    seed: bytes
+    capture: str | None
+    trace: str | None
+
+
+class StartError(Exception):
+    """The daemon can't start; the text says why and what to do."""
+
+
+async def serve(settings: Settings) -> None:
+    """Run a daemon until SIGTERM or SIGINT. Raises StartError."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with contextlib.ExitStack() as files:
+        trace = _open(settings.trace, files)
+        capture = _open(settings.capture, files)
+        flusher = _Flusher(loop, [file for file in (trace, capture) if file is not None])
+        recorder = Recorder(_clock(loop), trace, capture, flusher)
+        peers, driver, server = _build(settings, loop, recorder)
+        await _listen(settings, peers)
+        listening = files.enter_context(_unix_socket(settings.socket))
+        unix = await loop.create_unix_server(server.new_client, sock=listening, backlog=_BACKLOG)
+        log.info(
+            "chitcpd %s, TCP %s, profile %s: listening on %s port %d, applications at %s",
+            chitcpd.__version__,
+            settings.tcp_name,
+            settings.profile,
+            ", ".join(settings.addresses),
+            settings.port,
+            settings.socket,
+        )
+        await stop.wait()
+        log.info("ending: %d connections are reset", len(driver.demux.connections))
+        unix.close()
+        for endpoint in list(driver.demux.connections.values()):
+            driver.abort(endpoint, loop.time(), errno.ECONNABORTED)
+        for client in list(server.clients):
+            client.close()
+        await peers.close(_LAST_WORDS)
+
+
+def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Recorder) -> tuple[Peers, Driver, Server]:
+    alarm = _Alarm(loop, lambda now: driver.expire(now))
+    peers = Peers(
+        port=settings.port,
+        addresses=settings.addresses,
+        deliver=lambda own, peer, raw: driver.segment_arrives(own, peer, raw, loop.time()),
+        unreachable=lambda own, peer: driver.unreachable(own, peer, loop.time()),
+        dropped=recorder.dropped,
+    )
+    driver = Driver(
+        tcp=settings.tcp,
+        config=PROFILES[settings.profile](),
+        network=peers,
+        recorder=recorder,
+        seed=settings.seed,
+        wake=alarm.set,
+    )
+    sockets = Sockets(driver, lambda address: _is_own(address, settings.addresses), loop.time)
+    about = {
+        "version": chitcpd.__version__,
+        "pid": os.getpid(),
+        "tcp": settings.tcp_name,
+        "profile": settings.profile,
+        "addresses": settings.addresses,
+        "port": settings.port,
+    }
+    return peers, driver, Server(sockets, Control(about, peers, sockets))
+
+
+async def _listen(settings: Settings, peers: Peers) -> None:
+    try:
+        await peers.listen()
+    except OSError as error:
+        where = f"{', '.join(settings.addresses)} port {settings.port}"
+        if error.errno == errno.EADDRINUSE:
+            raise StartError(f"{where} is in use: is another chitcpd running? End it, or choose -p or --bind") from None
+        raise StartError(f"can't listen on {where}: {error.strerror}; --bind takes an address of this host") from None
+
+
+@contextlib.contextmanager
+def _unix_socket(path: str) -> Iterator[socket.socket]:
+    """The applications' socket, for this user only; a stale one is replaced, a live one is not."""
+    if os.path.exists(path):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise StartError(f"{path} is there and is no socket; choose another with -s")
+        with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+            if probe.connect_ex(path) == 0:
+                raise StartError(f"another chitcpd answers at {path}; end it, or choose another path with -s")
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        sock.bind(path)
+    except OSError as error:
+        sock.close()
+        raise StartError(f"can't make {path}: {error.strerror or error}; choose another path with -s") from None
+    finally:
+        os.umask(before)
+    try:
+        yield sock
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _open(path: str | None, files: contextlib.ExitStack) -> IO[bytes] | None:
+    try:
+        return files.enter_context(open(path, "wb")) if path is not None else None
+    except OSError as error:
+        raise StartError(f"can't write {path}: {error.strerror}") from None
+
+
+def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
+    """Nanoseconds since the epoch, as steady as the loop's own time."""
+    start = time.time_ns() - int(loop.time() * 1e9)
+    return lambda: start + int(loop.time() * 1e9)
+
+
+def _is_own(address: str, addresses: list[str]) -> bool:
+    """One of the addresses that we listen on, or with 0.0.0.0 and :: one that this host has."""
+    if address in addresses:
+        return True
+    if not any(ipaddress.ip_address(a).is_unspecified for a in addresses):
+        return False
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
+class _Alarm:
+    """One timer of the event loop for all connections: moved only when something is due earlier."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[float], float | None]) -> None:
+        self._loop = loop
+        self._expire = expire
+        self._handle: asyncio.TimerHandle | None = None
+
+    def set(self, deadline: float) -> None:
+        """Wake up at `deadline`, or before."""
+        if self._handle is None or deadline < self._handle.when():
+            if self._handle is not None:
+                self._handle.cancel()
+            self._handle = self._loop.call_at(deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._handle = None
+        deadline = self._expire(self._loop.time())
+        if deadline is not None:
+            self.set(deadline)
+
+
+class _Flusher:
+    """Writes files out once per round of the event loop in which there was something: a killed daemon loses no line."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, files: list[IO[bytes]]) -> None:
+        self._loop = loop
+        self._files = files
+        self._scheduled = False
+
+    def __call__(self) -> None:
+        """Something was written."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        for file in self._files:
+            if not file.closed:
+                file.flush()

@@ -1,0 +1,79 @@
+"""Which connection a segment is for: four-tuples, listeners, ports, and the initial sequence number of a new one."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from chitcpd.driver import Endpoint
+
+ANY = ""  # the local address of a listener that takes connections to each of ours
+_EPHEMERAL = range(49152, 65536)  # RFC 6335 §6
+_ISN_TICKS = 250_000  # per second: the 4 microseconds of RFC 9293 §3.4.1
+
+
+class FourTuple(NamedTuple):
+    """The two ends of a connection."""
+
+    local: str
+    local_port: int
+    peer: str
+    peer_port: int
+
+
+class Listener:
+    """A port that takes connections, and those that wait to be accepted."""
+
+    def __init__(self, local: str, port: int, backlog: int, changed: Callable[[], None]) -> None:
+        self.local = local
+        self.port = port
+        self.backlog = backlog
+        self.changed = changed
+        self.opening = 0  # connections in SYN-RECEIVED
+        self.ready: deque[Endpoint] = deque()
+
+    @property
+    def full(self) -> bool:
+        """No more SYNs are taken for now."""
+        return self.opening + len(self.ready) >= self.backlog
+
+
+class Demux:
+    """The tables; `seed` makes ports and sequence numbers unpredictable, or repeatable."""
+
+    def __init__(self, seed: bytes) -> None:
+        self.connections: dict[FourTuple, Endpoint] = {}
+        self.listeners: dict[tuple[str, int], Listener] = {}
+        self._secret = hashlib.blake2b(seed, digest_size=32).digest()
+        self._random = Random(self._secret)
+
+    def listener(self, local: str, port: int) -> Listener | None:
+        """The listener for this address and port, the most specific first."""
+        return self.listeners.get((local, port)) or self.listeners.get((ANY, port))
+
+    def check_bind(self, local: str, port: int) -> None:
+        """Raise OSError(EADDRINUSE) if a listener has this port already, on this address or on all."""
+        clash = [at for at, used in self.listeners if used == port and (at in (local, ANY) or local == ANY)]
+        if clash:
+            raise OSError(errno.EADDRINUSE, f"port {port} is in use")
+
+    def ephemeral_port(self, local: str) -> int:
+        """A port that nothing of ours uses. Raises OSError(EADDRNOTAVAIL) if there is none."""
+        used = {four.local_port for four in self.connections if four.local == local}
+        used |= {port for _, port in self.listeners}
+        start = self._random.randrange(len(_EPHEMERAL))
+        for step in range(len(_EPHEMERAL)):
+            port = _EPHEMERAL[(start + step) % len(_EPHEMERAL)]
+            if port not in used:
+                return port
+        raise OSError(errno.EADDRNOTAVAIL, "all ephemeral ports are in use")
+
+    def initial_sequence_number(self, four: FourTuple, now: float) -> int:
+        """ISN = M + F(four-tuple, secret key) (RFC 6528 §3)."""
+        digest = hashlib.blake2b(repr(tuple(four)).encode(), key=self._secret, digest_size=4).digest()
+        return (int(now * _ISN_TICKS) + int.from_bytes(digest)) & 0xFFFFFFFF

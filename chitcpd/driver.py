@@ -1,0 +1,310 @@
+"""Drives the TCP connections of one host: events in, segments out, one deadline for all of them.
+
+No I/O and no clock here: the daemon gives it real time and a real network, the simulator others. After each call
+whose effects may need a later wake-up, `wake` is told the earliest deadline.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import itertools
+import logging
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Protocol, TypeVar
+
+from chitcpd.demux import ANY, Demux, FourTuple, Listener
+from chitcpd.tcp import wire
+from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Segment, State, TcpConnection, Transition
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_HEADERS = 40  # bytes of an IPv4 and a TCP header without options, between MTU and MSS
+
+
+class Network(Protocol):
+    """Where segments go."""
+
+    def send(self, local: str, peer: str, raw: bytes) -> None:
+        """Carry a segment; it may be lost, but this never raises."""
+
+    def source(self, peer: str) -> str:
+        """Our address towards `peer`. Raises OSError if there is no way."""
+
+    def mtu(self, peer: str) -> int | None:
+        """The largest packet that the link towards `peer` takes, in bytes, if it is known."""
+
+
+class Recorder(Protocol):
+    """Who is told what happens: log, trace, capture."""
+
+    def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
+        """A segment was `sent` or `received`; `four` is as we see it, `endpoint` None if it is for nobody."""
+
+    def transition(self, endpoint: Endpoint, transition: Transition) -> None:
+        """A connection has changed its state."""
+
+    def expiry(self, endpoint: Endpoint, expiry: Expiry) -> None:
+        """A timer of a connection has expired."""
+
+    def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None:
+        """A segment went no further."""
+
+
+@dataclass(slots=True, eq=False)
+class Endpoint:
+    """A connection in the driver's care."""
+
+    number: int
+    four: FourTuple
+    connection: TcpConnection
+    changed: Callable[[], None]  # called after whatever may have changed readable, writable, state or error
+    listener: Listener | None = None  # until it is established
+    established: bool = False  # it is or has been
+    error: int | None = None  # what the driver knows of a failure beyond what the connection knows
+    orphan: bool = False  # no application will read from it any more
+    woken_at: float | None = None  # the earliest time for which it stands in the heap
+
+
+class Driver:
+    """All connections and listeners of one host."""
+
+    def __init__(
+        self,
+        *,
+        tcp: type[TcpConnection],
+        config: Config,
+        network: Network,
+        recorder: Recorder,
+        seed: bytes,
+        wake: Callable[[float], None],
+    ) -> None:
+        self._tcp = tcp
+        self._config = config
+        self._network = network
+        self._recorder = recorder
+        self._wake = wake
+        self._numbers = itertools.count(1)
+        self._heap: list[tuple[float, int, Endpoint]] = []
+        self._ties = itertools.count()
+        self.demux = Demux(seed)
+
+    # ---- the application's side ----------------------------------------------------------------------------
+
+    def listen(self, local: str, port: int, backlog: int, changed: Callable[[], None]) -> Listener:
+        """Take connections to (local, port); `local` may be demux.ANY. Raises OSError(EADDRINUSE)."""
+        self.demux.check_bind(local, port)
+        listener = Listener(local, port, max(backlog, 1), changed)
+        self.demux.listeners[local, port] = listener
+        return listener
+
+    def unlisten(self, listener: Listener, now: float) -> None:
+        """Take no more connections, and reset those that nobody has accepted."""
+        del self.demux.listeners[listener.local, listener.port]
+        waiting = [e for e in self.demux.connections.values() if e.listener is listener]
+        for endpoint in [*waiting, *listener.ready]:
+            self.abort(endpoint, now)
+
+    def connect(
+        self, local: tuple[str, int], peer: tuple[str, int], changed: Callable[[], None], now: float
+    ) -> Endpoint:
+        """Open a connection from `local` (address ANY or port 0: we choose) to `peer`.
+
+        Raises OSError: EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH.
+        """
+        address = local[0] if local[0] != ANY else self._network.source(peer[0])
+        four = FourTuple(address, local[1] or self.demux.ephemeral_port(address), *peer)
+        if four in self.demux.connections:
+            raise OSError(errno.EADDRINUSE, f"there is a connection from port {four.local_port} already")
+        endpoint = self._new(four, changed, now)
+        self.demux.connections[four] = endpoint
+        self._ask(endpoint, now, partial(endpoint.connection.open, now, active=True))
+        return endpoint
+
+    def send(self, endpoint: Endpoint, data: bytes | memoryview, now: float) -> int:
+        """Give the connection bytes to send; how many it took. Raises OSError."""
+        return self._ask(endpoint, now, partial(endpoint.connection.send, data, now))
+
+    def receive(self, endpoint: Endpoint, limit: int, now: float) -> bytes:
+        """Take what the connection has received. Raises OSError."""
+        return self._ask(endpoint, now, partial(endpoint.connection.receive, limit, now))
+
+    def close(self, endpoint: Endpoint, now: float) -> None:
+        """No more sending."""
+        self._ask(endpoint, now, partial(endpoint.connection.close, now))
+
+    def release(self, endpoint: Endpoint, now: float) -> None:
+        """The application is done with it: close, and reset the peer if it still sends (RFC 9293 §3.6.1)."""
+        endpoint.orphan = True
+        if endpoint.connection.readable:
+            self.receive(endpoint, endpoint.connection.readable, now)
+        self.close(endpoint, now)
+
+    def abort(self, endpoint: Endpoint, now: float, error: int | None = None) -> None:
+        """Reset the connection; the application sees `error`."""
+        endpoint.error = endpoint.error or error
+        self._ask(endpoint, now, partial(endpoint.connection.abort, now))
+
+    # ---- the network's side --------------------------------------------------------------------------------
+
+    def segment_arrives(self, local: str, peer: str, raw: bytes, now: float) -> None:
+        """A segment for our address `local` has come from `peer`. Never raises."""
+        try:
+            peer_port, local_port, seg = wire.decode(raw, wire.pseudo_header(local, peer))
+        except wire.MalformedSegment as fault:
+            self._recorder.dropped(str(fault), local, peer, raw)
+            return
+        four = FourTuple(local, local_port, peer, peer_port)
+        endpoint = self.demux.connections.get(four)
+        listener = self.demux.listener(local, local_port) if endpoint is None else None
+        self._recorder.segment("received", endpoint, four, seg, raw)
+        if endpoint is not None:
+            self._tell(endpoint, now, partial(endpoint.connection.segment_arrives, seg, now))
+        elif listener is None:
+            self._to_closed(four, seg, now)
+        elif listener.full and seg.flags & (SYN | ACK | RST) == SYN:
+            self._recorder.dropped("backlog full", local, peer, raw)
+        else:
+            self._to_listener(listener, four, seg, now)
+
+    def unreachable(self, local: str, peer: str, now: float) -> None:
+        """The daemon of `peer` can't be reached: connections that are being opened there fail."""
+        for endpoint in list(self.demux.connections.values()):
+            opening = endpoint.connection.state == State.SYN_SENT
+            if opening and endpoint.four.local == local and endpoint.four.peer == peer:
+                self.abort(endpoint, now, errno.EHOSTUNREACH)
+
+    # ---- time ----------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> float | None:
+        """Run the timers that are due; return the next deadline.
+
+        An entry in the heap may be early: its connection has moved its timer since, and is looked at again later.
+        """
+        while self._heap and self._heap[0][0] <= now:
+            _, _, endpoint = heapq.heappop(self._heap)
+            endpoint.woken_at = None
+            deadline = endpoint.connection.next_deadline()
+            if deadline is not None and deadline <= now:
+                self._tell(endpoint, now, partial(endpoint.connection.expire, now))
+            else:
+                self._schedule(endpoint)
+        return self._heap[0][0] if self._heap else None
+
+    def _schedule(self, endpoint: Endpoint) -> None:
+        deadline = endpoint.connection.next_deadline()
+        if deadline is None or (endpoint.woken_at is not None and endpoint.woken_at <= deadline):
+            return
+        endpoint.woken_at = deadline
+        heapq.heappush(self._heap, (deadline, next(self._ties), endpoint))
+        if self._heap[0][2] is endpoint:
+            self._wake(deadline)
+
+    # ---- connections ---------------------------------------------------------------------------------------
+
+    def _new(self, four: FourTuple, changed: Callable[[], None], now: float) -> Endpoint:
+        mtu = self._network.mtu(four.peer)
+        config = self._config
+        if mtu is not None:
+            config = replace(config, mss=min(config.mss, mtu - _HEADERS), send_mss=min(config.send_mss, mtu - _HEADERS))
+        connection = self._tcp(iss=self.demux.initial_sequence_number(four, now), config=config)
+        return Endpoint(next(self._numbers), four, connection, changed)
+
+    def _to_closed(self, four: FourTuple, seg: Segment, now: float) -> None:
+        """A segment for no connection: a fresh CLOSED one knows the answer (RFC 9293 §3.10.7.1)."""
+        endpoint = self._new(four, _nobody, now)
+        self._tell(endpoint, now, partial(endpoint.connection.segment_arrives, seg, now))
+
+    def _to_listener(self, listener: Listener, four: FourTuple, seg: Segment, now: float) -> None:
+        """A fresh connection in LISTEN takes it; it is kept if that was a SYN."""
+        endpoint = self._new(four, _nobody, now)
+        endpoint.listener = listener
+        listener.opening += 1
+        self.demux.connections[four] = endpoint
+        self._tell(endpoint, now, partial(_accept, endpoint.connection, seg, now))
+
+    def _ask(self, endpoint: Endpoint, now: float, call: Callable[[], _T]) -> _T:
+        """A call of the application's: misuse raises OSError, a fault of the TCP becomes EIO."""
+        try:
+            return call()
+        except OSError:
+            raise
+        except Exception:
+            self._fault(endpoint)
+            raise OSError(errno.EIO, "the TCP has failed; the daemon's log says where") from None
+        finally:
+            self._settle(endpoint, now)
+
+    def _tell(self, endpoint: Endpoint, now: float, event: Callable[[], None]) -> None:
+        """An event of the network or of time: nothing is raised."""
+        try:
+            event()
+        except Exception:
+            self._fault(endpoint)
+        self._settle(endpoint, now)
+
+    def _settle(self, endpoint: Endpoint, now: float) -> None:
+        """Carry out what an event led to, and tell those who wait for the connection's state."""
+        try:
+            self._emit_all(endpoint)
+            if endpoint.orphan and endpoint.connection.readable:
+                endpoint.connection.abort(now)
+                self._emit_all(endpoint)
+        except Exception:
+            self._fault(endpoint)
+        if endpoint.listener is not None and endpoint.connection.state != State.SYN_RCVD:
+            self._opened(endpoint, endpoint.listener)
+        if endpoint.connection.state in (State.CLOSED, State.LISTEN):
+            self.demux.connections.pop(endpoint.four, None)
+        else:
+            self._schedule(endpoint)
+        endpoint.changed()
+
+    def _emit_all(self, endpoint: Endpoint) -> None:
+        for output in endpoint.connection.take_output():
+            if isinstance(output, Segment):
+                self._emit(endpoint, output)
+            elif isinstance(output, Transition):
+                endpoint.established |= output.new == State.ESTABLISHED
+                self._recorder.transition(endpoint, output)
+            else:
+                self._recorder.expiry(endpoint, output)
+
+    def _emit(self, endpoint: Endpoint, seg: Segment) -> None:
+        four = endpoint.four
+        raw = wire.encode(seg, four.local_port, four.peer_port, wire.pseudo_header(four.local, four.peer))
+        self._recorder.segment("sent", endpoint, four, seg, raw)
+        self._network.send(four.local, four.peer, raw)
+
+    def _opened(self, endpoint: Endpoint, listener: Listener) -> None:
+        """The handshake of a passive connection is over: it waits for accept, or has failed."""
+        endpoint.listener = None
+        listener.opening -= 1
+        if endpoint.established:
+            listener.ready.append(endpoint)
+            listener.changed()
+
+    def _fault(self, endpoint: Endpoint) -> None:
+        """The loaded TCP has raised: say where, reset the peer, and serve the others."""
+        connection = endpoint.connection
+        log.error("[S%d] fault in the TCP, connection reset:\n%s", endpoint.number, traceback.format_exc())
+        endpoint.error = errno.EIO
+        connection.take_output()
+        with suppress(Exception):  # its variables may be damaged too
+            self._emit(endpoint, Segment(connection.snd_nxt, connection.rcv_nxt, RST | ACK))
+        connection._fail(errno.EIO)
+        self._emit_all(endpoint)
+
+
+def _accept(connection: TcpConnection, seg: Segment, now: float) -> None:
+    connection.open(now, active=False)
+    connection.segment_arrives(seg, now)
+
+
+def _nobody() -> None:
+    """Nobody waits for this connection."""

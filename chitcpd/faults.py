@@ -1,0 +1,96 @@
+"""Segment-level impairments of one direction of a link: seeded, and without I/O.
+
+netem on the real link can't do this: the real TCP that carries the segments repairs what netem loses. Here the
+segments themselves are lost, doubled, overtaken, damaged, queued and delayed, and the TCP under study sees it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass
+from random import Random
+
+_MIN_HOLD = 0.01  # seconds that a reordered segment comes late, where netem has the delay
+IP_HEADER = 20  # bytes; a link's rate and queue count IP packets
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one direction of a link does to what passes: SI units, shares between 0 and 1."""
+
+    delay: float = 0.0  # seconds, one way
+    jitter: float = 0.0  # seconds, at most this much more or less; order is kept
+    rate: float | None = None  # bits per second; None: unlimited
+    queue_packets: int | None = None  # what may wait for the rate; None: no limit in this unit
+    queue_bytes: int | None = None
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0  # share of segments that are held back, so that later ones overtake them
+    corrupt: float = 0.0  # share of segments in which one bit is turned
+
+
+class Impairment:
+    """Applies a Shape to a stream of segments; all that is random comes from `seed`."""
+
+    def __init__(self, shape: Shape, seed: int) -> None:
+        self.shape = shape
+        self.counts: Counter[str] = Counter()  # of "loss", "queue", "duplicate", "reorder", "corrupt"
+        self._random = Random(seed)
+        self._waiting: deque[tuple[float, int]] = deque()  # (departure, bytes) of what waits for the rate
+        self._waiting_bytes = 0
+        self._free_at = 0.0  # when the link has sent all that waits
+        self._last_due = 0.0
+
+    def push(self, raw: bytes, now: float) -> tuple[list[tuple[float, bytes]], str | None]:
+        """A segment enters: (when each copy arrives, and its bytes), and why it was dropped, if it was."""
+        shape, chance = self.shape, self._random.random
+        if shape.loss and chance() < shape.loss:
+            return self._dropped("loss")
+        copies = 1
+        if shape.duplicate and chance() < shape.duplicate:
+            self.counts["duplicate"] += 1
+            copies = 2
+        if shape.corrupt and chance() < shape.corrupt:
+            self.counts["corrupt"] += 1
+            raw = self._turn_one_bit(raw)
+        arrivals = []
+        for _ in range(copies):
+            departure = self._depart(len(raw) + IP_HEADER, now)
+            if departure is not None:
+                arrivals.append((self._arrive(departure), raw))
+        return (arrivals, None) if arrivals else self._dropped("queue")
+
+    def _dropped(self, why: str) -> tuple[list[tuple[float, bytes]], str]:
+        self.counts[why] += 1
+        return [], why
+
+    def _turn_one_bit(self, raw: bytes) -> bytes:
+        at = self._random.randrange(len(raw) * 8)
+        return raw[: at // 8] + bytes([raw[at // 8] ^ 1 << at % 8]) + raw[at // 8 + 1 :]
+
+    def _depart(self, size: int, now: float) -> float | None:
+        """When the link has sent it, or None if the queue is full."""
+        shape = self.shape
+        if shape.rate is None:
+            return now
+        while self._waiting and self._waiting[0][0] <= now:
+            self._waiting_bytes -= self._waiting.popleft()[1]
+        if shape.queue_packets is not None and len(self._waiting) > shape.queue_packets:
+            return None
+        if shape.queue_bytes is not None and self._waiting_bytes + size > shape.queue_bytes and self._waiting:
+            return None
+        self._free_at = max(self._free_at, now) + size * 8 / shape.rate
+        self._waiting.append((self._free_at, size))
+        self._waiting_bytes += size
+        return self._free_at
+
+    def _arrive(self, departure: float) -> float:
+        shape = self.shape
+        due = departure + shape.delay
+        if shape.reorder and self._random.random() < shape.reorder:
+            self.counts["reorder"] += 1
+            return due + max(shape.delay, _MIN_HOLD)
+        if shape.jitter:
+            due += self._random.uniform(-shape.jitter, shape.jitter)
+        self._last_due = max(due, departure, self._last_due)
+        return self._last_due

@@ -1,0 +1,92 @@
+"""Finds the TCP that a daemon runs: the reference, or somebody's own from a file or a module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from chitcpd.tcp.api import TcpConnection
+
+REFERENCE = "reference"
+
+
+class LoadError(Exception):
+    """There is no TCP there; the text says why and what was expected."""
+
+
+def load(name: str) -> type[TcpConnection]:
+    """The TCP called `name`: `reference`, `path/to/file.py`, `path/to/file.py:Class` or `module:Class`.
+
+    A file may leave out the class if it defines just one. Raises LoadError.
+    """
+    if name == REFERENCE:
+        name = "chitcpd.tcp.connection:Connection"
+    source, _, class_name = name.partition(":")
+    module = _from_file(Path(source)) if source.endswith(".py") else _from_module(source)
+    return _find(module, class_name, source)
+
+
+def _from_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise LoadError(f"{path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None  # the name ends with .py
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise LoadError(f"{path} can't be loaded: {_where(error, path)}{type(error).__name__}: {error}") from error
+    return module
+
+
+def _from_module(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise LoadError(f"{name!r} is neither `reference`, nor a file ending in .py, nor a module: {error}") from error
+
+
+def _where(error: Exception, path: Path) -> str:
+    """The line of the file in which it failed, if it got that far."""
+    lines = [line for frame, line in _frames(error) if frame == str(path)]
+    return f"line {lines[-1]}: " if lines else ""
+
+
+def _frames(error: Exception) -> list[tuple[str, int]]:
+    frames, at = [], error.__traceback__
+    while at is not None:
+        frames.append((at.tb_frame.f_code.co_filename, at.tb_lineno))
+        at = at.tb_next
+    return frames
+
+
+def _find(module: ModuleType, class_name: str, source: str) -> type[TcpConnection]:
+    found = {
+        name: value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and issubclass(value, TcpConnection)
+        and not inspect.isabstract(value)
+        and (name == class_name if class_name else value.__module__ == module.__name__)
+    }
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if class_name:
+        raise LoadError(_why_not(getattr(module, class_name, None), class_name, source))
+    what = f"{len(found)} TCPs ({', '.join(sorted(found))}): say which, as {source}:NAME" if found else "no TCP"
+    raise LoadError(f"{source} has {what}; expected one complete subclass of chitcpd.tcp.api.TcpConnection")
+
+
+def _why_not(value: object, class_name: str, source: str) -> str:
+    if value is None:
+        return f"{source} has no {class_name}"
+    if inspect.isclass(value) and issubclass(value, TcpConnection):
+        missing = ", ".join(sorted(value.__abstractmethods__))
+        return f"{class_name} in {source} does not define {missing}, which chitcpd.tcp.api.TcpConnection asks for"
+    return f"{class_name} in {source} is no subclass of chitcpd.tcp.api.TcpConnection"

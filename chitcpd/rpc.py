@@ -1,0 +1,230 @@
+"""The UNIX-socket server: applications' requests in, answers out (interop.md section 2 has the messages).
+
+One message at a time per connection: the next is looked at when the last is answered. A connection that goes away in
+the middle of a call cancels it, and takes its sockets with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import cast
+
+from chisocket.protocol import addresses, framing
+from chisocket.protocol import chitcpd_pb2 as pb
+from chitcpd.control import Control, ControlError
+from chitcpd.sockets import Address, Sockets
+
+log = logging.getLogger(__name__)
+
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_MAX_RECV = 1 << 19  # bytes in one answer, so that it stays below framing.MAX_MESSAGE
+_UNKNOWN_CONNECTION_TYPE = -7
+
+Handler = Callable[["Client", pb.ChitcpdMsg], Awaitable[pb.Resp]]
+
+
+class Client(asyncio.Protocol):
+    """One connection of an application."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._received = bytearray()
+        self._call: asyncio.Task[None] | None = None
+        self._greeted = False
+        self._transport: asyncio.Transport | None = None
+        self.uid = -1
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Find out who it is."""
+        self._transport = cast(asyncio.Transport, transport)
+        sock: socket.socket = transport.get_extra_info("socket")
+        raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        _, self.uid, _ = _CREDENTIALS.unpack(raw)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come: begin the next call if none is under way."""
+        self._received += data
+        if len(self._received) > framing.MAX_MESSAGE + framing.LENGTH.size:
+            self._drop("it sends without waiting for answers")
+        elif self._call is None:
+            self._next()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The application is gone."""
+        if self._call is not None:
+            self._call.cancel()
+        self._server.sockets.forget(self)
+        self._server.clients.discard(self)
+
+    def close(self) -> None:
+        """End the connection from our side."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def _next(self) -> None:
+        try:
+            message = self._take_message()
+        except framing.ProtocolError as error:
+            self._drop(str(error))
+            return
+        if message is None:
+            return
+        if self._greeted:
+            self._call = asyncio.get_running_loop().create_task(self._answer(message))
+        elif message.code == pb.INIT and message.HasField("init_args"):
+            self._greet(message.init_args)
+        else:
+            self._drop("it does not begin with INIT")
+
+    def _take_message(self) -> pb.ChitcpdMsg | None:
+        header = framing.LENGTH.size
+        if len(self._received) < header:
+            return None
+        end = header + framing.body_length(bytes(self._received[:header]))
+        if len(self._received) < end:
+            return None
+        body = bytes(self._received[header:end])
+        del self._received[:end]
+        return framing.decode(body)
+
+    def _greet(self, init: pb.InitArgs) -> None:
+        if init.connection_type == pb.COMMAND_CONNECTION:
+            self._greeted = True
+            self._write(pb.Resp(ret=0, error_code=0))
+            self._next()
+        else:
+            self._write(pb.Resp(ret=_UNKNOWN_CONNECTION_TYPE, error_code=errno.EOPNOTSUPP))
+
+    async def _answer(self, message: pb.ChitcpdMsg) -> None:
+        resp = await self._server.handle(self, message)
+        self._call = None
+        self._write(resp)
+        self._next()
+
+    def _write(self, resp: pb.Resp) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(framing.encode(pb.ChitcpdMsg(code=pb.RESP, resp=resp)))
+
+    def _drop(self, why: str) -> None:
+        log.warning("an application is disconnected: %s", why)
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Server:
+    """Answers the requests of all applications."""
+
+    def __init__(self, sockets: Sockets, control: Control) -> None:
+        self.sockets = sockets
+        self.clients: set[Client] = set()
+        self._control = control
+        self._handlers: dict[int, tuple[str, Handler]] = {
+            pb.SOCKET: ("socket_args", self._socket),
+            pb.BIND: ("bind_args", self._bind),
+            pb.LISTEN: ("listen_args", self._listen),
+            pb.ACCEPT: ("accept_args", self._accept),
+            pb.CONNECT: ("connect_args", self._connect),
+            pb.SEND: ("send_args", self._send),
+            pb.RECV: ("recv_args", self._recv),
+            pb.CLOSE: ("close_args", self._close),
+            pb.SHUTDOWN: ("shutdown_args", self._shutdown),
+            pb.GETSOCKNAME: ("name_args", self._getsockname),
+            pb.GETPEERNAME: ("name_args", self._getpeername),
+            pb.CONTROL: ("control_args", self._ask_control),
+        }
+
+    def new_client(self) -> Client:
+        """A connection that an application is making."""
+        client = Client(self)
+        self.clients.add(client)
+        return client
+
+    async def handle(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        """The answer to a request; errors become `error_code`."""
+        args, handler = self._handlers.get(message.code, ("", None))
+        if handler is None or not message.HasField(args):
+            return pb.Resp(ret=-1, error_code=errno.EINVAL)
+        try:
+            return await handler(client, message)
+        except OSError as error:
+            log.debug("%s: %s", pb.MsgCode.Name(message.code), error)
+            return pb.Resp(ret=-1, error_code=error.errno or errno.EIO)
+        except Exception:
+            log.exception("fault in the daemon while answering %s", pb.MsgCode.Name(message.code))
+            return pb.Resp(ret=-1, error_code=errno.EIO)
+
+    async def _socket(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        args = message.socket_args
+        sock = self.sockets.create(args.domain, args.type, args.protocol, client, client.uid)
+        return _success(sock.fd)
+
+    async def _bind(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        sock = self.sockets.get(message.bind_args.sockfd, client.uid)
+        self.sockets.bind(sock, _unpack(message.bind_args.addr))
+        return _success()
+
+    async def _listen(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        self.sockets.listen(self.sockets.get(message.listen_args.sockfd, client.uid), message.listen_args.backlog)
+        return _success()
+
+    async def _accept(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        sock = self.sockets.get(message.accept_args.sockfd, client.uid)
+        new = await self.sockets.accept(sock, client)
+        address = addresses.pack(new.connected().four[2:]).ljust(addresses.STORAGE, b"\0")
+        return pb.Resp(ret=new.fd, error_code=0, addr=address)
+
+    async def _connect(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        sock = self.sockets.get(message.connect_args.sockfd, client.uid)
+        await self.sockets.connect(sock, _unpack(message.connect_args.addr))
+        return _success()
+
+    async def _send(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        sock = self.sockets.get(message.send_args.sockfd, client.uid)
+        return _success(await self.sockets.send(sock, message.send_args.buf))
+
+    async def _recv(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        args = message.recv_args
+        data = await self.sockets.recv(self.sockets.get(args.sockfd, client.uid), min(args.len, _MAX_RECV))
+        return pb.Resp(ret=len(data), error_code=0, buf=data)
+
+    async def _close(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        await self.sockets.close(self.sockets.get(message.close_args.sockfd, client.uid))
+        return _success()
+
+    async def _shutdown(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        args = message.shutdown_args
+        self.sockets.shutdown(self.sockets.get(args.sockfd, client.uid), args.how)
+        return _success()
+
+    async def _getsockname(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        sock = self.sockets.get(message.name_args.sockfd, client.uid)
+        host, port = sock.local or ("", 0)
+        wildcard = "::" if sock.family == socket.AF_INET6 else "0.0.0.0"
+        return pb.Resp(ret=0, error_code=0, addr=addresses.pack((host or wildcard, port)))
+
+    async def _getpeername(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        sock = self.sockets.get(message.name_args.sockfd, client.uid)
+        return pb.Resp(ret=0, error_code=0, addr=addresses.pack(sock.connected().four[2:]))
+
+    async def _ask_control(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        try:
+            answer = await self._control.ask(message.control_args.command, message.control_args.json)
+        except ControlError as error:
+            return pb.Resp(ret=-1, error_code=errno.EINVAL, buf=str(error).encode())
+        return pb.Resp(ret=0, error_code=0, buf=answer)
+
+
+def _success(ret: int = 0) -> pb.Resp:
+    return pb.Resp(ret=ret, error_code=0)
+
+
+def _unpack(raw: bytes) -> Address:
+    try:
+        return addresses.unpack(raw)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from None

@@ -1,0 +1,316 @@
+"""The contract between a TCP and whoever drives it. Somebody's own TCP needs this file and no other.
+
+A TCP is a subclass of TcpConnection: one object is one connection. It does no I/O and reads no clock. Its driver
+(the daemon, the simulator, a test) calls it in this order:
+
+    connection = YourTcp(iss=..., config=...)
+    connection.open(now, active=True or False)           once; a passive one then waits in LISTEN for its SYN
+
+    then, as things happen, any of
+        segment_arrives(segment, now)                    from the network
+        send(data, now)  receive(limit, now)             from the application
+        close(now)  abort(now)
+        expire(now)                                      once next_deadline() is reached
+
+    and after each of these
+        take_output()                                    the segments to send and the states passed through, in order
+        next_deadline()                                  when to call expire, if nothing else happens before
+        readable, writable, at_eof, error                whom of the application to wake
+
+Inside, write as the RFC reads: "form a reset segment and send it" is `self._emit(...)`, "enter the CLOSED state" is
+`self._enter(State.CLOSED)`, "start the timer" is `self._arm(...)`. Times are seconds as float from any fixed point.
+
+Two rules keep one bad connection from hurting another:
+
+* A segment never raises: it is answered or dropped. Whatever else a method raises is a fault of this TCP: the daemon
+  logs where, resets the connection and serves on.
+* Misuse by the application raises OSError with an errno of the POSIX call (ENOTCONN, EPIPE, EISCONN).
+
+Section numbers are RFC 9293's.
+"""
+
+from __future__ import annotations
+
+import errno
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import IntEnum
+
+# Control bits (3.1). Plain ints: testing a bit of an IntFlag takes 15 times as long.
+FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
+
+
+class State(IntEnum):
+    """The connection states (3.3.2), numbered as the C chiTCP numbers them."""
+
+    CLOSED = 0
+    LISTEN = 1
+    SYN_RCVD = 2
+    SYN_SENT = 3
+    ESTABLISHED = 4
+    FIN_WAIT_1 = 5
+    FIN_WAIT_2 = 6
+    CLOSE_WAIT = 7
+    CLOSING = 8
+    TIME_WAIT = 9
+    LAST_ACK = 10
+
+
+class Timer(IntEnum):
+    """The timers that a connection may arm; each has one deadline or none."""
+
+    RETRANSMISSION = 0
+    PERSIST = 1
+    DELAYED_ACK = 2
+    TIME_WAIT = 3
+
+
+@dataclass(slots=True)
+class Options:
+    """The options of a segment (3.2) that this project knows; None: absent."""
+
+    mss: int | None = None  # bytes; only in a segment with SYN
+
+
+@dataclass(slots=True)
+class Segment:
+    """The SEG.* variables of the RFC. Ports and checksum belong to the daemon."""
+
+    seq: int
+    ack: int = 0  # meaningful if flags has ACK
+    flags: int = 0
+    wnd: int = 0  # as it stands in the header
+    data: bytes = b""
+    options: Options | None = None
+    up: int = 0  # urgent pointer, meaningful if flags has URG
+
+    def __len__(self) -> int:
+        """SEG.LEN: data, and one each for SYN and FIN (3.4)."""
+        return len(self.data) + (1 if self.flags & SYN else 0) + (1 if self.flags & FIN else 0)
+
+    def __bool__(self) -> bool:
+        """True: a segment is something, also if it takes no sequence numbers."""
+        return True
+
+
+@dataclass(slots=True)
+class Variables:
+    """The variables of 3.3.1, as the debugger and the trace show them."""
+
+    state: State
+    iss: int
+    irs: int
+    snd_una: int
+    snd_nxt: int
+    snd_wnd: int
+    rcv_nxt: int
+    rcv_wnd: int
+
+
+@dataclass(slots=True)
+class Transition:
+    """A change of state, with the variables as they were at that moment."""
+
+    old: State
+    new: State
+    variables: Variables
+
+
+@dataclass(slots=True)
+class Expiry:
+    """A timer that has expired, for the trace."""
+
+    timer: Timer
+
+
+Output = Segment | Transition | Expiry
+
+
+@dataclass(slots=True, kw_only=True)
+class Config:
+    """The settings of a connection. The defaults are the profile `modern`.
+
+    Times are in seconds, sizes in bytes.
+    """
+
+    mss: int = 1460  # the largest segment we can take, announced with SYN (3.7.1)
+    send_mss: int = 1460  # the largest segment we may send, whatever the peer announces: the link's MTU less 40
+    send_buffer: int = 256 * 1024
+    receive_buffer: int = 65535  # also the largest window
+    rto_initial: float = 1.0  # RFC 6298 §2.1
+    rto_min: float = 0.2  # RFC 6298 §2.4 says 1 s; every modern stack has 200 ms
+    rto_max: float = 60.0  # RFC 6298 §2.5
+    clock_granularity: float = 0.001  # RFC 6298 §2, G
+    retries: int = 15  # retransmissions of one segment until the connection is given up (R2, 3.8.3)
+    syn_retries: int = 6  # the same for SYN
+    msl: float = 1.0  # maximum segment lifetime; TIME-WAIT lasts two. The RFC says 2 minutes
+    delayed_ack: float = 0.04  # 0: acknowledge each segment at once (3.8.6.3: at most 0.5)
+    nagle: bool = True  # 3.7.4
+    congestion: str = "newreno"  # a name in chitcpd/tcp/congestion.py
+    initial_window: int = 10  # segments, RFC 6928
+
+
+def classic() -> Config:
+    """The constants of the C chiTCP."""
+    return Config(
+        mss=536,
+        send_mss=536,
+        send_buffer=4096,
+        receive_buffer=4096,
+        clock_granularity=0.05,
+        msl=0.0,
+        delayed_ack=0.0,
+        nagle=False,
+        congestion="none",
+    )
+
+
+PROFILES = {"modern": Config, "classic": classic}
+
+
+class TcpConnection(ABC):
+    """One TCP connection. Subclass it; write the abstract methods; call the ones with an underscore."""
+
+    state: State
+    error: int | None  # errno, once the connection has failed: ECONNREFUSED, ECONNRESET, ETIMEDOUT
+
+    def __init__(self, *, iss: int, config: Config) -> None:
+        """`iss`: the initial send sequence number, chosen outside (RFC 6528)."""
+        self.config = config
+        self.state = State.CLOSED
+        self.error = None
+        # 3.3.1. Keep these up to date: the debugger and the trace read them.
+        self.iss = iss
+        self.irs = 0
+        self.snd_una = iss
+        self.snd_nxt = iss
+        self.snd_wnd = 0
+        self.rcv_nxt = 0
+        self.rcv_wnd = config.receive_buffer
+        self._outputs: list[Output] = []
+        self._deadlines: dict[Timer, float] = {}
+
+    # ---- the events, for the author of a TCP to write ------------------------------------------------------
+
+    @abstractmethod
+    def open(self, now: float, *, active: bool) -> None:
+        """OPEN (3.10.1): send a SYN if active, else enter LISTEN."""
+
+    @abstractmethod
+    def send(self, data: bytes | memoryview, now: float) -> int:
+        """SEND (3.10.2): take bytes to be sent; return how many were taken, 0 if the buffer is full.
+
+        Raises OSError: EPIPE after close, ENOTCONN before open, `error` once that is set.
+        """
+
+    @abstractmethod
+    def receive(self, limit: int, now: float) -> bytes:
+        """RECEIVE (3.10.3): hand out at most `limit` bytes in order; b"" if there are none now."""
+
+    @abstractmethod
+    def close(self, now: float) -> None:
+        """CLOSE (3.10.4): the application will send no more; it may still receive. Twice is harmless."""
+
+    @abstractmethod
+    def abort(self, now: float) -> None:
+        """ABORT (3.10.5): reset the peer where the RFC says so, and be CLOSED."""
+
+    @abstractmethod
+    def segment_arrives(self, seg: Segment, now: float) -> None:
+        """SEGMENT ARRIVES (3.10.7): any segment at all, in any state, CLOSED included. Never raises."""
+
+    @abstractmethod
+    def timeout(self, timer: Timer, now: float) -> None:
+        """A timer that was armed has expired (3.10.8); it is disarmed already."""
+
+    # ---- levels, for the socket layer ----------------------------------------------------------------------
+
+    @property
+    @abstractmethod
+    def readable(self) -> int:
+        """Bytes that receive would hand out now."""
+
+    @property
+    @abstractmethod
+    def writable(self) -> int:
+        """Bytes that send would take now."""
+
+    @property
+    @abstractmethod
+    def at_eof(self) -> bool:
+        """The peer has closed, and all that came before its FIN was received by the application."""
+
+    @property
+    def unsent(self) -> bytes:
+        """What was taken by send and not acknowledged yet, for the debugger; empty if this TCP doesn't tell."""
+        return b""
+
+    @property
+    def unread(self) -> bytes:
+        """What receive would hand out, for the debugger; empty if this TCP doesn't tell."""
+        return b""
+
+    # ---- effects, for the author of a TCP to call ----------------------------------------------------------
+
+    def _emit(self, seg: Segment) -> None:
+        """Send a segment."""
+        self._outputs.append(seg)
+
+    def _enter(self, state: State) -> None:
+        """Change the state."""
+        old, self.state = self.state, state
+        self._outputs.append(Transition(old, state, self.variables()))
+
+    def _fail(self, error: int) -> None:
+        """The connection is lost: tell the application `error`, drop all timers, be CLOSED."""
+        self.error = error
+        self._deadlines.clear()
+        if self.state != State.CLOSED:
+            self._enter(State.CLOSED)
+
+    def _arm(self, timer: Timer, deadline: float) -> None:
+        """Start a timer, or move it if it runs."""
+        self._deadlines[timer] = deadline
+
+    def _disarm(self, timer: Timer) -> None:
+        """Stop a timer, if it runs."""
+        self._deadlines.pop(timer, None)
+
+    # ---- final, for the driver -----------------------------------------------------------------------------
+
+    def variables(self) -> Variables:
+        """The variables of 3.3.1 as they are now."""
+        return Variables(
+            self.state,
+            self.iss,
+            self.irs,
+            self.snd_una,
+            self.snd_nxt,
+            self.snd_wnd,
+            self.rcv_nxt,
+            self.rcv_wnd,
+        )
+
+    def take_output(self) -> list[Output]:
+        """All outputs since the last call, in the order in which they happened."""
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def next_deadline(self) -> float | None:
+        """The time of the earliest timer, or None if no timer runs."""
+        return min(self._deadlines.values()) if self._deadlines else None
+
+    def expire(self, now: float) -> None:
+        """Call timeout for every timer whose deadline has come, the earliest first."""
+        while self._deadlines:
+            timer = min(self._deadlines, key=self._deadlines.__getitem__)
+            if self._deadlines[timer] > now:
+                return
+            del self._deadlines[timer]
+            self._outputs.append(Expiry(timer))
+            self.timeout(timer, now)
+
+
+def not_connected() -> OSError:
+    """The error for an application that uses a connection that isn't one."""
+    return OSError(errno.ENOTCONN, "the connection is not open")

@@ -1,0 +1,90 @@
+"""The receive buffer: puts segments back in order and holds what the application has not read yet."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from chitcpd.tcp.seq import add, diff, lt
+
+_MAX_BLOCKS = 4096  # ahead of a gap; beyond, a peer that sends single bytes would cost many times the window
+
+
+class ReceiveBuffer:
+    """Bytes in order, ready to be read, and blocks that came ahead of a gap.
+
+    All that it holds lies within the window that was advertised: the caller trims segments to it, so memory is
+    bounded by the size of the buffer.
+    """
+
+    def __init__(self) -> None:
+        self._ready: deque[bytes] = deque()
+        self._ahead: list[tuple[int, bytes]] = []  # (sequence number, data), in order, not overlapping
+        self.readable = 0  # bytes in order
+
+    @property
+    def has_gap(self) -> bool:
+        """Something came ahead of what is missing."""
+        return bool(self._ahead)
+
+    def insert(self, seq: int, data: bytes, rcv_nxt: int) -> int:
+        """Take in the data at `seq`, not before `rcv_nxt`; return the new RCV.NXT."""
+        if seq != rcv_nxt:
+            self._insert_ahead(seq, data)
+            return rcv_nxt
+        rcv_nxt = self._append(data, rcv_nxt)
+        while self._ahead and not lt(rcv_nxt, self._ahead[0][0]):
+            _, data = _cut_front(*self._ahead.pop(0), rcv_nxt)
+            rcv_nxt = self._append(data, rcv_nxt)
+        return rcv_nxt
+
+    def read(self, limit: int) -> bytes:
+        """Hand out at most `limit` bytes."""
+        taken: list[bytes] = []
+        while self._ready and limit > 0:
+            chunk = self._ready.popleft()
+            if len(chunk) > limit:
+                self._ready.appendleft(chunk[limit:])
+                chunk = chunk[:limit]
+            taken.append(chunk)
+            limit -= len(chunk)
+        data = taken[0] if len(taken) == 1 else b"".join(taken)
+        self.readable -= len(data)
+        return data
+
+    def peek(self) -> bytes:
+        """A copy of all that could be read."""
+        return b"".join(self._ready)
+
+    def clear_ahead(self) -> None:
+        """Forget what can never be read any more."""
+        self._ahead.clear()
+
+    def _append(self, data: bytes, rcv_nxt: int) -> int:
+        if data:
+            self._ready.append(data)
+            self.readable += len(data)
+        return add(rcv_nxt, len(data))
+
+    def _insert_ahead(self, seq: int, data: bytes) -> None:
+        """Keep what is new of this block, in its place among the others."""
+        blocks = self._ahead
+        at = len(blocks)
+        while at > 0 and lt(seq, blocks[at - 1][0]):
+            at -= 1
+        if at > 0:
+            seq, data = _cut_front(seq, data, add(blocks[at - 1][0], len(blocks[at - 1][1])))
+        while data and len(blocks) < _MAX_BLOCKS:
+            room = diff(blocks[at][0], seq) if at < len(blocks) else len(data)
+            if room > 0:
+                blocks.insert(at, (seq, data[:room]))
+                at += 1
+            if at == len(blocks):
+                return
+            seq, data = _cut_front(seq, data, add(blocks[at][0], len(blocks[at][1])))
+            at += 1
+
+
+def _cut_front(seq: int, data: bytes, start: int) -> tuple[int, bytes]:
+    """What is left of a block when all before `start` is cut off."""
+    cut = max(diff(start, seq), 0)
+    return add(seq, cut), data[cut:]

@@ -1,0 +1,110 @@
+"""Records what happens: the log lines that chiTCP's users know, a JSON line per event, and a capture.
+
+All of them stand on one clock, nanoseconds since the epoch. What is off costs one test per event.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from typing import IO
+
+from chitcpd import pcap
+from chitcpd.demux import FourTuple
+from chitcpd.driver import Endpoint
+from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Expiry, Segment, Timer, Transition
+
+VERBOSE = 15  # `-v`: the packet log
+log = logging.getLogger("chitcpd.segments")
+
+_FLAG_LETTERS = ((URG, "U"), (PSH, "P"), (RST, "R"), (SYN, "S"), (FIN, "F"), (ACK, "."))
+_TIMER_LINES = {Timer.RETRANSMISSION: "RETRANSMISSION TIMEOUT", Timer.PERSIST: "PERSIST TIMEOUT"}
+_LOG_EVENTS = {"sent": "SENT", "received": "RCVD"}
+
+
+def flag_letters(flags: int) -> str:
+    """The control bits as tcpdump writes them: `S.` is SYN and ACK."""
+    return "".join(letter for bit, letter in _FLAG_LETTERS if flags & bit)
+
+
+class Recorder:
+    """Tells each event to those of the log, the trace and the capture that are on."""
+
+    def __init__(
+        self,
+        clock: Callable[[], int],
+        trace: IO[bytes] | None,
+        capture: IO[bytes] | None,
+        written: Callable[[], None],
+    ) -> None:
+        """`clock`: nanoseconds since the epoch; `written` is called when a file has something to flush."""
+        self._clock = clock
+        self._trace = trace
+        self._capture = capture
+        self._written = written
+        if capture is not None:
+            capture.write(pcap.FILE_HEADER)
+
+    def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
+        """A segment was `sent` or `received`."""
+        if self._capture is not None:
+            source, destination = (four.local, four.peer) if event == "sent" else (four.peer, four.local)
+            self._capture.write(pcap.record(self._clock(), source, destination, raw))
+            self._written()
+        if self._trace is not None:
+            self._write(event, endpoint, four, _segment_fields(seg))
+        if log.isEnabledFor(VERBOSE):
+            log.log(VERBOSE, "%s %s %s", _name(endpoint), _LOG_EVENTS[event], _packet_line(event, four, seg))
+
+    def transition(self, endpoint: Endpoint, transition: Transition) -> None:
+        """A connection has changed its state."""
+        if self._trace is not None:
+            states: dict[str, object] = {"from": transition.old.name, "to": transition.new.name}
+            self._write("state", endpoint, endpoint.four, states)
+        log.log(VERBOSE, "%s %s -> %s", _name(endpoint), transition.old.name, transition.new.name)
+
+    def expiry(self, endpoint: Endpoint, expiry: Expiry) -> None:
+        """A timer of a connection has expired."""
+        if self._trace is not None:
+            self._write("timer", endpoint, endpoint.four, {"timer": expiry.timer.name})
+        if expiry.timer in _TIMER_LINES:
+            log.log(VERBOSE, "%s %s", _name(endpoint), _TIMER_LINES[expiry.timer])
+
+    def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None:
+        """A segment went no further: lost by a link's impairment, damaged, or refused."""
+        if self._trace is not None:
+            self._write("dropped", None, None, {"why": why, "local": local, "peer": peer, "bytes": len(raw)})
+        log.log(VERBOSE, "[-] DROP %s -- %s: %s, length %d", local, peer, why, len(raw))
+
+    def _write(self, event: str, endpoint: Endpoint | None, four: FourTuple | None, fields: dict[str, object]) -> None:
+        assert self._trace is not None
+        line: dict[str, object] = {"t": self._clock() / 1e9, "event": event}
+        if endpoint is not None:
+            line["connection"] = endpoint.number
+        if four is not None:
+            line["local"], line["peer"] = f"{four.local}:{four.local_port}", f"{four.peer}:{four.peer_port}"
+        self._trace.write(json.dumps(line | fields).encode() + b"\n")
+        self._written()
+
+
+def _name(endpoint: Endpoint | None) -> str:
+    return f"[S{endpoint.number}]" if endpoint is not None else "[-]"
+
+
+def _segment_fields(seg: Segment) -> dict[str, object]:
+    fields: dict[str, object] = {"flags": flag_letters(seg.flags), "seq": seg.seq, "len": len(seg.data), "wnd": seg.wnd}
+    if seg.flags & ACK:
+        fields["ack"] = seg.ack
+    if seg.options is not None and seg.options.mss is not None:
+        fields["mss"] = seg.options.mss
+    return fields
+
+
+def _packet_line(event: str, four: FourTuple, seg: Segment) -> str:
+    local, peer = f"{four.local}.{four.local_port}", f"{four.peer}.{four.peer_port}"
+    source, destination = (local, peer) if event == "sent" else (peer, local)
+    seq = f"{seg.seq}:{seg.seq + len(seg.data)}" if seg.data else f"{seg.seq}"
+    ack = f", ack {seg.ack}" if seg.flags & ACK else ""
+    flags = flag_letters(seg.flags)
+    return f"{source} > {destination}: Flags [{flags}], seq {seq}{ack}, win {seg.wnd}, length {len(seg.data)}"
