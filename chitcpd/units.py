@@ -77,11 +77,11 @@ def queue(text: object) -> Queue:
     """`100pkt`, `64kB`, `50ms` or `2bdp` -> Queue."""
     expected = "a queue in packets, bytes, time or bdp, like 100pkt, 64kB, 50ms or 2bdp"
     value = _parse(text, _SIZE | _TIME | {"pkt": 1, "bdp": 1}, expected)
-    if value == 0:
-        raise ValueError("expected a queue above zero, like 100pkt")
     unit = _NUMBER.fullmatch(str(text).strip())[2]  # type: ignore[index]  # _parse matched it
+    if value == 0 or (unit in ("pkt", "B") and round(value) == 0):
+        raise ValueError("expected a queue above zero, like 100pkt")
     if unit == "pkt":
-        return Queue(packets=max(round(value), 1))
+        return Queue(packets=round(value))
     if unit == "bdp":
         return Queue(bdp=value)
     return Queue(seconds=value) if unit in _TIME else Queue(bytes=round(value))

@@ -43,5 +43,5 @@ def decode(body: bytes) -> ChitcpdMsg:
     except DecodeError as error:
         raise ProtocolError(str(error)) from None
     if not message.IsInitialized():  # protobuf's C parser does not look for it
-        raise ProtocolError(f"a message without {', '.join(message.FindInitializationErrors())}")
+        raise ProtocolError("a message without its required fields")
     return message
