@@ -1,0 +1,53 @@
+"""Sockets whose TCP is chitcpd's: what Python's `socket` module offers, and the C library's functions.
+
+    import chisocket as socket
+
+    with socket.create_connection(("bob", 7000)) as connection:
+        connection.sendall(b"hello")
+
+$CHITCPD_SOCK names the UNIX socket of the chitcpd to use, $CHITCP_HOSTS the hosts of the lab.
+"""
+
+from __future__ import annotations
+
+from socket import AF_INET, AF_INET6, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_STREAM
+
+from chisocket._socket import create_connection, create_server, socket
+from chisocket.functions import (
+    chisocket_accept,
+    chisocket_bind,
+    chisocket_close,
+    chisocket_connect,
+    chisocket_getpeername,
+    chisocket_getsockname,
+    chisocket_listen,
+    chisocket_recv,
+    chisocket_send,
+    chisocket_shutdown,
+    chisocket_socket,
+    chitcp_addr_construct,
+)
+
+__all__ = [
+    "AF_INET",
+    "AF_INET6",
+    "SHUT_RD",
+    "SHUT_RDWR",
+    "SHUT_WR",
+    "SOCK_STREAM",
+    "chisocket_accept",
+    "chisocket_bind",
+    "chisocket_close",
+    "chisocket_connect",
+    "chisocket_getpeername",
+    "chisocket_getsockname",
+    "chisocket_listen",
+    "chisocket_recv",
+    "chisocket_send",
+    "chisocket_shutdown",
+    "chisocket_socket",
+    "chitcp_addr_construct",
+    "create_connection",
+    "create_server",
+    "socket",
+]
