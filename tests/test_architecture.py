@@ -86,7 +86,14 @@ def test_chisocket_is_light() -> None:
 
 
 def test_testbed_uses_the_public_faces_of_the_others() -> None:
-    faces = ("chitcpd", "chitcpd.__version__", "chitcpd.ctl", "chitcpd.units", "chitcpd.faults", "chisocket.protocol.location")
+    faces = (
+        "chitcpd",
+        "chitcpd.__version__",
+        "chitcpd.ctl",
+        "chitcpd.units",
+        "chitcpd.faults",
+        "chisocket.protocol.location",
+    )
     libraries = ("click", "docker", "pydantic", "pydantic_core", "requests", "rich", "yaml")
     check("testbed", ("testbed", *faces), third_party=libraries)
 

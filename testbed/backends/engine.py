@@ -1,0 +1,150 @@
+"""A Docker engine as the docker backend speaks to it: its faults, commands in containers, files."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any
+
+import docker
+from docker import APIClient
+from docker.errors import APIError, DockerException
+from docker.utils.socket import frames_iter
+from requests.exceptions import RequestException
+
+from testbed.backends.base import Unavailable
+
+
+def connect(connections: int) -> APIClient:
+    """A client of the engine that the environment names, else of this machine's, with so many connections kept open.
+
+    Raises Unavailable if no engine answers, or not this user.
+    """
+    try:
+        return docker.from_env(max_pool_size=connections).api
+    except DockerException as error:
+        cause = _first_cause(error)
+        if isinstance(cause, PermissionError):
+            raise Unavailable(
+                "this user may not open the Docker engine's socket.",
+                "Join its group (usually `sudo usermod -aG docker $USER`, then log in anew), or use --backend local.",
+            ) from error
+        raise Unavailable(
+            f"no Docker engine answers ({cause}).",
+            "Start one (`sudo systemctl start docker`; DOCKER_HOST names one elsewhere), or use --backend local.",
+        ) from error
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while (earlier := error.__cause__ or error.__context__) is not None:
+        error = earlier
+    return error
+
+
+@contextmanager
+def faults() -> Iterator[None]:
+    """An engine that fails or falls silent raises Unavailable. What we asked wrongly stays an APIError: our fault."""
+    try:
+        yield
+    except APIError as error:
+        if error.is_server_error():
+            what = f"the Docker engine failed: {error.explanation}."
+            raise Unavailable(what, "Its own log says more (`journalctl -u docker`).") from error
+        raise
+    except RequestException as error:
+        what = f"the Docker engine does not answer any more ({_first_cause(error)})."
+        raise Unavailable(what, "See whether it still runs (`docker info`); then `testbed down --all`.") from error
+
+
+def is_status(error: APIError, status: int) -> bool:
+    """Whether the engine answered with this HTTP status: 404 not there, 409 not in a state for this."""
+    return error.response is not None and error.response.status_code == status
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A command that has ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run(api: APIClient, container: str, command: list[str], *, user: str = "") -> Ran:
+    """Run a command in a container that runs, to its end. Raises APIError if the container does not run."""
+    execution = api.exec_create(container, command, user=user)["Id"]
+    stdout, stderr = api.exec_start(execution, demux=True)
+    status = api.exec_inspect(execution)["ExitCode"]
+    return Ran(status, (stdout or b"").decode(errors="replace"), (stderr or b"").decode(errors="replace"))
+
+
+def start_until(api: APIClient, container: str, command: list[str], word: str, *, user: str = "") -> str:
+    """Start a command that outlives this call, and return when it has written `word`; "" then, else what it wrote.
+
+    Its output goes nowhere afterwards.
+    """
+    execution = api.exec_create(container, command, user=user)["Id"]
+    stream: Any = api.exec_start(execution, socket=True)
+    said = b""
+    try:
+        for _, piece in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
+            said += piece
+            if word.encode() in said:
+                return ""
+        return said.decode(errors="replace").strip() or "it ended without a word"
+    finally:
+        stream._response.close()  # with its connection; the SDK hands it out nowhere else
+
+
+def lines(pieces: Iterable[bytes]) -> Iterator[str]:
+    """Whole lines of a text that comes in pieces cut anywhere."""
+    rest = b""
+    for piece in pieces:
+        *whole, rest = (rest + piece).split(b"\n")
+        for line in whole:
+            yield line.decode(errors="replace").rstrip("\r")
+    if rest:
+        yield rest.decode(errors="replace")
+
+
+def put_files(api: APIClient, container: str, directory: str, files: Mapping[str, bytes], *, owner: int) -> None:
+    """Write files, of this user and group, into a directory of a container, which need not run."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode, member.uid, member.gid = len(content), 0o644, owner, owner
+            archive.addfile(member, io.BytesIO(content))
+    api.put_archive(container, directory, packed.getvalue())
+
+
+def get_files(api: APIClient, container: str, directory: str) -> Iterator[tuple[PurePosixPath, IO[bytes]]]:
+    """Each regular file under a directory of a container, which need not run: its path from there, and its content.
+
+    A content must be read before the next file is asked for.
+    """
+    pieces, _ = api.get_archive(container, directory)
+    with tarfile.open(fileobj=_Pieces(pieces), mode="r|") as archive:
+        for member in archive:
+            path = PurePosixPath(*PurePosixPath(member.name).parts[1:])  # the first part is the directory itself
+            content = archive.extractfile(member) if member.isreg() else None
+            # An application has filled the directory, and must not be able to write outside of where it is put.
+            if content is not None and not path.is_absolute() and ".." not in path.parts:
+                yield path, content
+    for _ in pieces:  # what pads the archive: read, so that the connection can be used again
+        pass
+
+
+class _Pieces(io.RawIOBase):
+    """A stream of pieces as the file that tarfile reads; it takes pieces of any length."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+
+    def read(self, _size: int = -1) -> bytes:
+        """The next piece; b"" at the end."""
+        return next(self._pieces, b"")

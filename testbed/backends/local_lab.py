@@ -1,0 +1,131 @@
+"""What the local backend keeps of a lab on disk: a directory, and in it a record of what was made.
+
+LAB/lab.json              the record: addresses, and each process with its number and start time
+LAB/HOST.sock             the UNIX socket of the host's chitcpd
+LAB/hosts/H/  LAB/apps/A/ what they write
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Literal
+
+from testbed.backends import processes
+from testbed.backends.base import Unavailable
+
+#: In the environment of each process: its directory and a slash. So the strays of an application are found, too,
+#: and what was started in the instant in which the testbed was killed.
+LABEL = "CHITCP_LOCAL_DIRECTORY"
+_LONGEST_SOCKET = 107  # bytes, of sun_path without its final NUL
+
+Kind = Literal["host", "app", "capture"]
+
+
+@dataclass(slots=True)
+class Entry:
+    """A process of the lab."""
+
+    kind: Kind
+    name: str  # of the app or of the host
+    command: list[str]
+    pid: int = 0  # 0: it could not be started
+    start: int = 0  # as processes.start_time says it
+    status: int | None = None  # once it is known
+
+    @property
+    def known(self) -> processes.Known:
+        """What tells it from a later process of the same number."""
+        return self.pid, self.start
+
+    @property
+    def state(self) -> str:
+        """For a person."""
+        if self.status is not None:
+            return f"exited {self.status}"
+        return "running" if processes.is_running(self.known) else "gone"
+
+
+@dataclass(slots=True)
+class LocalLab:
+    """A lab of the local backend; every change is on disk before the call returns."""
+
+    directory: Path
+    run_id: str = ""
+    links: dict[str, str] = field(default_factory=dict)  # name -> subnet
+    hosts: dict[str, list[str]] = field(default_factory=dict)  # name -> addresses
+    entries: list[Entry] = field(default_factory=list)
+    _lock: Lock = field(default_factory=Lock)
+    _removed: bool = False
+
+    @classmethod
+    def load(cls, directory: Path) -> LocalLab:
+        """What the directory says; nothing if it was never written."""
+        try:
+            record = json.loads((directory / "lab.json").read_text())
+            entries = [Entry(**entry) for entry in record["entries"]]
+            return cls(directory, record["run_id"], record["links"], record["hosts"], entries)
+        except (OSError, ValueError, KeyError, TypeError):
+            return cls(directory)
+
+    @property
+    def name(self) -> str:
+        """The lab's name."""
+        return self.directory.name
+
+    def socket(self, host: str) -> Path:
+        """Where the host's chitcpd listens for applications. Raises Unavailable if a UNIX socket can't be there."""
+        path = self.directory / f"{host}.sock"
+        if len(os.fsencode(path)) > _LONGEST_SOCKET:
+            raise Unavailable(
+                f"the UNIX socket {path} would have a longer path than the {_LONGEST_SOCKET} bytes that there may be.",
+                "Set XDG_RUNTIME_DIR to a directory with a shorter path.",
+            )
+        return path
+
+    def save(self) -> None:
+        """Write the record, whole or not at all; nothing once the lab is removed, by us or by another command."""
+        with self._lock:
+            if self._removed or not self.directory.is_dir():
+                return
+            record = {
+                "run_id": self.run_id,
+                "links": self.links,
+                "hosts": self.hosts,
+                "entries": [asdict(entry) for entry in self.entries],
+            }
+            fresh = self.directory / "lab.json.new"
+            fresh.write_text(json.dumps(record, indent=1))
+            fresh.replace(self.directory / "lab.json")
+
+    def add(self, entry: Entry) -> None:
+        """Record a process."""
+        with self._lock:
+            self.entries.append(entry)
+        self.save()
+
+    def of(self, kind: Kind) -> Iterator[Entry]:
+        """The processes of this kind."""
+        return (entry for entry in list(self.entries) if entry.kind == kind)
+
+    def end(self, kind: Kind, name: str | None = None, *, grace: float) -> None:
+        """End the processes of this kind, or one of them, with all that it started."""
+        own = [entry for entry in self.of(kind) if name in (None, entry.name)]
+        processes.end([entry.known for entry in own if entry.pid], grace=grace)
+        if kind == "app":
+            prefix = f"{self.directory}/apps/" + (f"{name}/" if name else "")
+            processes.end(processes.with_environment(LABEL, prefix), grace=0)
+
+    def remove(self) -> None:
+        """End everything and remove the directory."""
+        recorded = {entry.known for entry in self.entries if entry.pid}
+        labelled = processes.with_environment(LABEL, f"{self.directory}/")
+        processes.end(recorded.union(labelled), grace=2)
+        with self._lock:
+            self._removed = True
+        shutil.rmtree(self.directory)

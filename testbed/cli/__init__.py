@@ -1,0 +1,88 @@
+"""The commands of testbed. They parse and print; what they do is in testbed's core."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+import click
+
+import chitcpd
+from testbed.backends import UnknownBackend
+from testbed.backends.base import Unavailable
+from testbed.cli import doctor, lab, run, validate
+from testbed.cli.output import Settings, complain
+from testbed.lab import NoSuchLab, UnknownName
+from testbed.signals import Interrupted
+from testbed.topology import TopologyError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(chitcpd.__version__, prog_name="testbed")
+def cli() -> None:
+    """Labs of hosts, links and applications over a TCP that you can write.
+
+    \b
+    A first run, and what it left:
+      testbed doctor
+      testbed run topologies/two-hosts.yaml
+      ls runs/two-hosts/latest/
+
+    \b
+    A lab that stays up until you take it down:
+      testbed up topologies/two-hosts.yaml
+      testbed ps
+      testbed logs -f two-hosts
+      testbed down two-hosts
+
+    \b
+    A topology of your own:
+      testbed validate my-lab.yaml
+      testbed run my-lab.yaml --seed 7
+
+    \b
+    Exit status: 0 good; 1 a check or an application failed; 2 wrong usage
+    or topology; 3 this machine can't; 4 our fault; 128 + n after a signal.
+    """
+
+
+for command in (run.run, lab.up, lab.down, lab.ps, lab.logs, validate.validate, doctor.doctor):
+    cli.add_command(command)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line (sys.argv's if None) and return its exit status."""
+    settings = Settings()
+    try:
+        return int(cli.main(arguments, prog_name="testbed", obj=settings, standalone_mode=False) or 0)
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except TopologyError as error:
+        for fault in error.faults:
+            complain(str(fault))
+        return 2
+    except (UnknownBackend, NoSuchLab, UnknownName) as error:
+        complain(f"{error}.")
+        return 2
+    except Unavailable as error:
+        complain(str(error), error.remedy)
+        return 3
+    except Interrupted as interrupted:
+        complain(f"interrupted by {interrupted}; nothing is left behind.")
+        return interrupted.status
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except BrokenPipeError:
+        # Who read our output has gone: nothing is wrong, and Python must not complain about it when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        complain(f"{type(error).__name__}: {error}. This is a fault of testbed's.", _what_to_do(settings))
+        return 4
+
+
+def _what_to_do(settings: Settings) -> str:
+    return traceback.format_exc() if settings.verbose else "Run it again with -v, and report what it says."

@@ -1,0 +1,108 @@
+"""How commands speak: lines anywhere, a moving step and tables on a terminal, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from testbed.backends.base import Report
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # an application's output must not steer the terminal
+_STYLES = {"good": "green", "bad": "bold red", "note": "yellow", "plain": ""}
+
+
+@dataclass(slots=True)
+class Settings:
+    """What holds for the whole command, and for the one sentence if it fails."""
+
+    verbose: bool = False
+
+
+def verbose_option(command: _Command) -> _Command:
+    """Give a command -v."""
+
+    def remember(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
+        context.ensure_object(Settings).verbose = value
+
+    return click.option(
+        "-v",
+        "--verbose",
+        is_flag=True,
+        expose_value=False,
+        callback=remember,
+        help="Show the traceback of an error that is our fault.",
+    )(command)
+
+
+format_option = click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="For people, or for programs.",
+)
+
+
+def say(text: str, style: str = "plain") -> None:
+    """Print lines as they are: the terminal breaks what is too long, and a copy of them stays whole."""
+    _say(Console(highlight=False), text, style)
+
+
+def complain(text: str, remedy: str = "") -> None:
+    """Print what is wrong, and what to do about it, to the standard error."""
+    console = Console(stderr=True, highlight=False)
+    _say(console, f"testbed: {text}", "bad")
+    if remedy:
+        _say(console, remedy, "plain")
+
+
+def _say(console: Console, text: str, style: str) -> None:
+    if console.is_terminal:
+        console.print(Text(_CONTROL.sub("?", text), style=_STYLES[style]), soft_wrap=True)
+    else:
+        click.echo(_CONTROL.sub("?", text), err=console.stderr)
+
+
+@contextmanager
+def progress() -> Iterator[Report]:
+    """Steps of long work: one line that changes on a terminal, a line for each elsewhere."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        yield say
+        return
+    with console.status("") as status:
+        yield lambda step: status.update(Text(step, overflow="ellipsis", no_wrap=True))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table; on a terminal its cells are folded so that it fits, elsewhere each row is one line."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        lines = [tuple(columns), *(tuple(_CONTROL.sub("?", cell) for cell in row) for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        for line in lines:
+            say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+        return
+    printed = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for column in columns:
+        printed.add_column(column, overflow="fold")
+    for row in rows:
+        printed.add_row(*(Text(_CONTROL.sub("?", cell)) for cell in row))
+    console.print(printed)
+
+
+def print_json(value: object) -> None:
+    """Print a value for programs."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")

@@ -1,0 +1,49 @@
+"""The folder of a run: `runs/LAB/RUN_ID/`, and `runs/LAB/latest` that points at the last one."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from testbed.backends.base import Unavailable
+
+
+def run_id() -> str:
+    """The time in UTC, like 20261122T174500Z."""
+    return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+
+
+def create(runs: Path, lab: str) -> Path:
+    """Make a new folder for a run of this lab; its name is the run's id. Raises Unavailable if that can't be."""
+    stamp = run_id()
+    try:
+        (runs / lab).mkdir(parents=True, exist_ok=True)
+        for name in itertools.chain([stamp], (f"{stamp}-{number}" for number in itertools.count(2))):
+            with suppress(FileExistsError):
+                (runs / lab / name).mkdir()
+                return runs / lab / name
+    except OSError as error:
+        raise Unavailable(
+            f"the run folder {runs / lab} can't be made: {error.strerror}.",
+            "Give a directory that can be written: --runs DIR.",
+        ) from error
+    raise AssertionError("itertools.count has ended")
+
+
+def discard(directory: Path) -> None:
+    """Remove the folder of a run that never began."""
+    shutil.rmtree(directory)
+    for parent in (directory.parent, directory.parent.parent):
+        with suppress(OSError):  # there are other runs in it
+            parent.rmdir()
+
+
+def point_latest(directory: Path) -> None:
+    """Let `latest` beside the folder point at it."""
+    fresh = directory.parent / f".latest-{directory.name}"
+    fresh.symlink_to(directory.name)
+    os.replace(fresh, directory.parent / "latest")

@@ -1,0 +1,99 @@
+"""manifest.json: everything that somebody needs to understand a run, or to make it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+from dataclasses import asdict
+
+import chitcpd
+from testbed.backends.base import Mechanism
+from testbed.outcome import Ending, Outcome
+from testbed.plan import HostPlan, Plan
+
+
+def write(outcome: Outcome, *, topology: str, backend: str, why: str) -> None:
+    """Write it into the run folder, whole or not at all; and each application's exit.json."""
+    for name, ending in outcome.endings.items():
+        directory = outcome.directory / "apps" / name
+        if directory.is_dir():
+            (directory / "exit.json").write_text(_json(_ending(ending)))
+    fresh = outcome.directory / "manifest.json.new"
+    fresh.write_text(_json(_manifest(outcome, topology, backend, why)))
+    os.replace(fresh, outcome.directory / "manifest.json")
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _manifest(outcome: Outcome, topology: str, backend: str, why: str) -> dict[str, object]:
+    plan = outcome.plan
+    return {
+        "topology": topology,
+        "lab": plan.lab,
+        "run_id": plan.run_id,
+        "seed": plan.seed,
+        "verdict": outcome.verdict,
+        "status": outcome.status,
+        "failure": outcome.failure,
+        "error": outcome.error,
+        "seconds": {"up": round(outcome.up_seconds, 3), "run": round(outcome.run_seconds, 3)},
+        "versions": {
+            "testbed": chitcpd.__version__,  # one distribution, one version
+            "python": platform.python_version(),
+            "kernel": platform.release(),
+            **outcome.built.versions,  # an engine elsewhere has a kernel of its own
+        },
+        "backend": {"name": backend, "why": why},
+        "hosts": {host.name: _host(host) for host in plan.hosts},
+        "links": [_link(plan, mechanism) for mechanism in outcome.built.mechanisms],
+        "apps": {name: _ending(ending) for name, ending in outcome.endings.items()},
+        "checks": [asdict(result) for result in outcome.checks],
+        "notes": outcome.notes,
+    }
+
+
+def _host(host: HostPlan) -> dict[str, object]:
+    own = host.implementation
+    return {
+        "addresses": {interface.link: interface.address for interface in host.interfaces},
+        "tcp": host.tcp,
+        "implementation_sha256": None if own is None else hashlib.sha256(own).hexdigest(),
+        "seed": host.seed,
+    }
+
+
+def _link(plan: Plan, mechanism: Mechanism) -> dict[str, object]:
+    """One direction: what was asked for, in SI units, and what does it."""
+    asked = next(
+        (
+            {"mtu": interface.mtu, "seed": interface.seed, **asdict(interface.shape)}
+            for host in plan.hosts
+            for interface in host.interfaces
+            if interface.link == mechanism.link and mechanism.direction == f"{host.name}->{interface.peer}"
+        ),
+        {},
+    )
+    subnet = next((link.subnet for link in plan.links if link.name == mechanism.link), None)
+    return {
+        "link": mechanism.link,
+        "direction": mechanism.direction,
+        "subnet": subnet,
+        "asked": asked,
+        "mechanism": {"delay_jitter_rate": mechanism.delay_jitter_rate, "all_else": "chitcpd"},
+        "why": mechanism.why,
+    }
+
+
+def _ending(ending: Ending) -> dict[str, object]:
+    return {
+        "host": ending.app.host,
+        "command": ending.app.run,
+        "ended": ending.how,
+        "status": ending.status,
+        "expected": ending.app.expect_exit,
+        "seconds": round(ending.seconds, 3),
+    }

@@ -1,0 +1,90 @@
+"""What a run has come to, as data: for the manifest, and for whoever prints it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from testbed.backends.base import Built
+from testbed.plan import AppPlan, Plan
+
+
+@dataclass(slots=True)
+class Ending:
+    """How an application has ended, if it has."""
+
+    app: AppPlan
+    how: Literal["not started", "running", "by itself", "stopped", "timed out"] = "not started"
+    status: int | None = None  # None: it has not ended, or nobody could say
+    seconds: float = 0.0  # from its start to its end
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the run has to wait for its end."""
+        return self.app.expect_exit is not None and self.how in ("not started", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A file as an application was given it, and as it has arrived: SHA-256 in hex."""
+
+    file: str
+    giver: str  # the application that was given it
+    sent: str
+    received: str | None  # None: it is not there
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A check's verdict."""
+
+    check: str  # like "integrity client"
+    ok: bool
+    message: str
+    comparisons: tuple[Comparison, ...] = ()
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A run, from the moment in which its lab was up."""
+
+    directory: Path
+    plan: Plan
+    built: Built
+    endings: dict[str, Ending]
+    up_seconds: float
+    run_seconds: float = 0.0
+    checks: list[Result] = field(default_factory=list)
+    said: list[tuple[str, str]] = field(default_factory=list)  # (application, line): the last that it wrote
+    failure: str | None = None  # why the run was cut short, with the last lines of a log
+    interrupted: int | None = None  # the exit status that a signal asks for
+    error: str | None = None  # what nobody expected, in one sentence
+    error_status: int = 4  # our fault; 3 if the machine gave up
+    traceback: str = ""
+
+    @property
+    def notes(self) -> list[str]:
+        """What could not be done, and why, for a person."""
+        return self.built.notes
+
+    @property
+    def status(self) -> int:
+        """The exit status: 0 good, 1 a check or application failed, 3 or 4 an error, 128 + n after a signal."""
+        if self.error is not None:
+            return self.error_status
+        if self.interrupted is not None:
+            return self.interrupted
+        return 1 if self.failure is not None or not all(result.ok for result in self.checks) else 0
+
+    @property
+    def verdict(self) -> str:
+        """The same for a person, in one line."""
+        failed = [result.check for result in self.checks if not result.ok]
+        if self.error is not None:
+            return "error"
+        if self.interrupted is not None:
+            return "interrupted"
+        if self.failure is not None:
+            return "failed: cut short"
+        return f"failed: {', '.join(failed)}" if failed else "passed"

@@ -1,0 +1,109 @@
+"""The state directory of this user: what outlives a command, and the locks that keep two commands apart.
+
+$XDG_RUNTIME_DIR/chitcp, else /tmp/chitcp-<uid>
+  locks/LAB         held (flock) by the command that works on the lab, says who that is
+  allocation.lock   held while subnets are chosen and taken
+  local/LAB/        what the local backend keeps of a lab
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from testbed.backends.base import Unavailable
+
+
+def directory() -> Path:
+    """The state directory, made if it is not there: ours, and closed to others.
+
+    Raises Unavailable if it can't be made, or if somebody else made it.
+    """
+    path = _location()
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            raise Unavailable(
+                f"the state directory {path} belongs to somebody else.",
+                "Remove it, or set XDG_RUNTIME_DIR to a directory of yours.",
+            )
+        path.chmod(0o700)
+    except OSError as error:
+        raise Unavailable(
+            f"the state directory {path} can't be made: {error.strerror}.",
+            "Set XDG_RUNTIME_DIR to a directory of yours that can be written.",
+        ) from error
+    return path
+
+
+def _location() -> Path:
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    # After `sudo -E` or `su` the variable still names the other user's directory.
+    if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == os.getuid():
+        return Path(runtime) / "chitcp"
+    return Path(f"/tmp/chitcp-{os.getuid()}")
+
+
+@contextmanager
+def lab_lock(lab: str) -> Iterator[None]:
+    """Keep every other command of this user off the lab; raises Unavailable if one is at work on it.
+
+    The kernel lets go of the lock when its holder dies, so that nothing stale can be left.
+    """
+    locks = directory() / "locks"
+    locks.mkdir(exist_ok=True)
+    path = locks / lab
+    descriptor = _hold(path, lab)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _hold(path: Path, lab: str) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 400, 0).decode(errors="replace") or "another process"
+            os.close(descriptor)
+            raise Unavailable(
+                f"lab {lab} is in use by {holder}.",
+                "Wait until it has ended, or end it (Ctrl-C there). A lab beside it needs another name: --name LAB.",
+            ) from None
+        if _is_still(path, descriptor):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} ({_command()})".encode(), 0)
+            return descriptor
+        os.close(descriptor)  # its last holder removed the file between our open and our flock
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _command() -> str:
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:300]
+
+
+@contextmanager
+def allocation_lock() -> Iterator[None]:
+    """Let one command at a time choose subnets and take them, so that two labs never choose the same."""
+    descriptor = os.open(directory() / "allocation.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)

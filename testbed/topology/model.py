@@ -1,0 +1,351 @@
+"""What a topology file may say, as types. Quantities are in SI units once they are read.
+
+The YAML's scalars come here as the text that stands in the file, and each field says how it reads its text. So a host
+may be called `no`, `7000` in a command stays `7000`, and nothing is a number or a date by accident.
+A validator raises ValueError("expected ..."); `load` adds what was found, and where.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo
+
+from chitcpd import units
+
+T = TypeVar("T")
+
+HOSTS = APPS = CHECKS = 64
+LINKS = 128
+FILES_IN_ALL = 2**30  # bytes: they are held in memory
+RESERVED_ENV = {"CHITCPD_SOCK", "CHITCP_HOSTS"}  # the testbed gives them to each application
+_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
+_SUBNET = re.compile(r"\d{1,3}(\.\d{1,3}){3}/\d{1,2}", re.ASCII)
+
+
+@dataclass(slots=True)
+class Files:
+    """The validation context: where relative paths begin, and how many bytes of files may still be read or made."""
+
+    directory: Path
+    left: int = FILES_IN_ALL
+
+    def take(self, size: int) -> None:
+        """Count `size` bytes; ValueError if that is too much for one topology."""
+        if size > self.left:
+            raise ValueError("expected at most 1GiB for all files of a topology together")
+        self.left -= size
+
+
+# Readers: text -> value, or ValueError("expected ...")
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 8192:
+        raise ValueError("expected text of at most 8192 characters")
+    if "\0" in value:
+        raise ValueError("expected text that a command line can hold, without NUL")
+    return value
+
+
+def _matching(pattern: str, expected: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if not isinstance(value, str) or re.fullmatch(pattern, value, re.ASCII) is None:
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return read
+
+
+def _name(longest: int) -> Callable[[object], str]:
+    """A name becomes part of container names and DNS names."""
+
+    def read(value: object) -> str:
+        if not isinstance(value, str) or len(value) > longest or _NAME.fullmatch(value) is None:
+            rule = "lowercase letters, digits and hyphens, the first a letter, the last no hyphen"
+            raise ValueError(f"expected at most {longest} {rule}")
+        return value
+
+    return read
+
+
+def _whole(lowest: int, highest: int) -> Callable[[object], int]:
+    def read(value: object) -> int:
+        if isinstance(value, str) and re.fullmatch(r"\d{1,10}", value, re.ASCII):
+            value = int(value)
+        if not isinstance(value, int) or not lowest <= value <= highest:
+            raise ValueError(f"expected a whole number from {lowest} to {highest}")
+        return value
+
+    return read
+
+
+def _true_or_false(value: object) -> bool:
+    if value in ("true", "false"):
+        return value == "true"
+    if not isinstance(value, bool):
+        raise ValueError("expected true or false")
+    return value
+
+
+def _quantity(parse: Callable[[object], T], fits: Callable[[T], bool], expected: str) -> Callable[[object], T]:
+    def read(value: object) -> T:
+        # Some hundred digits are infinity as a float: no quantity needs so many.
+        quantity = parse(value if isinstance(value, str) and len(value) <= 40 else "")
+        if not fits(quantity):
+            raise ValueError(f"expected {expected}")
+        return quantity
+
+    return read
+
+
+def _queue_fits(queue: units.Queue) -> bool:
+    return (
+        (queue.packets is None or 1 <= queue.packets <= 10**6)
+        and (queue.bytes is None or 1 <= queue.bytes <= 2**30)
+        and (queue.seconds is None or queue.seconds <= 60)
+        and (queue.bdp is None or queue.bdp <= 1000)
+    )
+
+
+def subnet(value: object) -> IPv4Network:
+    """`10.9.0.0/24` -> the network. ValueError unless it has room for a gateway and two hosts, and can be used."""
+    expected = "expected an IPv4 network from /8 to /29, like 10.9.0.0/29"
+    if not isinstance(value, str) or _SUBNET.fullmatch(value) is None:
+        raise ValueError(expected)
+    try:
+        network = IPv4Network(value, strict=False)
+    except ValueError as error:
+        raise ValueError(expected) from error
+    first = network.network_address
+    if not 8 <= network.prefixlen <= 29:
+        raise ValueError(expected)
+    if str(network) != value:
+        raise ValueError(f"{expected}; did you mean {network}?")
+    if first.is_multicast or first.is_reserved or first.packed[0] == 0:
+        raise ValueError("expected a network that hosts can have, from 10.0.0.0/8 or 192.168.0.0/16")
+    return network
+
+
+def _file_content(value: object, info: ValidationInfo) -> bytes:
+    """A path, relative to the topology file -> the file's content."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected a path, like ./payload.bin, or {random: 5MiB}")
+    files = info.context if isinstance(info.context, Files) else Files(Path())
+    try:
+        path = files.directory / _text(value)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("expected an ordinary file")
+        files.take(found.st_size)
+        with path.open("rb") as file:
+            return file.read(found.st_size)  # no more than was counted: it may grow meanwhile
+    except OSError as error:
+        reason = error.strerror or "it can't be read"
+        raise ValueError(f"expected a file that can be read, beside the topology file ({reason})") from error
+
+
+def _random_size(value: object, info: ValidationInfo) -> int:
+    size = _quantity(units.size, lambda size: 1 <= size <= FILES_IN_ALL, "a size from 1B to 1GiB")(value)
+    if isinstance(info.context, Files):
+        info.context.take(size)
+    return size
+
+
+def _env_name(value: object) -> str:
+    name = _matching(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "a variable's name, like LANG")(value)
+    if name in RESERVED_ENV:
+        raise ValueError("expected another name: the testbed sets this variable itself")
+    return name
+
+
+Text = Annotated[str, PlainValidator(_text)]
+Name = Annotated[str, PlainValidator(_name(32))]
+LabName = Annotated[str, PlainValidator(_name(40))]
+EnvName = Annotated[str, PlainValidator(_env_name)]
+FileName = Annotated[
+    str,
+    PlainValidator(
+        _matching(
+            r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", "a file's plain name of at most 100 characters, like payload.bin"
+        )
+    ),
+]
+Flag = Annotated[bool, PlainValidator(_true_or_false)]
+Seed = Annotated[int, PlainValidator(_whole(0, 2**32 - 1))]
+Port = Annotated[int, PlainValidator(_whole(1, 65535))]
+ExitStatus = Annotated[int, PlainValidator(_whole(0, 255))]
+Mtu = Annotated[int, PlainValidator(_whole(100, 65535))]
+Delay = Annotated[float, PlainValidator(_quantity(units.seconds, lambda s: s <= 60, "a time of at most 60s"))]
+Jitter = Annotated[  # netem holds it in 31 bits of nanoseconds, and cuts what is more without a word
+    float, PlainValidator(_quantity(units.seconds, lambda s: s <= 2, "a time of at most 2s"))
+]
+Timeout = Annotated[
+    float, PlainValidator(_quantity(units.seconds, lambda s: 0 < s <= 86400, "a time above zero, of at most 1440min"))
+]
+Rate = Annotated[
+    float,
+    PlainValidator(
+        _quantity(units.bits_per_second, lambda r: 1e3 <= r <= 1e11, "a rate from 1kbit to 100gbit, like 10mbit")
+    ),
+]
+Share = Annotated[float, PlainValidator(units.probability)]
+QueueLimit = Annotated[
+    units.Queue,
+    PlainValidator(_quantity(units.queue, _queue_fits, "a queue from one packet to 1000000pkt, 1GiB, 60s or 1000bdp")),
+]
+Subnet = Annotated[IPv4Network, PlainValidator(subnet)]
+FileContent = Annotated[bytes, PlainValidator(_file_content)]
+RandomSize = Annotated[int, PlainValidator(_random_size)]
+
+
+class Part(BaseModel):
+    """A mapping of the file: it has the keys that are fields here and no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tcp(Part):
+    """The TCP of a host."""
+
+    profile: Literal["modern", "classic"] = "modern"
+    implementation: FileContent | None = None
+
+
+class Host(Part):
+    """A host: one chitcpd."""
+
+    tcp: Tcp = Tcp()
+
+
+class LinkSettings(Part):
+    """What a link does to what passes, each way; also the defaults of all links."""
+
+    delay: Delay = 0.0  # seconds, one way
+    jitter: Jitter = 0.0  # seconds
+    rate: Rate | None = None  # bits per second
+    queue: QueueLimit | None = None
+    loss: Share = 0.0
+    duplicate: Share = 0.0
+    reorder: Share = 0.0
+    corrupt: Share = 0.0
+    mtu: Mtu = 1500  # bytes
+
+    def impossible(self) -> Iterator[tuple[str, str, str]]:
+        """(key, other key, message) for each key that the other makes meaningless."""
+        if self.jitter > self.delay:
+            yield "jitter", "delay", "found a jitter above the delay, expected at most the delay"
+        if self.reorder and not self.delay:
+            message = "found reorder without a delay, expected a delay too: what overtakes is what skips the delay"
+            yield "reorder", "delay", message
+        queue = self.queue or units.Queue()
+        if (queue.seconds or queue.bdp) and self.rate is None:
+            message = "found a queue in time or bdp without a rate, expected a rate too, or a queue in pkt or kB"
+            yield "queue", "rate", message
+        if queue.bdp and not self.delay:
+            yield "queue", "delay", "found a queue in bdp without a delay, expected a delay too: the product is zero"
+        if queue.bytes and queue.bytes < self.mtu:
+            yield "queue", "mtu", f"found a queue in which no full segment fits, expected at least the MTU, {self.mtu}B"
+
+
+class Link(LinkSettings):
+    """A link joins two hosts."""
+
+    name: Name | None = None
+    endpoints: Annotated[tuple[Text, ...], Field(min_length=2, max_length=2)]
+    subnet: Subnet | None = None
+
+
+class Defaults(Part):
+    """What hosts and links are where they say nothing else."""
+
+    host: Host = Host()
+    link: LinkSettings = LinkSettings()
+
+
+class Ready(Part):
+    """What tells that an app serves."""
+
+    listening: Port
+
+
+class Expect(Part):
+    """How an app has to end."""
+
+    exit: ExitStatus
+
+
+class RandomFile(Part):
+    """A file of random bytes, made from the seed."""
+
+    random: RandomSize
+
+
+def _kind_of_file(value: object) -> str:
+    return "random file" if isinstance(value, (dict, RandomFile)) else "own file"
+
+
+FILE_KINDS = ("random file", "own file")  # pydantic puts them into the path of an error
+File = Annotated[
+    Annotated[FileContent, Tag("own file")] | Annotated[RandomFile, Tag("random file")],
+    Discriminator(_kind_of_file),
+]
+
+
+class App(Part):
+    """An application on a host."""
+
+    host: Text
+    run: Annotated[tuple[Text, ...], Field(min_length=1, max_length=256)]
+    env: Annotated[dict[EnvName, Text], Field(max_length=64)] = {}
+    files: Annotated[dict[FileName, File], Field(max_length=16)] = {}
+    needs: Annotated[tuple[Text, ...], Field(max_length=APPS)] = ()
+    ready: Ready | None = None
+    expect: Expect | None = None
+    timeout: Timeout = 60.0  # seconds
+
+
+class Capture(Part):
+    """What is captured on each host."""
+
+    segments: Flag = True
+    wire: Flag = True
+
+
+class Check(Part):
+    """What has to hold after the run."""
+
+    integrity: Text
+
+
+def _bare_host(value: object) -> object:
+    return {} if value == "" else value  # `alice:` is as good as `alice: {}`
+
+
+class Topology(Part):
+    """A whole topology file. References in it (hosts of links, apps of checks...) are checked by `load`."""
+
+    name: LabName
+    seed: Seed = 0
+    defaults: Defaults = Defaults()
+    hosts: Annotated[dict[Name, Annotated[Host, BeforeValidator(_bare_host)]], Field(min_length=1, max_length=HOSTS)]
+    links: Annotated[tuple[Link, ...], Field(max_length=LINKS)] = ()
+    apps: Annotated[dict[Name, App], Field(max_length=APPS)] = {}
+    capture: Capture = Capture()
+    checks: Annotated[tuple[Check, ...], Field(max_length=CHECKS)] = ()
+
+    def settings(self, link: Link) -> LinkSettings:
+        """The link's own settings over the defaults."""
+        own = link.model_fields_set & LinkSettings.model_fields.keys()
+        return self.defaults.link.model_copy(update={key: getattr(link, key) for key in own})
+
+    def tcp(self, host: str) -> Tcp:
+        """The host's own TCP over the defaults."""
+        own = self.hosts[host].tcp
+        return self.defaults.host.tcp.model_copy(update={key: getattr(own, key) for key in own.model_fields_set})

@@ -1,0 +1,299 @@
+"""The command line, on the fake backend: what it prints, and its exit statuses."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from testbed import backends, doctor, state
+from testbed.backends.base import Unavailable
+from testbed.backends.fake import FakeBackend, Process, Program
+from testbed.cli import main
+
+TOPOLOGY = """
+name: fake-lab
+seed: 7
+hosts: {alice: {}, bob: {}}
+links: [{endpoints: [alice, bob]}]
+apps:
+  server: {host: bob, run: [serve], files: {payload.bin: {random: 64kB}}, ready: {listening: 7000}}
+  client: {host: alice, run: [fetch], needs: [server], expect: {exit: 0}}
+checks: [{integrity: client}]
+"""
+
+
+def server(process: Process) -> int:
+    process.listen(7000)
+    process.wait_for_stop()
+    process.print("served payload.bin: 64000 bytes")
+    return 0
+
+
+def client(process: Process) -> int:
+    process.files["payload.bin"] = process.lab.process("server").files["payload.bin"]
+    process.print("fetched payload.bin: 64000 bytes, 1.0 MB/s")
+    return 0
+
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def programs(monkeypatch: pytest.MonkeyPatch, own_state: Path, tmp_path: Path) -> dict[str, Program]:
+    """The only backend is a fake, in which these programs run; the working directory has lab.yaml."""
+    del own_state
+    programs: dict[str, Program] = {"server": server, "client": client}
+    backend = FakeBackend(programs)
+    monkeypatch.setattr(backends, "FACTORIES", {"fake": lambda: backend})
+    monkeypatch.chdir(tmp_path)
+    Path("lab.yaml").write_text(TOPOLOGY)
+    return programs
+
+
+def test_run_says_all_that_matters(capsys: Captured) -> None:
+    assert main(["run", "lab.yaml"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:2] == ["backend fake: the best there is, and it works here", "lab fake-lab, seed 7"]
+    assert "server: served payload.bin: 64000 bytes" in said
+    assert "client: fetched payload.bin: 64000 bytes, 1.0 MB/s" in said
+    assert "pass exit client: client ended with status 0" in said
+    checked = said.index("pass integrity client: payload.bin arrived whole")
+    sent, received = (line.split() for line in said[checked + 2 : checked + 4])
+    assert (sent[0], received[0]) == ("sent", "received")
+    assert sent[1] == received[1]
+    assert len(sent[1]) == 64
+    folder = next(Path("runs/fake-lab").glob("2*"))
+    assert said[-2:] == [f"run folder: {folder}", "passed"]
+
+
+def test_run_takes_seed_name_and_directory(capsys: Captured) -> None:
+    assert main(["run", "lab.yaml", "--backend", "fake", "--seed", "9", "--name", "mine", "--runs", "kept"]) == 0
+    manifest = json.loads(Path("kept/mine/latest/manifest.json").read_text())
+    assert (manifest["seed"], manifest["lab"], manifest["topology"]) == (9, "mine", "fake-lab")
+    assert capsys.readouterr().out.startswith("backend fake: asked for\nlab mine, seed 9\n")
+
+
+def test_another_seed_makes_another_file() -> None:
+    digests = set()
+    for seed in ("7", "8", "7"):
+        assert main(["run", "lab.yaml", "--seed", seed]) == 0
+        manifest = json.loads(Path("runs/fake-lab/latest/manifest.json").read_text())
+        digests.add((seed, manifest["checks"][1]["comparisons"][0]["sent"]))
+    assert len(digests) == 2
+
+
+def test_a_failed_application_is_status_1(programs: dict[str, Program], capsys: Captured) -> None:
+    programs["client"] = lambda _process: 5
+    assert main(["run", "lab.yaml"]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert "FAIL exit client: client ended with status 5, expected 0" in said
+    assert said[-1] == "failed: exit client, integrity client"
+
+
+def test_a_daemon_that_dies_is_status_1_with_its_last_lines(programs: dict[str, Program], capsys: Captured) -> None:
+    def killing(process: Process) -> int:
+        process.lab.kill_host("bob", 1, "my_tcp.py, line 7: boom")
+        process.wait_for_stop()
+        return 0
+
+    programs["client"] = killing
+    assert main(["run", "lab.yaml"]) == 1
+    said = capsys.readouterr()
+    assert "testbed: chitcpd of bob ended with status 1 during the run" in said.err
+    assert "my_tcp.py, line 7: boom" in said.err
+    assert said.out.splitlines()[-1] == "failed: cut short"
+
+
+def test_ctrl_c_is_status_130_and_leaves_nothing_up(programs: dict[str, Program], capsys: Captured) -> None:
+    def interrupting(process: Process) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        process.wait_for_stop()
+        return 0
+
+    programs["client"] = interrupting
+    assert main(["run", "lab.yaml"]) == 130
+    assert capsys.readouterr().out.splitlines()[-1] == "interrupted"
+    assert main(["ps"]) == 0
+    assert capsys.readouterr().out == "no lab is up\n"
+
+
+def test_a_fault_of_ours_is_status_4_with_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(FakeBackend, "up", fail)
+    assert main(["run", "lab.yaml"]) == 4
+    assert "Traceback" not in capsys.readouterr().err
+    assert main(["run", "lab.yaml", "-v"]) == 4
+    said = capsys.readouterr().err
+    assert said.startswith("testbed: ZeroDivisionError: by zero")
+    assert "Traceback" in said
+
+
+def test_what_an_application_writes_can_not_steer_the_terminal(programs: dict[str, Program], capsys: Captured) -> None:
+    def steering(process: Process) -> int:
+        process.print("\x1b[2J\x07[bold]boo[/bold]")
+        return client(process)
+
+    programs["client"] = steering
+    assert main(["run", "lab.yaml"]) == 0
+    assert "client: ?[2J?[bold]boo[/bold]" in capsys.readouterr().out
+
+
+def test_a_broken_topology_is_status_2_with_every_fault(capsys: Captured) -> None:
+    Path("lab.yaml").write_text(TOPOLOGY.replace("endpoints: [alice, bob]", "endpoints: [alice, carol], dealy: 25ms"))
+    assert main(["run", "lab.yaml"]) == 2
+    complaints = capsys.readouterr().err.splitlines()
+    assert all(line.startswith("testbed: lab.yaml:5:") for line in complaints)
+    assert len(complaints) == 2
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["run", "no-such-file.yaml"],
+        ["run", "lab.yaml", "--seed", "x"],
+        ["run", "lab.yaml", "--name", "Not A Name"],
+        ["run", "lab.yaml", "--backend", "dokcer"],
+        ["down"],
+        ["down", "one", "--all"],
+        ["down", "nowhere"],
+        ["down", "../nowhere"],
+        ["ps", "nowhere"],
+        ["logs", "nowhere"],
+        ["no-such-command"],
+    ],
+)
+def test_wrong_usage_is_status_2(arguments: list[str], capsys: Captured) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.err
+    assert "Traceback" not in said.err
+
+
+def test_a_machine_that_can_not_is_status_3_with_what_to_do(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def check(_self: FakeBackend) -> None:
+        raise Unavailable("no engine answers.", "Start one.")
+
+    monkeypatch.setattr(FakeBackend, "check", check)
+    assert main(["run", "lab.yaml", "--backend", "fake"]) == 3
+    assert capsys.readouterr().err == "testbed: no engine answers.\nStart one.\n"
+    assert not Path("runs").exists()
+
+
+def test_a_lab_in_use_is_refused_and_its_user_named(capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    with state.lab_lock("fake-lab"):
+        assert main(["run", "lab.yaml"]) == 3
+        assert main(["down", "lab.yaml"]) == 3
+    said = capsys.readouterr().err
+    assert f"testbed: lab fake-lab is in use by process {os.getpid()}" in said
+    assert "--name" in said
+
+
+def test_up_ps_logs_down(capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    assert capsys.readouterr().out.endswith("lab fake-lab is up; testbed down fake-lab takes it down\n")
+    assert main(["up", "lab.yaml"]) == 0  # it is up already
+    assert "lab fake-lab is already up" in capsys.readouterr().out
+
+    assert main(["ps", "--format", "json"]) == 0
+    items = json.loads(capsys.readouterr().out)
+    assert [(i["backend"], i["kind"], i["name"], i["state"]) for i in items] == [
+        ("fake", "host", "alice", "running"),
+        ("fake", "host", "bob", "running"),
+        ("fake", "link", "alice-bob", "up"),
+    ]
+    assert main(["ps", "fake-lab"]) == 0
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[1:]] == ["alice", "bob", "alice-bob"]
+
+    assert main(["logs", "fake-lab", "alice"]) == 0
+    assert capsys.readouterr().out == "alice: chitcpd is ready\n"
+    assert main(["logs", "fake-lab", "carol"]) == 2
+    assert "it has alice, bob" in capsys.readouterr().err
+
+    assert main(["run", "lab.yaml"]) == 3  # its name is taken
+    assert main(["down", "lab.yaml"]) == 0
+    assert capsys.readouterr().out.endswith("lab fake-lab is down: 3 things removed\n")
+    assert main(["down", "--all"]) == 0
+    assert capsys.readouterr().out == "no lab is up\n"
+
+
+def test_up_of_a_lab_that_is_up_in_another_shape_is_refused(capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    Path("lab.yaml").write_text(TOPOLOGY.replace("bob", "carol"))
+    assert main(["up", "lab.yaml"]) == 3
+    complaint = capsys.readouterr().err
+    assert "host carol is missing" in complaint
+    assert "host bob is not in the topology" in complaint
+
+
+def test_down_needs_no_more_of_a_file_than_the_name(capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    Path("lab.yaml").write_text("name: fake-lab\nhosts: gone\n")
+    assert main(["down", "lab.yaml"]) == 0
+    Path("lab.yaml").write_text("hosts: gone\n")
+    assert main(["down", "lab.yaml"]) == 2
+    assert "found no name" in capsys.readouterr().err
+
+
+def test_validate_says_what_is_in_a_file_or_all_that_is_wrong(capsys: Captured) -> None:
+    assert main(["validate", "lab.yaml"]) == 0
+    assert capsys.readouterr().out == (
+        "lab.yaml: good: fake-lab: hosts alice, bob; links alice-bob; apps server, client; checks integrity of client\n"
+    )
+    Path("empty.yaml").touch()
+    Path("bad.yaml").write_text(TOPOLOGY.replace("[alice, bob]", "[alice, bob], delay: 25, loss: 3"))
+    assert main(["validate", "empty.yaml", "bad.yaml", "lab.yaml"]) == 2
+    said = capsys.readouterr()
+    assert [line.split(": ")[1].split(":")[0] for line in said.err.splitlines()] == [
+        "empty.yaml",
+        "bad.yaml",
+        "bad.yaml",
+    ]
+    assert said.out.startswith("lab.yaml: good")
+
+
+def test_validate_for_programs(capsys: Captured) -> None:
+    Path("bad.yaml").write_text(TOPOLOGY.replace("[alice, bob]", "[alice, bob], delay: 25"))
+    assert main(["validate", "bad.yaml", "lab.yaml", "--format", "json"]) == 2
+    bad, good = json.loads(capsys.readouterr().out)
+    assert (bad["good"], bad["faults"][0]["line"], bad["faults"][0]["path"]) == (False, 5, "links[0].delay")
+    assert (good["good"], good["hosts"], good["faults"]) == (True, ["alice", "bob"], [])
+
+
+def test_doctor_tries_everything_and_names_the_backend(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def lame() -> str:
+        raise Unavailable("tcpdump is not installed.", "Install it.")
+
+    monkeypatch.setattr(doctor, "ATTEMPTS", {"Python": lambda: "3.11", "tcpdump": lame})
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    assert "yes  Python   3.11" in said
+    assert "NO   tcpdump  tcpdump is not installed." in said
+    assert "tcpdump: Install it." in said
+    assert said.endswith("testbed run takes fake: the best there is, and it works here\n")
+
+    monkeypatch.setattr(FakeBackend, "check", lambda _self: lame())
+    assert main(["doctor", "--format", "json"]) == 3
+    found = json.loads(capsys.readouterr().out)
+    assert found["backend"] is None
+    assert [probe["ok"] for probe in found["probes"]] == [True, False]
+
+
+@pytest.mark.parametrize("command", [[], ["run"], ["up"], ["down"], ["ps"], ["logs"], ["validate"], ["doctor"]])
+def test_help_fits_a_narrow_terminal_and_teaches(
+    command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    assert main([*command, "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "testbed" in said
+    if command != ["doctor"]:
+        assert "testbed run" in said or f"  testbed {command[0]} " in said

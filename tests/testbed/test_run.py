@@ -1,0 +1,410 @@
+"""Runs on the fake backend: what the core makes of everything that can happen."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from testbed import lab as labs
+from testbed import run as core
+from testbed import topology
+from testbed.backends import Choice
+from testbed.backends.base import Built, Report, Unavailable
+from testbed.backends.fake import FakeBackend, Process, Program
+from testbed.outcome import Outcome
+from testbed.plan import Plan
+from testbed.signals import Interrupted
+
+TOPOLOGY = """
+name: fake-lab
+seed: 7
+hosts: {alice: {}, bob: {}}
+links:
+  - {endpoints: [alice, bob], delay: 25ms}
+apps:
+  server: {host: bob, run: [serve], files: {payload.bin: {random: 64kB}}, ready: {listening: 7000}, timeout: 5s}
+  client: {host: alice, run: [fetch], needs: [server], expect: {exit: 0}, timeout: 5s}
+checks:
+  - integrity: client
+"""
+
+
+def server(process: Process) -> int:
+    process.listen(7000)
+    process.wait_for_stop()
+    process.print("served payload.bin")
+    return 0
+
+
+def client(process: Process) -> int:
+    process.files["payload.bin"] = process.lab.process("server").files["payload.bin"]
+    process.print("fetched payload.bin")
+    return 0
+
+
+@dataclass
+class Lab:
+    """A topology file, a fake backend with programs for it, and a directory for runs."""
+
+    directory: Path
+    programs: dict[str, Program] = field(default_factory=lambda: {"server": server, "client": client})
+    steps: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.backend = FakeBackend(self.programs)
+        self.file = self.directory / "fake-lab.yaml"
+        self.file.write_text(TOPOLOGY)
+
+    @property
+    def runs(self) -> Path:
+        return self.directory / "runs"
+
+    def run(self, report: Report | None = None) -> Outcome:
+        choice = Choice(self.backend, "asked for")
+        loaded = topology.load(self.file)
+        outcome = core.run(
+            loaded, self.file, choice, name="fake-lab", runs=self.runs, report=report or self.steps.append
+        )
+        assert self.backend.labs() == []  # whatever happened
+        return outcome
+
+    def manifest(self) -> dict[str, object]:
+        read: dict[str, object] = json.loads((self.runs / "fake-lab" / "latest" / "manifest.json").read_text())
+        return read
+
+
+@pytest.fixture
+def lab(tmp_path: Path, own_state: Path) -> Lab:
+    del own_state
+    return Lab(tmp_path)
+
+
+def test_a_good_run(lab: Lab) -> None:
+    outcome = lab.run()
+    assert outcome.status == 0
+    assert outcome.verdict == "passed"
+    assert [(result.check, result.ok) for result in outcome.checks] == [
+        ("exit client", True),
+        ("integrity client", True),
+    ]
+    assert outcome.said == [("server", "served payload.bin"), ("client", "fetched payload.bin")]
+    assert [lab.steps.index(step) for step in ("starting server on bob", "starting client on alice", "collecting")] == (
+        sorted(lab.steps.index(s) for s in ("starting server on bob", "starting client on alice", "collecting"))
+    )
+
+
+def test_the_run_folder_tells_all(lab: Lab) -> None:
+    outcome = lab.run()
+    folder = outcome.directory
+    assert folder == lab.runs / "fake-lab" / outcome.plan.run_id
+    assert (lab.runs / "fake-lab" / "latest").resolve() == folder.resolve()
+    assert (folder / "topology.yaml").read_text() == TOPOLOGY
+    assert {p.name for p in (folder / "hosts" / "bob").iterdir()} == {
+        "chitcpd.log",
+        "trace.jsonl",
+        "segments.pcap",
+        "wire.pcap",
+    }
+    assert (folder / "apps" / "client" / "stdout").read_text() == "fetched payload.bin\n"
+    assert json.loads((folder / "apps" / "client" / "exit.json").read_text())["status"] == 0
+    assert json.loads((folder / "apps" / "server" / "exit.json").read_text())["ended"] == "stopped"
+    payload = outcome.plan.apps[0].files["payload.bin"]
+    assert (folder / "apps" / "client" / "files" / "payload.bin").read_bytes() == payload
+
+
+def test_the_manifest_is_enough_to_make_the_run_again(lab: Lab) -> None:
+    outcome = lab.run()
+    manifest = lab.manifest()
+    assert (manifest["topology"], manifest["seed"], manifest["run_id"]) == ("fake-lab", 7, outcome.plan.run_id)
+    assert manifest["status"] == 0
+    assert manifest["backend"] == {"name": "fake", "why": "asked for"}
+    versions = manifest["versions"]
+    assert isinstance(versions, dict)
+    assert set(versions) >= {"chitcpd", "testbed", "python", "kernel"}
+    hosts, links, apps, checks = (manifest[key] for key in ("hosts", "links", "apps", "checks"))
+    assert isinstance(hosts, dict)
+    assert isinstance(links, list)
+    assert isinstance(apps, dict)
+    assert isinstance(checks, list)
+    assert hosts["alice"]["addresses"] == {"alice-bob": outcome.plan.hosts[0].interfaces[0].address}
+    assert [(link["direction"], link["asked"]["delay"]) for link in links] == [
+        ("alice->bob", 0.025),
+        ("bob->alice", 0.025),
+    ]
+    assert (apps["client"]["ended"], apps["client"]["status"], apps["client"]["expected"]) == ("by itself", 0, 0)
+    comparison = checks[1]["comparisons"][0]
+    assert comparison["sent"] == comparison["received"]
+    assert len(comparison["sent"]) == 64
+
+
+def test_two_runs_have_two_folders(lab: Lab) -> None:
+    first, second = lab.run(), lab.run()
+    assert first.directory != second.directory
+    assert (lab.runs / "fake-lab" / "latest").resolve() == second.directory.resolve()
+
+
+def test_an_application_that_fails_fails_the_run_and_its_complaint_is_told(lab: Lab) -> None:
+    def failing(process: Process) -> int:
+        process.error("no route to bob")
+        return 5
+
+    lab.programs["client"] = failing
+    outcome = lab.run()
+    assert outcome.status == 1
+    assert outcome.checks[0].message == "client ended with status 5, expected 0"
+    assert ("client", "no route to bob") in outcome.said
+    assert lab.manifest()["status"] == 1
+
+
+def test_an_application_that_does_not_end_in_time_fails_the_run(lab: Lab) -> None:
+    def hanging(process: Process) -> int:
+        process.wait_for_stop()
+        return 0
+
+    lab.programs["client"] = hanging
+    lab.file.write_text(TOPOLOGY.replace("expect: {exit: 0}, timeout: 5s", "expect: {exit: 0}, timeout: 100ms"))
+    outcome = lab.run()
+    assert outcome.status == 1
+    assert outcome.checks[0].message == "client did not end within 0.1 s"
+
+
+def test_a_file_that_arrives_changed_fails_the_run(lab: Lab) -> None:
+    def mangling(process: Process) -> int:
+        process.files["payload.bin"] = process.lab.process("server").files["payload.bin"][1:] + b"x"
+        return 0
+
+    lab.programs["client"] = mangling
+    outcome = lab.run()
+    assert outcome.status == 1
+    assert outcome.verdict == "failed: integrity client"
+    comparison = outcome.checks[1].comparisons[0]
+    assert comparison.sent != comparison.received
+
+
+def test_a_daemon_that_dies_ends_the_run_at_once_with_its_last_lines(lab: Lab) -> None:
+    def killing(process: Process) -> int:
+        process.lab.kill_host("bob", 1, "Traceback: my_tcp.py, line 7")
+        process.wait_for_stop()  # would be for ever
+        return 0
+
+    lab.programs["client"] = killing
+    outcome = lab.run()
+    assert outcome.status == 1
+    assert outcome.failure is not None
+    assert outcome.failure.startswith("chitcpd of bob ended with status 1 during the run")
+    assert "Traceback: my_tcp.py, line 7" in outcome.failure
+    assert outcome.checks == []  # nothing to judge
+    assert (outcome.directory / "hosts" / "bob" / "chitcpd.log").exists()
+
+
+@pytest.mark.parametrize("name", ["server", "client"])
+def test_an_application_that_fails_because_its_daemon_died_is_not_blamed(lab: Lab, name: str) -> None:
+    def failing(process: Process) -> int:
+        here = process.lab
+
+        def die_afterwards() -> None:
+            with here.changed:
+                here.changed.wait_for(lambda: process.status is not None)
+            here.kill_host(process.app.host, 139, "Segmentation fault")
+
+        threading.Thread(target=die_afterwards).start()
+        process.error("the daemon has gone away")
+        return 1
+
+    lab.programs[name] = failing
+    outcome = lab.run()
+    assert outcome.failure is not None
+    assert outcome.failure.startswith(f"chitcpd of {'bob' if name == 'server' else 'alice'} ended with status 139")
+    assert "Segmentation fault" in outcome.failure
+
+
+def test_a_server_that_dies_ends_the_run_at_once(lab: Lab) -> None:
+    def dying(process: Process) -> int:
+        process.listen(7000)
+        process.error("disk full")
+        return 9
+
+    def hanging(process: Process) -> int:
+        process.wait_for_stop()
+        return 0
+
+    lab.programs.update(server=dying, client=hanging)
+    outcome = lab.run()
+    assert outcome.status == 1
+    assert outcome.failure is not None
+    assert "status 9" in outcome.failure
+    assert "disk full" in outcome.failure
+
+
+def test_a_server_that_ends_before_it_listens_is_named(lab: Lab) -> None:
+    def failing(process: Process) -> int:
+        process.error("no such directory")
+        return 2
+
+    lab.programs["server"] = failing
+    outcome = lab.run()
+    assert outcome.status == 1
+    assert outcome.failure is not None
+    assert outcome.failure.startswith("server ended with status 2 before it listened on port 7000")
+    assert "no such directory" in outcome.failure
+    assert outcome.endings["client"].how == "not started"
+
+
+def test_a_server_that_never_listens_is_named(lab: Lab) -> None:
+    def deaf(process: Process) -> int:
+        process.wait_for_stop()
+        return 0
+
+    lab.programs["server"] = deaf
+    lab.file.write_text(
+        TOPOLOGY.replace("ready: {listening: 7000}, timeout: 5s", "ready: {listening: 7000}, timeout: 100ms")
+    )
+    outcome = lab.run()
+    assert outcome.failure == "server did not listen on port 7000 of bob within 0.1 s"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_collects_and_takes_the_lab_down(lab: Lab, number: signal.Signals) -> None:
+    def interrupting(process: Process) -> int:
+        process.print("on my way")
+        os.kill(os.getpid(), number)
+        process.wait_for_stop()
+        return 0
+
+    lab.programs["client"] = interrupting
+    before = signal.getsignal(number)
+    outcome = lab.run()
+    assert signal.getsignal(number) is before
+    assert outcome.status == 128 + number
+    assert outcome.failure == f"interrupted by {number.name}"
+    assert (outcome.directory / "apps" / "client" / "stdout").read_text() == "on my way\n"
+    assert lab.manifest()["verdict"] == "interrupted"
+
+
+def test_a_signal_while_a_server_gets_ready_ends_the_run(lab: Lab) -> None:
+    def interrupting(process: Process) -> int:
+        os.kill(os.getpid(), signal.SIGINT)
+        process.wait_for_stop()
+        return 0
+
+    lab.programs["server"] = interrupting
+    assert lab.run().status == 130
+
+
+def test_a_daemon_that_dies_while_an_application_of_another_host_gets_ready_ends_the_run_at_once(lab: Lab) -> None:
+    def killing(process: Process) -> int:
+        process.lab.kill_host("alice", 139)
+        process.wait_for_stop()
+        return 0
+
+    lab.programs["server"] = killing  # on bob
+    failure = lab.run().failure
+    assert failure is not None
+    assert failure.startswith("chitcpd of alice ended with status 139 during the run")
+
+
+def during(text: str, action: Callable[[], object]) -> Report:
+    """A report that does something when it hears of this step."""
+
+    def report(step: str) -> None:
+        if text in step:
+            action()
+
+    return report
+
+
+def test_a_signal_during_up_leaves_nothing(lab: Lab) -> None:
+    with pytest.raises(Interrupted):
+        lab.run(during("chitcpd on alice", lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert lab.backend.labs() == []
+    assert not lab.runs.exists()
+
+
+@pytest.mark.parametrize("step", ["collecting", "taking down"])
+def test_a_signal_during_cleanup_does_not_break_it(lab: Lab, step: str) -> None:
+    outcome = lab.run(during(step, lambda: os.kill(os.getpid(), signal.SIGINT)))
+    assert outcome.status == 0  # it came when all was done
+    assert (outcome.directory / "manifest.json").exists()
+
+
+def test_impatient_ctrl_c_does_not_break_the_cleanup(lab: Lab) -> None:
+    def interrupting(process: Process) -> int:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGINT)
+        process.wait_for_stop()
+        return 0
+
+    lab.programs["client"] = interrupting
+    outcome = lab.run(during("collecting", lambda: os.kill(os.getpid(), signal.SIGTERM)))
+    assert outcome.status == 130
+    assert (outcome.directory / "hosts" / "bob" / "chitcpd.log").exists()
+
+
+def test_a_terminal_that_goes_away_does_not_leave_the_lab_up(lab: Lab) -> None:
+    def hang_up() -> None:
+        raise BrokenPipeError
+
+    outcome = lab.run(during("waiting for client", hang_up))
+    assert outcome.status == 4
+    assert (outcome.directory / "apps" / "server" / "stdout").exists()
+
+
+def test_a_fault_of_ours_is_one_sentence_and_a_traceback_in_the_run_folder(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_plan: Plan, _directory: Path) -> None:
+        raise ZeroDivisionError("by zero")
+
+    monkeypatch.setattr(lab.backend, "collect", fail)
+    outcome = lab.run()
+    assert outcome.status == 4
+    assert outcome.error == "ZeroDivisionError: by zero"
+    assert "Traceback" in (outcome.directory / "error.txt").read_text()
+
+
+def test_a_lab_that_can_not_be_built_leaves_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_plan: Plan, _report: Report) -> Built:
+        raise Unavailable("port 23300 is in use.", "End what listens there.")
+
+    monkeypatch.setattr(lab.backend, "up", fail)
+    with pytest.raises(Unavailable):
+        lab.run()
+    assert not lab.runs.exists()
+
+
+def test_a_lab_that_is_up_is_not_touched(lab: Lab) -> None:
+    loaded = topology.load(lab.file)
+    labs.up(loaded, lab.backend, lab="fake-lab", report=lab.steps.append)
+    with pytest.raises(Unavailable, match="fake-lab is already up"):
+        core.run(loaded, lab.file, Choice(lab.backend, ""), name="fake-lab", runs=lab.runs, report=lab.steps.append)
+    assert lab.backend.labs() == ["fake-lab"]
+    assert not lab.runs.exists()
+
+
+def test_runs_that_can_not_be_written_are_refused_before_anything_starts(lab: Lab) -> None:
+    lab.runs.write_text("not a directory")
+    with pytest.raises(Unavailable, match="the run folder") as refused:
+        lab.run()
+    assert "--runs" in refused.value.remedy
+    assert lab.steps == []
+
+
+def test_a_signal_at_the_end_of_up_takes_the_lab_down_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_up = lab.backend.up
+
+    def up(plan: Plan, report: Report) -> Built:
+        built = whole_up(plan, report)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return built
+
+    monkeypatch.setattr(lab.backend, "up", up)
+    with pytest.raises(Interrupted):
+        labs.up(topology.load(lab.file), lab.backend, lab="fake-lab", report=lab.steps.append)
+    assert lab.backend.labs() == []

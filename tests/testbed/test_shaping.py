@@ -1,0 +1,65 @@
+"""What tc is told about a link, and what is left for chitcpd."""
+
+from __future__ import annotations
+
+import pytest
+
+from chitcpd.faults import Shape
+from testbed.shaping import left_for_chitcpd, netem, netem_limit
+
+WAN = Shape(
+    delay=0.025, jitter=0.002, rate=10e6, queue_packets=100, loss=0.01, duplicate=0.02, reorder=0.03, corrupt=0.04
+)
+
+
+def said(shape: Shape, attribute: str, words: int = 1) -> list[str]:
+    arguments = netem(shape, mtu=1500)
+    start = arguments.index(attribute) + 1
+    return arguments[start : start + words]
+
+
+def test_delay_jitter_and_rate_are_for_netem() -> None:
+    assert " ".join(netem(WAN, mtu=1500)) == (
+        "netem limit 66 delay 25000us 2000us 0% loss random 0% duplicate 0% reorder 0% corrupt 0% rate 10000000bit"
+    )
+
+
+def test_the_rest_is_left_for_chitcpd() -> None:
+    left = left_for_chitcpd(WAN)
+
+    assert left == Shape(queue_packets=100, loss=0.01, duplicate=0.02, reorder=0.03, corrupt=0.04)
+    assert left_for_chitcpd(left) == left
+
+
+def test_what_is_off_is_said_too_because_netem_keeps_what_a_change_leaves_out() -> None:
+    assert said(Shape(), "delay", 3) == ["0us", "0us", "0%"]
+    assert said(Shape(), "loss", 2) == ["random", "0%"]
+    assert said(Shape(), "rate") == ["0bit"]
+    assert [said(Shape(), word) for word in ("duplicate", "reorder", "corrupt")] == [["0%"]] * 3
+
+
+def test_jitter_keeps_the_order_because_there_is_always_a_rate_with_it() -> None:
+    assert said(Shape(delay=0.02, jitter=0.01), "rate") == ["30000000000bit"]
+    assert said(Shape(delay=0.02), "rate") == ["0bit"]
+
+
+@pytest.mark.parametrize(
+    ("shape", "mtu"),
+    [
+        (Shape(delay=0.1, rate=1e9), 1500),
+        (Shape(delay=0.1, jitter=0.05, rate=1e9), 1500),
+        (Shape(delay=0.1, rate=1e6), 576),
+        (Shape(delay=0.1, rate=1e9), 9000),  # the real packets are no larger for it
+        (Shape(delay=0.5), 1500),
+    ],
+)
+def test_the_limit_has_room_for_all_that_is_under_way(shape: Shape, mtu: int) -> None:
+    under_way = (shape.rate or 1e10) * (shape.delay + shape.jitter) / 8 / min(mtu, 1500)
+
+    assert netem_limit(shape, mtu=mtu) >= 1.5 * under_way
+
+
+def test_the_limit_of_a_slow_link_is_no_queue_of_many_seconds() -> None:
+    limit = netem_limit(Shape(delay=0.01, rate=1e6), mtu=1500)
+
+    assert limit * 1500 * 8 / 1e6 < 0.5  # seconds that a full queue takes
