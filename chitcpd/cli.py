@@ -44,7 +44,7 @@ def _settings(arguments: argparse.Namespace) -> Settings:
     return Settings(
         port=arguments.port,
         socket=arguments.socket,
-        addresses=[str(address) for address in arguments.bind or ["0.0.0.0"]],
+        addresses=arguments.bind or ["0.0.0.0"],
         tcp_name=arguments.tcp,
         tcp=load(arguments.tcp),
         profile=arguments.profile,
@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--bind",
         action="append",
-        type=ipaddress.ip_address,
+        type=_address,
         metavar="ADDRESS",
         help="an address of ours; again for more (default: 0.0.0.0, all of this host's)",
     )
@@ -91,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="makes ports and sequence numbers the same in each run")
     parser.add_argument("--version", action="version", version=f"chitcpd {chitcpd.__version__}")
     return parser
+
+
+def _address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no IP address, like 10.0.0.2") from None
 
 
 def _port(text: str) -> int:

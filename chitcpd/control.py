@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
@@ -74,7 +75,7 @@ class Control:
 
     async def _wait_listening(self, arguments: Json) -> Json:
         port = arguments.get("port")
-        if not isinstance(port, int) or not 0 < port <= 0xFFFF:
+        if not isinstance(port, int) or isinstance(port, bool) or not 0 < port <= 0xFFFF:
             raise ControlError("`port` must be a number from 1 to 65535")
         await self._sockets.wait_listening(port)
         return {}
@@ -104,7 +105,7 @@ def _check_quantity(name: str, value: object) -> None:
     if value is None and optional:
         return
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not 0 <= value < float("inf") or (name == "rate" and value == 0):  # type: ignore[operator]
+    if not number or not 0 <= value <= sys.float_info.max or (name == "rate" and value == 0):  # type: ignore[operator]
         raise ControlError(f"`{name}` must be a number above or equal to zero")
     if name in _SHARES and value > 1:  # type: ignore[operator]
         raise ControlError(f"`{name}` must be a share from 0 to 1")

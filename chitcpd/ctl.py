@@ -109,8 +109,22 @@ def _command(parsed: argparse.Namespace) -> tuple[str, dict[str, Any], float | N
     if parsed.command == "listening":
         return "wait_listening", {"port": parsed.port}, parsed.wait or 0.1
     if parsed.command == "request":
-        return parsed.name, json.loads(parsed.json), None
+        return parsed.name, _json(parsed.json), None
     return parsed.command, {}, 5.0
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the arguments are no JSON: {error}") from None
+
+
+def _whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("expected a whole number") from None
 
 
 def _settings(words: list[str]) -> dict[str, Any]:
@@ -123,7 +137,7 @@ def _settings(words: list[str]) -> dict[str, Any]:
             elif name == "own":
                 settings[name] = value
             elif name in ("mtu", "seed"):
-                settings[name] = int(value)
+                settings[name] = _whole_number(value)
             elif name == "queue":
                 settings["queue"] = units.queue(value)
             else:

@@ -54,16 +54,15 @@ async def serve(settings: Settings) -> None:
     """Run a daemon until SIGTERM or SIGINT. Raises StartError."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    _stop_on_signals(loop, stop)
     with contextlib.ExitStack() as files:
+        listening = files.enter_context(_unix_socket(settings.socket))  # first: else we'd empty a live daemon's files
         trace = _open(settings.trace, files)
         capture = _open(settings.capture, files)
         flusher = _Flusher(loop, [file for file in (trace, capture) if file is not None])
         recorder = Recorder(_clock(loop), trace, capture, flusher)
         peers, driver, server = _build(settings, loop, recorder)
         await _listen(settings, peers)
-        listening = files.enter_context(_unix_socket(settings.socket))
         unix = await loop.create_unix_server(server.new_client, sock=listening, backlog=_BACKLOG)
         log.info(
             "chitcpd %s, TCP %s, profile %s: listening on %s port %d, applications at %s",
@@ -82,6 +81,19 @@ async def serve(settings: Settings) -> None:
         for client in list(server.clients):
             client.close()
         await peers.close(_LAST_WORDS)
+
+
+def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """The first SIGTERM or SIGINT ends the daemon; later ones, until the process is gone, change nothing."""
+
+    def ring(*_: object) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)  # a handler of ours would not outlive the interpreter's last moments
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            loop.call_soon_threadsafe(stop.set)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ring)
 
 
 def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Recorder) -> tuple[Peers, Driver, Server]:
@@ -120,7 +132,8 @@ async def _listen(settings: Settings, peers: Peers) -> None:
         where = f"{', '.join(settings.addresses)} port {settings.port}"
         if error.errno == errno.EADDRINUSE:
             raise StartError(f"{where} is in use: is another chitcpd running? End it, or choose -p or --bind") from None
-        raise StartError(f"can't listen on {where}: {error.strerror}; --bind takes an address of this host") from None
+        why = os.strerror(error.errno) if error.errno else str(error)
+        raise StartError(f"can't listen on {where}: {why}; --bind takes an address of this host") from None
 
 
 @contextlib.contextmanager

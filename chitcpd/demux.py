@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,10 +62,11 @@ class Demux:
         if clash:
             raise OSError(errno.EADDRINUSE, f"port {port} is in use")
 
-    def ephemeral_port(self, local: str) -> int:
-        """A port that nothing of ours uses. Raises OSError(EADDRNOTAVAIL) if there is none."""
-        used = {four.local_port for four in self.connections if four.local == local}
+    def ephemeral_port(self, local: str, taken: Collection[int] = ()) -> int:
+        """A port that nothing of ours uses, and not one of `taken`. Raises OSError(EADDRNOTAVAIL) if there is none."""
+        used = {four.local_port for four in self.connections if local in (four.local, ANY)}
         used |= {port for _, port in self.listeners}
+        used.update(taken)
         start = self._random.randrange(len(_EPHEMERAL))
         for step in range(len(_EPHEMERAL)):
             port = _EPHEMERAL[(start + step) % len(_EPHEMERAL)]

@@ -10,6 +10,7 @@ import errno
 import heapq
 import itertools
 import logging
+import math
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,7 @@ from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Segment, State, TcpCo
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_NOT_KEPT = frozenset({State.CLOSED, State.LISTEN})  # no connection yet, or no more
 _HEADERS = 40  # bytes of an IPv4 and a TCP header without options, between MTU and MSS
 
 
@@ -146,9 +148,9 @@ class Driver:
         self.close(endpoint, now)
 
     def abort(self, endpoint: Endpoint, now: float, error: int | None = None) -> None:
-        """Reset the connection; the application sees `error`."""
+        """Reset the connection; the application sees `error`. Never raises."""
         endpoint.error = endpoint.error or error
-        self._ask(endpoint, now, partial(endpoint.connection.abort, now))
+        self._tell(endpoint, now, partial(endpoint.connection.abort, now))
 
     # ---- the network's side --------------------------------------------------------------------------------
 
@@ -165,12 +167,13 @@ class Driver:
         self._recorder.segment("received", endpoint, four, seg, raw)
         if endpoint is not None:
             self._tell(endpoint, now, partial(endpoint.connection.segment_arrives, seg, now))
-        elif listener is None:
-            self._to_closed(four, seg, now)
-        elif listener.full and seg.flags & (SYN | ACK | RST) == SYN:
+        elif listener is not None and listener.full and seg.flags & (SYN | ACK | RST) == SYN:
             self._recorder.dropped("backlog full", local, peer, raw)
         else:
-            self._to_listener(listener, four, seg, now)
+            try:
+                self._to_new(listener, four, seg, now)
+            except OSError:
+                self._recorder.dropped("fault in the TCP", local, peer, raw)
 
     def unreachable(self, local: str, peer: str, now: float) -> None:
         """The daemon of `peer` can't be reached: connections that are being opened there fail."""
@@ -200,6 +203,8 @@ class Driver:
         deadline = endpoint.connection.next_deadline()
         if deadline is None or (endpoint.woken_at is not None and endpoint.woken_at <= deadline):
             return
+        if math.isnan(deadline):  # or TypeError: what has no order would spoil the heap for all
+            raise ValueError("a timer of the TCP is armed for a time that is not a number")
         endpoint.woken_at = deadline
         heapq.heappush(self._heap, (deadline, next(self._ties), endpoint))
         if self._heap[0][2] is endpoint:
@@ -208,21 +213,29 @@ class Driver:
     # ---- connections ---------------------------------------------------------------------------------------
 
     def _new(self, four: FourTuple, changed: Callable[[], None], now: float) -> Endpoint:
+        """A connection in CLOSED. Raises OSError(EIO) if the loaded TCP can't make one."""
         mtu = self._network.mtu(four.peer)
         config = self._config
         if mtu is not None:
             config = replace(config, mss=min(config.mss, mtu - _HEADERS), send_mss=min(config.send_mss, mtu - _HEADERS))
-        connection = self._tcp(iss=self.demux.initial_sequence_number(four, now), config=config)
+        try:
+            connection = self._tcp(iss=self.demux.initial_sequence_number(four, now), config=config)
+            connection.variables()  # an __init__ that leaves out its base class's shows here
+        except Exception:
+            log.error("fault in the TCP, no connection made:\n%s", traceback.format_exc())
+            raise _tcp_has_failed() from None
         return Endpoint(next(self._numbers), four, connection, changed)
 
-    def _to_closed(self, four: FourTuple, seg: Segment, now: float) -> None:
-        """A segment for no connection: a fresh CLOSED one knows the answer (RFC 9293 §3.10.7.1)."""
-        endpoint = self._new(four, _nobody, now)
-        self._tell(endpoint, now, partial(endpoint.connection.segment_arrives, seg, now))
+    def _to_new(self, listener: Listener | None, four: FourTuple, seg: Segment, now: float) -> None:
+        """A segment for no connection yet. Raises OSError(EIO) if the loaded TCP can't make one.
 
-    def _to_listener(self, listener: Listener, four: FourTuple, seg: Segment, now: float) -> None:
-        """A fresh connection in LISTEN takes it; it is kept if that was a SYN."""
+        Without a listener, a fresh CLOSED one knows the answer (RFC 9293 §3.10.7.1). Else one in LISTEN takes it, and
+        is kept if that was a SYN.
+        """
         endpoint = self._new(four, _nobody, now)
+        if listener is None:
+            self._tell(endpoint, now, partial(endpoint.connection.segment_arrives, seg, now))
+            return
         endpoint.listener = listener
         listener.opening += 1
         self.demux.connections[four] = endpoint
@@ -236,7 +249,7 @@ class Driver:
             raise
         except Exception:
             self._fault(endpoint)
-            raise OSError(errno.EIO, "the TCP has failed; the daemon's log says where") from None
+            raise _tcp_has_failed() from None
         finally:
             self._settle(endpoint, now)
 
@@ -255,14 +268,15 @@ class Driver:
             if endpoint.orphan and endpoint.connection.readable:
                 endpoint.connection.abort(now)
                 self._emit_all(endpoint)
+            if endpoint.connection.state not in _NOT_KEPT:
+                self._schedule(endpoint)
         except Exception:
             self._fault(endpoint)
         if endpoint.listener is not None and endpoint.connection.state != State.SYN_RCVD:
             self._opened(endpoint, endpoint.listener)
-        if endpoint.connection.state in (State.CLOSED, State.LISTEN):
-            self.demux.connections.pop(endpoint.four, None)
-        else:
-            self._schedule(endpoint)
+        closed = endpoint.connection.state in _NOT_KEPT
+        if closed and self.demux.connections.get(endpoint.four) is endpoint:  # not a later one in its place
+            del self.demux.connections[endpoint.four]
         endpoint.changed()
 
     def _emit_all(self, endpoint: Endpoint) -> None:
@@ -296,14 +310,20 @@ class Driver:
         endpoint.error = errno.EIO
         connection.take_output()
         with suppress(Exception):  # its variables may be damaged too
-            self._emit(endpoint, Segment(connection.snd_nxt, connection.rcv_nxt, RST | ACK))
+            if connection.state not in _NOT_KEPT:  # else it may be a reset that it fails on, and ours the peer's next
+                self._emit(endpoint, Segment(connection.snd_nxt, connection.rcv_nxt, RST | ACK))
         connection._fail(errno.EIO)
-        self._emit_all(endpoint)
+        with suppress(Exception):
+            self._emit_all(endpoint)
 
 
 def _accept(connection: TcpConnection, seg: Segment, now: float) -> None:
     connection.open(now, active=False)
     connection.segment_arrives(seg, now)
+
+
+def _tcp_has_failed() -> OSError:
+    return OSError(errno.EIO, "the TCP has failed; the daemon's log says where")
 
 
 def _nobody() -> None:

@@ -33,32 +33,37 @@ def load(name: str) -> type[TcpConnection]:
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise LoadError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"{path.stem} (--tcp)"  # no module that somebody imports is called so: a file may be named json.py
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # the name ends with .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        raise LoadError(f"{path} can't be loaded: {_where(error, path)}{type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        where = _where(error, spec.origin)
+        raise LoadError(f"{path} can't be loaded: {where}{type(error).__name__}: {error}") from error
     return module
 
 
 def _from_module(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
-    except ImportError as error:
-        raise LoadError(f"{name!r} is neither `reference`, nor a file ending in .py, nor a module: {error}") from error
+    except (Exception, SystemExit) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise LoadError(
+            f"{name!r} is neither `reference`, nor a file ending in .py, nor a module that can be loaded: {why}"
+        ) from error
 
 
-def _where(error: Exception, path: Path) -> str:
+def _where(error: BaseException, file: str | None) -> str:
     """The line of the file in which it failed, if it got that far."""
-    lines = [line for frame, line in _frames(error) if frame == str(path)]
+    lines = [line for frame, line in _frames(error) if frame == file]
     return f"line {lines[-1]}: " if lines else ""
 
 
-def _frames(error: Exception) -> list[tuple[str, int]]:
+def _frames(error: BaseException) -> list[tuple[str, int]]:
     frames, at = [], error.__traceback__
     while at is not None:
         frames.append((at.tb_frame.f_code.co_filename, at.tb_lineno))
@@ -67,16 +72,18 @@ def _frames(error: Exception) -> list[tuple[str, int]]:
 
 
 def _find(module: ModuleType, class_name: str, source: str) -> type[TcpConnection]:
-    found = {
+    candidates = {
         name: value
         for name, value in vars(module).items()
         if inspect.isclass(value)
         and issubclass(value, TcpConnection)
-        and not inspect.isabstract(value)
         and (name == class_name if class_name else value.__module__ == module.__name__)
     }
+    found = {name: value for name, value in candidates.items() if not inspect.isabstract(value)}
     if len(found) == 1:
         return next(iter(found.values()))
+    if not class_name and len(candidates) == 1:
+        class_name = next(iter(candidates))
     if class_name:
         raise LoadError(_why_not(getattr(module, class_name, None), class_name, source))
     what = f"{len(found)} TCPs ({', '.join(sorted(found))}): say which, as {source}:NAME" if found else "no TCP"

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
+import os
 import socket
 import struct
 from collections import deque
@@ -56,8 +57,8 @@ class Carrier(asyncio.BufferedProtocol):
         self.transport: asyncio.Transport | None = None
         self.peer: Peer | None = None
         self.dialled = False  # by us
-        self.heard = False  # the peer has sent something on it
         self.paused = False
+        self._drained = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is up: find whose it is."""
@@ -66,7 +67,8 @@ class Carrier(asyncio.BufferedProtocol):
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _CARRIER_DEAD_AFTER)
         if not self.dialled:
-            self.peer = self._peers.peer(sock.getsockname()[0], sock.getpeername()[0])
+            address = transport.get_extra_info("peername")[0]  # the socket forgets it if the peer has reset it already
+            self.peer = self._peers.peer(sock.getsockname()[0], address)
             self.peer.accepted(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -76,7 +78,6 @@ class Carrier(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come: hand on each whole segment."""
         self._filled += nbytes
-        self.heard = True
         assert self.peer is not None
         at = 0
         while self._filled - at >= HEADER.size:
@@ -110,6 +111,18 @@ class Carrier(asyncio.BufferedProtocol):
         self.paused = False
         if self.peer is not None:
             self.peer.flush()
+
+    @property
+    def usable(self) -> bool:
+        """Whether what is sent on it arrives, as far as we know."""
+        return self.transport is not None and not self.transport.is_closing() and not self._drained
+
+    def drain(self) -> None:
+        """Send no more on it, and read on until the peer has closed it too."""
+        self._drained = True
+        if self.transport is not None:
+            with contextlib.suppress(OSError):  # the peer has reset it already
+                self.transport.write_eof()
 
     def _give_up(self, why: str) -> None:
         assert self.peer is not None
@@ -150,14 +163,19 @@ class Peer:
         carrier = self._carrier
         if carrier is None:
             self._start_dial()
-        elif not carrier.paused and carrier.transport is not None:
+        elif carrier.usable and not carrier.paused:
+            assert carrier.transport is not None
             carrier.transport.write(b"".join(self._queue))
             self._queue.clear()
 
     def accepted(self, carrier: Carrier) -> None:
-        """The peer has dialled us. It keeps its carrier, unless ours is as young and our address is the lower one."""
-        crossing = self._dial is not None or (self._carrier is not None and not self._carrier.heard)
-        if crossing and _lower(self.own, self.address):
+        """The peer has dialled us. We take its carrier, unless we have dialled too and our address is the lower one.
+
+        Even long after: the peer may have given this dial up since, for ours. If not, ours is dead, and the next
+        segment on it will tell.
+        """
+        dialled = self._dial is not None or (self._carrier is not None and self._carrier.dialled)
+        if dialled and _lower(self.own, self.address):
             return
         if self._dial is not None:
             self._dial.cancel()
@@ -175,7 +193,7 @@ class Peer:
 
     def _use_another(self) -> bool:
         """Send on a carrier that the peer has dialled, if there is one."""
-        another = next((c for c in self._peers.carriers if c.peer is self and c.transport is not None), None)
+        another = next((c for c in self._peers.carriers if c.peer is self and c.usable), None)
         if another is not None:
             self._use(another)
         return another is not None
@@ -183,8 +201,8 @@ class Peer:
     def _use(self, carrier: Carrier) -> None:
         old, self._carrier = self._carrier, carrier
         self._retry_after, self._retry_at = _RETRY_FIRST, 0.0
-        if old is not None and old.transport is not None and old.transport.can_write_eof():
-            old.transport.write_eof()
+        if old is not None:
+            old.drain()
         log.info("connection to %s %s", self.address, "made" if carrier.dialled else "accepted")
         self.flush()
 
@@ -207,7 +225,8 @@ class Peer:
                 return
             self._retry_at = loop.time() + self._retry_after
             self._retry_after = min(self._retry_after * 2, _RETRY_MAX)
-            log.warning("%s can't be reached: %s", self.address, error.strerror or "timed out")
+            why = os.strerror(error.errno) if error.errno else "timed out"
+            log.warning("%s can't be reached: %s", self.address, why)
             self._fail_queue()
             return
         self._dial = None

@@ -115,7 +115,8 @@ class Sockets:
         if host != ANY and not self._is_own(host):
             raise OSError(errno.EADDRNOTAVAIL, f"{host} is no address of this daemon")
         if port == 0:
-            port = self._driver.demux.ephemeral_port(host)
+            bound = {s.local[1] for s in self.table.values() if s.local is not None}
+            port = self._driver.demux.ephemeral_port(host, bound)
         self._driver.demux.check_bind(host, port)
         if any(s.local is not None and s.local[1] == port and _overlap(s.local[0], host) for s in self.table.values()):
             raise OSError(errno.EADDRINUSE, f"port {port} is in use")

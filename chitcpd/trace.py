@@ -104,7 +104,7 @@ def _segment_fields(seg: Segment) -> dict[str, object]:
 def _packet_line(event: str, four: FourTuple, seg: Segment) -> str:
     local, peer = f"{four.local}.{four.local_port}", f"{four.peer}.{four.peer_port}"
     source, destination = (local, peer) if event == "sent" else (peer, local)
-    seq = f"{seg.seq}:{seg.seq + len(seg.data)}" if seg.data else f"{seg.seq}"
+    seq = f"{seg.seq}:{(seg.seq + len(seg.data)) & 0xFFFFFFFF}" if seg.data else f"{seg.seq}"
     ack = f", ack {seg.ack}" if seg.flags & ACK else ""
     flags = flag_letters(seg.flags)
     return f"{source} > {destination}: Flags [{flags}], seq {seq}{ack}, win {seg.wnd}, length {len(seg.data)}"

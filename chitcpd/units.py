@@ -63,14 +63,17 @@ class Queue:
     def limit(self, *, rate: float | None, delay: float) -> tuple[int | None, int | None]:
         """(packets, bytes) for a link of `rate` bits/s (None: unlimited) and `delay` seconds one way.
 
-        Raises ValueError if the limit is a time or a BDP and the link has no rate.
+        Raises ValueError if the limit is a time or a BDP and the link has no rate, or one that is out of all bounds.
         """
         if self.packets is not None or self.bytes is not None:
             return self.packets, self.bytes
         if rate is None:
             raise ValueError("a queue in ms or bdp needs the link's rate; give it in pkt or kB, or add a rate")
         held = self.seconds if self.seconds is not None else (self.bdp or 0) * 2 * delay
-        return None, max(round(held * rate / 8), 1600)
+        size = held * rate / 8
+        if size == float("inf"):
+            raise ValueError("expected a queue of fewer bytes: less time, or a lower rate")
+        return None, max(round(size), 1600)
 
 
 def queue(text: object) -> Queue:

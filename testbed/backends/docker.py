@@ -105,9 +105,8 @@ class DockerBackend:
                 return self._build(plan, report)
             except BaseException:
                 report(f"taking down what there is of {plan.lab}")
-                self._remove(
-                    f"{LAB}={plan.lab}", f"{RUN}={plan.run_id}"
-                )  # another's lab of this name may have come in between
+                # By run as well: somebody else's lab of this name may have come in between.
+                self._remove(f"{LAB}={plan.lab}", f"{RUN}={plan.run_id}")
                 raise
 
     def _build(self, plan: Plan, report: Report) -> Built:
@@ -235,7 +234,7 @@ class DockerBackend:
         how = f"ended with status {status} as it started" if status is not None else f"does not answer ({said.strip()})"
         return Unavailable(
             f"chitcpd of {host.name} {how}; its log says:\n  " + ("\n  ".join(log) or "nothing"),
-            "Mend what it complains of.",
+            "Mend what the log complains of, then try again.",
         )
 
     def _ended(self, container: str) -> int | None:

@@ -1,0 +1,96 @@
+# The commands of this project: `make help`. Everything they make is in .venv/, runs/ and, if there is a Docker engine,
+# in an image. Each works in a fresh clone.
+
+PYTHON ?= python3
+# docker or local; if it is empty, docker where an engine answers, else local.
+BACKEND ?=
+# More for `docker build`, like `--network host` or `--no-cache`.
+DOCKER_BUILD_FLAGS ?=
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
+IMAGE := $(or $(CHITCP_IMAGE),chitcp:$(VERSION))
+BIN := .venv/bin
+ENGINE := docker info >/dev/null 2>&1
+# A registry that can't be reached may keep a build waiting for ever.
+TIMEOUT := $(shell command -v timeout >/dev/null && echo timeout 900)
+BUILD := $(TIMEOUT) docker build $(DOCKER_BUILD_FLAGS) -t $(IMAGE)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test image protocol clean
+
+help: ## list these commands
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: .venv/installed ## carry a file of 5 MiB between two hosts over our own TCP; BACKEND=local or docker to choose
+	@backend=$(BACKEND); \
+	if [ "$$backend" = local ]; then :; \
+	elif $(ENGINE); then \
+	    if ! $(MAKE) --no-print-directory image; then \
+	        [ "$$backend" != docker ] || exit 1; \
+	        echo "==> So this demo runs on the local backend."; backend=local; \
+	    fi; \
+	else echo "==> No Docker engine answers (docker info says why), so there is no image to build."; fi; \
+	echo "==> testbed run topologies/two-hosts.yaml$${backend:+ --backend $$backend}"; \
+	$(BIN)/testbed run topologies/two-hosts.yaml $${backend:+--backend $$backend}
+
+test: .venv/installed-dev ## lint, types and all tests; those for Docker where an engine answers (REQUIRE_DOCKER=1: it must)
+	@if $(ENGINE); then \
+	    $(MAKE) --no-print-directory image || [ -z "$$REQUIRE_DOCKER" ] || exit 1; \
+	else echo "==> No Docker engine answers: the tests for it say so, and are skipped."; fi
+	@echo "==> ruff check"
+	@$(BIN)/ruff check . || { echo "==> Mend that; '$(BIN)/ruff check --fix' can do a part of it."; exit 1; }
+	@echo "==> ruff format --check"
+	@$(BIN)/ruff format --check . || { echo "==> '$(BIN)/ruff format' formats these files."; exit 1; }
+	@echo "==> mypy"
+	@$(BIN)/mypy
+	@echo "==> pytest"
+	@$(BIN)/pytest
+
+image: ## build the image of the lab's containers (DOCKER_BUILD_FLAGS are handed on)
+	@echo "==> building the image $(IMAGE) (one minute or two the first time, then seconds)"
+	@$(BUILD) . || $(if $(DOCKER_BUILD_FLAGS),false,{ \
+	    echo "==> That failed. Once more, with this machine's own network in place of Docker's bridge:"; \
+	    $(BUILD) --network host .; \
+	}) || { \
+	    echo "==> The image can't be built. If the messages above speak of the network or of certificates: an engine that"; \
+	    echo "==> reaches no registry needs the base image by hand (.ci/base-image makes it from Debian's packages)."; \
+	    exit 1; \
+	}
+
+protocol: ## generate chisocket/protocol/chitcpd_pb2.py from chitcpd.proto anew
+	@echo "==> protoc, in a virtual environment that goes afterwards"
+	@venv=$$(mktemp -d) && trap 'rm -rf "$$venv"' EXIT && \
+	$(PYTHON) -m venv $$venv && \
+	$$venv/bin/pip install --quiet grpcio-tools==1.75.1 && \
+	cd chisocket/protocol && \
+	$$venv/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. chitcpd.proto
+
+clean: ## remove .venv/ and what tools keep between runs (not runs/, which is yours)
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	find chitcpd chisocket testbed tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installed anew when pyproject.toml has changed, and only then: the installation points at the sources here.
+.venv/installed: pyproject.toml | $(BIN)/python
+	@echo "==> installing testbed, chitcpd and chisocket into .venv"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable . || { $(INSTALL_FAILED); }
+	@touch $@
+
+.venv/installed-dev: pyproject.toml | $(BIN)/python
+	@echo "==> installing the project and the tools for its tests into .venv"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' || { $(INSTALL_FAILED); }
+	@touch $@ .venv/installed
+
+INSTALL_FAILED = echo "==> pip could not install. It needs the Python package index, or what PIP_INDEX_URL names;"; \
+	echo "==> behind a proxy that inspects TLS set PIP_CERT to its certificates. Then type the same again."; exit 1
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "==> Python 3.11 or newer is needed, and $(PYTHON) is not that. Name one: make PYTHON=python3.12 $(MAKECMDGOALS)"; \
+	    exit 1; \
+	}
+	@echo "==> making a virtual environment in .venv"
+	@$(PYTHON) -m venv .venv || { \
+	    rm -rf .venv; \
+	    echo "==> Python's venv module does not work. On Debian and Ubuntu: apt-get install python3-venv"; \
+	    exit 1; \
+	}

@@ -1,0 +1,1 @@
+"""Real Docker: needs an engine that answers, and the image (`make image`)."""
