@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         help="the TCP to run: a subclass of chitcpd.tcp.api.TcpConnection (default: %(default)s)",
     )
     parser.add_argument("--profile", choices=sorted(PROFILES), default="modern", help="settings (default: %(default)s)")
-    parser.add_argument("--seed", type=int, help="makes ports and sequence numbers the same in each run")
+    parser.add_argument("--seed", type=int, help="the same ports, and secret of sequence numbers, in each run")
     parser.add_argument("--version", action="version", version=f"chitcpd {chitcpd.__version__}")
     return parser
 

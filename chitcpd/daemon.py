@@ -145,7 +145,10 @@ def _unix_socket(path: str) -> Iterator[socket.socket]:
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
             if probe.connect_ex(path) == 0:
                 raise StartError(f"another chitcpd answers at {path}; end it, or choose another path with -s")
-        os.unlink(path)
+        try:
+            os.unlink(path)
+        except OSError as error:
+            raise StartError(f"can't replace {path}: {error.strerror}; choose another path with -s") from None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
@@ -162,11 +165,15 @@ def _unix_socket(path: str) -> Iterator[socket.socket]:
             os.unlink(path)
 
 
-def _open(path: str | None, files: contextlib.ExitStack) -> IO[bytes] | None:
+def _open(path: str | None, files: contextlib.ExitStack) -> _Output | None:
+    if path is None:
+        return None
     try:
-        return files.enter_context(open(path, "wb")) if path is not None else None
+        output = _Output(open(path, "wb"))  # noqa: SIM115  # the stack closes it
     except OSError as error:
         raise StartError(f"can't write {path}: {error.strerror}") from None
+    files.callback(output.close)
+    return output
 
 
 def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
@@ -212,12 +219,47 @@ class _Alarm:
             self.set(deadline)
 
 
+class _Output:
+    """A file of captures or traces. If it can take no more it is given up, with a word in the log: segments go on."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file: IO[bytes] | None = file
+
+    def write(self, data: bytes, /) -> None:
+        """Take bytes, to be written by the next flush at the latest."""
+        self._attempt(lambda file: file.write(data))
+
+    def flush(self) -> None:
+        """Write out what was taken."""
+        self._attempt(lambda file: file.flush())
+
+    def close(self) -> None:
+        """The end; what comes later is forgotten."""
+        self.flush()
+        self._end()
+
+    def _attempt(self, step: Callable[[IO[bytes]], object]) -> None:
+        if self._file is None:
+            return
+        try:
+            step(self._file)
+        except OSError as error:
+            log.error("%s ends here: %s", self._file.name, error.strerror)
+            self._end()
+
+    def _end(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # said already
+                self._file.close()
+        self._file = None
+
+
 class _Flusher:
     """Writes files out once per round of the event loop in which there was something: a killed daemon loses no line."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, files: list[IO[bytes]]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outputs: list[_Output]) -> None:
         self._loop = loop
-        self._files = files
+        self._outputs = outputs
         self._scheduled = False
 
     def __call__(self) -> None:
@@ -228,6 +270,5 @@ class _Flusher:
 
     def _flush(self) -> None:
         self._scheduled = False
-        for file in self._files:
-            if not file.closed:
-                file.flush()
+        for output in self._outputs:
+            output.flush()

@@ -188,9 +188,12 @@ class Driver:
         """Run the timers that are due; return the next deadline.
 
         An entry in the heap may be early: its connection has moved its timer since, and is looked at again later.
+        What is due again at once has its turn at the next call, so that no TCP can keep us here.
         """
+        due = []
         while self._heap and self._heap[0][0] <= now:
-            _, _, endpoint = heapq.heappop(self._heap)
+            due.append(heapq.heappop(self._heap)[2])
+        for endpoint in due:
             endpoint.woken_at = None
             deadline = endpoint.connection.next_deadline()
             if deadline is not None and deadline <= now:
@@ -308,13 +311,14 @@ class Driver:
         connection = endpoint.connection
         log.error("[S%d] fault in the TCP, connection reset:\n%s", endpoint.number, traceback.format_exc())
         endpoint.error = errno.EIO
-        connection.take_output()
         with suppress(Exception):  # its variables may be damaged too
+            connection.take_output()
             if connection.state not in _NOT_KEPT:  # else it may be a reset that it fails on, and ours the peer's next
                 self._emit(endpoint, Segment(connection.snd_nxt, connection.rcv_nxt, RST | ACK))
-        connection._fail(errno.EIO)
         with suppress(Exception):
+            connection._fail(errno.EIO)
             self._emit_all(endpoint)
+        connection.state = State.CLOSED  # whatever it says itself
 
 
 def _accept(connection: TcpConnection, seg: Segment, now: float) -> None:

@@ -37,6 +37,7 @@ class Client(asyncio.Protocol):
         self._call: asyncio.Task[None] | None = None
         self._greeted = False
         self._transport: asyncio.Transport | None = None
+        self._paused = False  # it does not read our answers
         self.uid = -1
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -51,8 +52,17 @@ class Client(asyncio.Protocol):
         self._received += data
         if len(self._received) > framing.MAX_MESSAGE + framing.LENGTH.size:
             self._drop("it sends without waiting for answers")
-        elif self._call is None:
+        else:
             self._next()
+
+    def pause_writing(self) -> None:
+        """Answers pile up: no further call until they are read."""
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        """They were read."""
+        self._paused = False
+        self._next()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The application is gone."""
@@ -67,6 +77,8 @@ class Client(asyncio.Protocol):
             self._transport.close()
 
     def _next(self) -> None:
+        if self._call is not None or self._paused:
+            return
         try:
             message = self._take_message()
         except framing.ProtocolError as error:
@@ -146,6 +158,7 @@ class Server:
 
     async def handle(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         """The answer to a request; errors become `error_code`."""
+        log.debug("%s of uid %d", pb.MsgCode.Name(message.code), client.uid)
         args, handler = self._handlers.get(message.code, ("", None))
         if handler is None or not message.HasField(args):
             return pb.Resp(ret=-1, error_code=errno.EINVAL)

@@ -175,6 +175,8 @@ class Sockets:
             taken += self._driver.send(endpoint, view[taken:goal], self._now())
             if taken == goal:
                 return taken
+            if endpoint.connection.writable > 0 or not _may_send(endpoint):
+                raise OSError(errno.EIO, "the TCP took less than it said it would")  # and would for ever
             await sock.until(lambda: endpoint.connection.writable > 0 or not _may_send(endpoint))
 
     async def recv(self, sock: Socket, limit: int) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from typing import IO
+from typing import Protocol
 
 from chitcpd import pcap
 from chitcpd.demux import FourTuple
@@ -28,14 +28,21 @@ def flag_letters(flags: int) -> str:
     return "".join(letter for bit, letter in _FLAG_LETTERS if flags & bit)
 
 
+class Sink(Protocol):
+    """Where bytes go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take them."""
+
+
 class Recorder:
     """Tells each event to those of the log, the trace and the capture that are on."""
 
     def __init__(
         self,
         clock: Callable[[], int],
-        trace: IO[bytes] | None,
-        capture: IO[bytes] | None,
+        trace: Sink | None,
+        capture: Sink | None,
         written: Callable[[], None],
     ) -> None:
         """`clock`: nanoseconds since the epoch; `written` is called when a file has something to flush."""

@@ -113,10 +113,10 @@ def down(lab: str, report: Report) -> int:
         return sum(backend.down(lab, report) for backend in _having(lab))
 
 
-def labs() -> list[str]:
-    """The labs of every backend that can be asked."""
-    asked, _ = backends.with_labs()
-    return sorted({lab for _, found in asked for lab in found})
+def labs() -> tuple[list[str], dict[str, str]]:
+    """(the labs of every backend that can be asked, backend -> why it can't)."""
+    asked, unreachable = backends.with_labs()
+    return sorted({lab for _, found in asked for lab in found}), unreachable
 
 
 def ps(lab: str | None) -> list[tuple[str, Item]]:

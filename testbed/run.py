@@ -261,7 +261,8 @@ def _blame_us(outcome: Outcome, error: Exception) -> None:
         if isinstance(error, Unavailable):
             outcome.error, outcome.error_status = f"{error} {error.remedy}", 3
     outcome.traceback += "".join(traceback.format_exception(error))
-    (outcome.directory / "error.txt").write_text(outcome.traceback)
+    with suppress(OSError):  # a full disk must not keep the lab up
+        (outcome.directory / "error.txt").write_text(outcome.traceback)
 
 
 def _quiet(report: Report) -> Report:

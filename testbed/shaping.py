@@ -2,6 +2,8 @@
 
 Real TCP carries the segments and would repair netem's losses before chitcpd saw them. So netem does delay, jitter and
 rate on the real link; loss, duplication, reordering, corruption and the bottleneck's queue are chitcpd's, on segments.
+A queue stands where the rate is: with a `queue` the rate is chitcpd's too, and what overflows is lost, as in a
+router. Behind netem's rate the kernel's own buffers would hold everything, and the TCP under study never see a loss.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ def netem(shape: Shape, *, mtu: int) -> list[str]:
 
     Says every attribute that netem has a value for, also those that are off: what a change leaves out, netem keeps.
     """
-    rate = shape.rate or (ORDERING_RATE if shape.jitter else 0)
+    rate = _rate(shape) or (ORDERING_RATE if shape.jitter else 0)
     return [
         *("netem", "limit", str(netem_limit(shape, mtu=mtu))),
         *("delay", _time(shape.delay), _time(shape.jitter), "0%"),
@@ -43,8 +45,14 @@ def netem_limit(shape: Shape, *, mtu: int) -> int:
 
 
 def left_for_chitcpd(shape: Shape) -> Shape:
-    """What chitcpd does where netem does delay, jitter and rate. Equal to `shape`: there is nothing for netem to do."""
-    return replace(shape, delay=0.0, jitter=0.0, rate=None)
+    """What chitcpd does where there is netem. Equal to `shape`: there is nothing for netem to do."""
+    return replace(shape, delay=0.0, jitter=0.0, rate=shape.rate if _rate(shape) is None else None)
+
+
+def _rate(shape: Shape) -> float | None:
+    """The rate that netem is to have."""
+    has_queue = shape.queue_packets is not None or shape.queue_bytes is not None
+    return None if has_queue else shape.rate
 
 
 def _time(seconds: float) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shlex
 import stat
 import sys
@@ -18,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from testbed.backends.base import Unavailable
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
 
 def directory() -> Path:
@@ -57,6 +60,8 @@ def lab_lock(lab: str) -> Iterator[None]:
 
     The kernel lets go of the lock when its holder dies, so that nothing stale can be left.
     """
+    if _NAME.fullmatch(lab) is None:  # it may come from a label that anybody has set
+        raise Unavailable(f"{lab!r} is no name of a lab.", "Remove what bears it as its label by hand.")
     locks = directory() / "locks"
     locks.mkdir(exist_ok=True)
     path = locks / lab

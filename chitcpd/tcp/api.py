@@ -32,6 +32,7 @@ Section numbers are RFC 9293's.
 from __future__ import annotations
 
 import errno
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
@@ -301,14 +302,12 @@ class TcpConnection(ABC):
         return min(self._deadlines.values()) if self._deadlines else None
 
     def expire(self, now: float) -> None:
-        """Call timeout for every timer whose deadline has come, the earliest first."""
-        while self._deadlines:
-            timer = min(self._deadlines, key=self._deadlines.__getitem__)
-            if self._deadlines[timer] > now:
-                return
-            del self._deadlines[timer]
-            self._outputs.append(Expiry(timer))
-            self.timeout(timer, now)
+        """Call timeout for every timer whose deadline has come, the earliest first; each once, even if armed again."""
+        for timer in sorted(self._deadlines, key=self._deadlines.__getitem__):
+            if self._deadlines.get(timer, math.inf) <= now:  # an earlier one may have stopped or moved it
+                del self._deadlines[timer]
+                self._outputs.append(Expiry(timer))
+                self.timeout(timer, now)
 
 
 def not_connected() -> OSError:

@@ -19,26 +19,22 @@ class RetransmissionTimeout:
         self.srtt: float | None = None
         self.rttvar = 0.0
         self.rto = config.rto_initial  # §2.1
-        self.backoff = 0  # how often it was doubled since the last sample
 
     def sample(self, rtt: float) -> None:
-        """Take in a measured round trip (§2.2, §2.3); this also ends a backoff."""
+        """Take in a measured round trip (§2.2, §2.3); this also ends a back-off."""
         if self.srtt is None:
             self.srtt, self.rttvar = rtt, rtt / 2
         else:
             self.rttvar = (1 - _BETA) * self.rttvar + _BETA * abs(self.srtt - rtt)
             self.srtt = (1 - _ALPHA) * self.srtt + _ALPHA * rtt
-        self.backoff = 0
         self._set(self.srtt + max(self._config.clock_granularity, _K * self.rttvar))
 
     def double(self) -> None:
         """Back off after an expiry (§5.5)."""
-        self.backoff += 1
         self._set(self.rto * 2)
 
     def reset_after_syn(self) -> None:
         """The handshake needed a retransmission: begin with 3 seconds (§5.7)."""
-        self.backoff = 0
         self._set(_AFTER_SYN)
 
     def _set(self, rto: float) -> None:

@@ -230,7 +230,13 @@ class DockerBackend:
 
     def _did_not_start(self, host: HostPlan, container: str, said: str) -> Unavailable:
         status = self._ended(container)
-        log = self._api.logs(container, tail=_LAST_LINES).decode(errors="replace").strip().splitlines()
+        try:
+            log = self._api.logs(container, tail=_LAST_LINES).decode(errors="replace").strip().splitlines()
+        except APIError:
+            return Unavailable(
+                f"the container of {host.name} was removed while it started.",
+                "Somebody has taken this lab down (testbed down --all?): try again.",
+            )
         how = f"ended with status {status} as it started" if status is not None else f"does not answer ({said.strip()})"
         return Unavailable(
             f"chitcpd of {host.name} {how}; its log says:\n  " + ("\n  ".join(log) or "nothing"),

@@ -61,7 +61,9 @@ def down(lab: str | None, all_: bool) -> int:
     """
     if all_ == (lab is not None):
         raise click.UsageError("give the name of a lab, its topology file, or --all")
-    names = core.labs() if lab is None else [_name(lab)]
+    names, unreachable = core.labs() if lab is None else ([_name(lab)], {})
+    for backend, why in unreachable.items():
+        complain(f"{backend} could not be asked: {why}")
     if not names:
         say("no lab is up")
     refused = 0

@@ -245,8 +245,8 @@ class LinkSettings(Part):
             message = "found reorder without a delay, expected a delay too: what overtakes is what skips the delay"
             yield "reorder", "delay", message
         queue = self.queue or units.Queue()
-        if (queue.seconds or queue.bdp) and self.rate is None:
-            message = "found a queue in time or bdp without a rate, expected a rate too, or a queue in pkt or kB"
+        if self.queue is not None and self.rate is None:
+            message = "found a queue without a rate, expected a rate too: nothing waits for a link that is never busy"
             yield "queue", "rate", message
         if queue.bdp and not self.delay:
             yield "queue", "delay", "found a queue in bdp without a delay, expected a delay too: the product is zero"

@@ -22,6 +22,7 @@ ARGUMENTS = {
     pb.SHUTDOWN: "shutdown_args",
     pb.GETSOCKNAME: "name_args",
     pb.GETPEERNAME: "name_args",
+    pb.CONTROL: "control_args",
 }
 
 

@@ -376,3 +376,25 @@ class TestCtl:
         assert said.out == ""
         assert said.err.startswith(f"chitcpd ctl: {sentence}")
         assert said.err.count("\n") == 1
+
+
+def test_a_full_disk_ends_the_trace_and_not_the_segments(daemon: StartDaemon) -> None:
+    full = daemon("--trace", "/dev/full", "-c", "/dev/full")
+    with Application(full.socket) as application:
+        _, port = application.listening(full.address)
+        application.connected(full.address, port)
+    assert full.end() == 0
+    assert full.log.read_text().count("/dev/full ends here: No space left on device") >= 1
+
+
+def test_an_application_that_reads_no_answers_is_not_served_further(daemon: StartDaemon) -> None:
+    """Each answer is larger than its request: without a limit the daemon's memory would be theirs."""
+    host = daemon()
+    with Application(host.socket) as greedy:
+        for _ in range(200):
+            greedy.socket()
+        for _ in range(4000):  # some 80 MB of answers
+            greedy.ask(pb.CONTROL, command="sockets", json=b"{}")
+        assert host.ask("ping")["pid"] == host.process.pid
+        resident = int(Path(f"/proc/{host.process.pid}/statm").read_text().split()[1]) * 4096
+    assert resident < 80_000_000

@@ -477,6 +477,21 @@ class TestTime:
         assert bob.driver.expire(100.0) is None
 
 
+class Restless(Connection):
+    """Arms a timer again for the very time at which it expires."""
+
+    def timeout(self, timer: Timer, now: float) -> None:
+        self._arm(timer, now)
+
+
+def test_a_timer_that_is_always_due_does_not_keep_the_driver() -> None:
+    lab = Lab()
+    alice = lab.host(ALICE, tcp=Restless)
+    alice.connect(NOBODY, PORT)
+    deadline = alice.driver.expire(5.0)
+    assert deadline == 5.0  # once, and again at the next call
+
+
 class TestSeed:
     def openings(self, seed: bytes, count: int = 3) -> list[tuple[FourTuple, int]]:
         alice = Lab().host(ALICE, seed=seed)

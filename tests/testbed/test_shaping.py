@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from chitcpd.faults import Shape
@@ -19,16 +21,24 @@ def said(shape: Shape, attribute: str, words: int = 1) -> list[str]:
 
 
 def test_delay_jitter_and_rate_are_for_netem() -> None:
-    assert " ".join(netem(WAN, mtu=1500)) == (
+    assert " ".join(netem(replace(WAN, queue_packets=None), mtu=1500)) == (
         "netem limit 66 delay 25000us 2000us 0% loss random 0% duplicate 0% reorder 0% corrupt 0% rate 10000000bit"
     )
 
 
 def test_the_rest_is_left_for_chitcpd() -> None:
+    left = left_for_chitcpd(replace(WAN, queue_packets=None))
+
+    assert left == Shape(loss=0.01, duplicate=0.02, reorder=0.03, corrupt=0.04)
+    assert left_for_chitcpd(left) == left
+
+
+def test_the_rate_stays_with_the_queue_that_it_fills() -> None:
+    """Behind netem's rate the kernel's buffers would hold all, and no segment would ever find the queue full."""
     left = left_for_chitcpd(WAN)
 
-    assert left == Shape(queue_packets=100, loss=0.01, duplicate=0.02, reorder=0.03, corrupt=0.04)
-    assert left_for_chitcpd(left) == left
+    assert (left.rate, left.queue_packets) == (WAN.rate, WAN.queue_packets)
+    assert said(WAN, "rate") == ["30000000000bit"]  # only what keeps jitter in order
 
 
 def test_what_is_off_is_said_too_because_netem_keeps_what_a_change_leaves_out() -> None:
