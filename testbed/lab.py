@@ -141,7 +141,7 @@ def _having(lab: str) -> list[Backend]:
     asked, unreachable = backends.with_labs()
     having = [backend for backend, found in asked if lab in found]
     if not having:
-        blind = "".join(f"; {name} could not be asked: {why}" for name, why in unreachable.items())
+        blind = "".join(f"; {name} could not be asked: {why.rstrip('.')}" for name, why in unreachable.items())
         up = sorted({name for _, found in asked for name in found})
         known = f"up are {', '.join(up)}" if up else "none is up"
         raise NoSuchLab(f"there is no lab {lab} here, {known}{blind}")

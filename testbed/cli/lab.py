@@ -57,13 +57,15 @@ def down(lab: str | None, all_: bool) -> int:
       testbed down topologies/two-hosts.yaml
       testbed down --all
 
+    --all takes also labs that are running, and on a shared engine those of others.
+
     What there is to remove is found by its labels, not read from a topology: of a file only the name is used.
     """
     if all_ == (lab is not None):
         raise click.UsageError("give the name of a lab, its topology file, or --all")
     names, unreachable = core.labs() if lab is None else ([_name(lab)], {})
     for backend, why in unreachable.items():
-        complain(f"{backend} could not be asked: {why}")
+        complain(f"{backend} could not be asked: {why.rstrip('.')}.")
     if not names:
         say("no lab is up")
     refused = 0

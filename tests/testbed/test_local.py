@@ -176,7 +176,8 @@ def test_two_labs_run_at_once(state: Path) -> None:
     assert_nothing_is_left(state)
 
 
-def test_a_lab_stays_up_and_a_program_can_use_it(state: Path) -> None:
+def test_a_lab_stays_up_and_a_program_can_use_it(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")  # `--all` must not find labs of others there
     Path("waiting.yaml").write_text(WAITING)
     assert run_testbed("up", "waiting.yaml", "--backend", "local").returncode == 0
     items = json.loads(run_testbed("ps", "waiting", "--format", "json").stdout)
