@@ -29,6 +29,9 @@ def config(**changes: object) -> Config:
         "delayed_ack": 0.0,
         "nagle": False,
         "congestion": "none",
+        "window_scaling": False,
+        "timestamps": False,
+        "sack": False,
         "rto_min": 1.0,
         "msl": 30.0,
     }
