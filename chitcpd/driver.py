@@ -13,7 +13,7 @@ import logging
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -24,6 +24,8 @@ from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Segment, State, TcpCo
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+# Looked up for every segment, and slowly by way of the class before Python 3.12.
+_SYN_RCVD, _ESTABLISHED, _NO_CONNECTION = State.SYN_RCVD, State.ESTABLISHED, (State.CLOSED, State.LISTEN)
 _HEADERS = 40  # bytes of an IPv4 and a TCP header without options, between MTU and MSS
 
 
@@ -68,7 +70,7 @@ class Endpoint:
     established: bool = False  # it is or has been
     error: int | None = None  # what the driver knows of a failure beyond what the connection knows
     orphan: bool = False  # no application will read from it any more
-    woken_at: float | None = None  # the earliest time for which it stands in the heap
+    wake_ups: list[float] = field(default_factory=list)  # the times at which it stands in the heap, the earliest last
 
 
 class Driver:
@@ -188,7 +190,7 @@ class Driver:
         """
         while self._heap and self._heap[0][0] <= now:
             _, _, endpoint = heapq.heappop(self._heap)
-            endpoint.woken_at = None
+            endpoint.wake_ups.pop()
             deadline = endpoint.connection.next_deadline()
             if deadline is not None and deadline <= now:
                 self._tell(endpoint, now, partial(endpoint.connection.expire, now))
@@ -198,9 +200,9 @@ class Driver:
 
     def _schedule(self, endpoint: Endpoint) -> None:
         deadline = endpoint.connection.next_deadline()
-        if deadline is None or (endpoint.woken_at is not None and endpoint.woken_at <= deadline):
+        if deadline is None or (endpoint.wake_ups and endpoint.wake_ups[-1] <= deadline):
             return
-        endpoint.woken_at = deadline
+        endpoint.wake_ups.append(deadline)
         heapq.heappush(self._heap, (deadline, next(self._ties), endpoint))
         if self._heap[0][2] is endpoint:
             self._wake(deadline)
@@ -257,9 +259,9 @@ class Driver:
                 self._emit_all(endpoint)
         except Exception:
             self._fault(endpoint)
-        if endpoint.listener is not None and endpoint.connection.state != State.SYN_RCVD:
+        if endpoint.listener is not None and endpoint.connection.state != _SYN_RCVD:
             self._opened(endpoint, endpoint.listener)
-        if endpoint.connection.state in (State.CLOSED, State.LISTEN):
+        if endpoint.connection.state in _NO_CONNECTION:
             self.demux.connections.pop(endpoint.four, None)
         else:
             self._schedule(endpoint)
@@ -270,7 +272,7 @@ class Driver:
             if isinstance(output, Segment):
                 self._emit(endpoint, output)
             elif isinstance(output, Transition):
-                endpoint.established |= output.new == State.ESTABLISHED
+                endpoint.established |= output.new == _ESTABLISHED
                 self._recorder.transition(endpoint, output)
             else:
                 self._recorder.expiry(endpoint, output)

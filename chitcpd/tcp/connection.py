@@ -295,18 +295,21 @@ class Connection(TcpConnection):
 
     def _unacceptable(self, seg: Segment, now: float) -> Segment | None:
         """No part of it lies in the window: acknowledge, and drop it, or what is left to be heeded of it."""
+        zero_window = not self.rcv_wnd and seg.seq == self.rcv_nxt and self.state != TIME_WAIT
+        if zero_window and seg.flags & (RST | SYN):
+            return seg  # MUST-66; and a SYN is challenged in its turn
         if seg.flags & RST:
             return None
         if seg.data and le(add(seg.seq, len(seg.data)), self.rcv_nxt):
             self._duplicate = (seg.seq, add(seg.seq, len(seg.data)))
+        if zero_window and seg.flags & ACK:
+            self._ack_now = True  # once its ACK has been heeded
+            return Segment(seg.seq, seg.ack, seg.flags & ACK, seg.wnd, options=seg.options)  # MUST-66
         self._send_ack(now)
         if self.state == TIME_WAIT:
             if seg.flags & FIN:  # the peer has missed our ACK of its FIN
                 self._arm(Timer.TIME_WAIT, now + 2 * self.config.msl)
-            return None
-        if self.rcv_wnd or seg.seq != self.rcv_nxt:
-            return None
-        return Segment(seg.seq, seg.ack, seg.flags & ACK, seg.wnd, options=seg.options)  # MUST-66
+        return None
 
     def _acceptable(self, seg: Segment) -> bool:
         """The four cases of table 6 (3.4): some of the segment lies in the receive window."""
@@ -321,7 +324,8 @@ class Connection(TcpConnection):
     def _reset_arrives(self, seg: Segment, now: float) -> None:
         """Second, check the RST bit; RFC 5961 §3.2: only one with the exact sequence number is believed."""
         if seg.seq != self.rcv_nxt:
-            self._challenge(now)
+            if self._in_window(seg.seq):  # its end alone may lie there: §3.2, 1)
+                self._challenge(now)
         elif self.state == SYN_RCVD and self._passive:
             self._return_to_listen()
         elif self.state == SYN_RCVD:
@@ -344,8 +348,9 @@ class Connection(TcpConnection):
         if lt(self.snd_nxt, seg.ack) or lt(seg.ack, add(self.snd_una, -self.max_snd_wnd)):
             self._challenge(now)  # RFC 5961 §5.2
             return False
+        advanced = lt(self.snd_una, seg.ack)  # a retransmission with a newer ACK has a newer window too
         self._take_acknowledgement(seg, now)
-        newer_segment = lt(self.snd_wl1, seg.seq) or (self.snd_wl1 == seg.seq and le(self.snd_wl2, seg.ack))
+        newer_segment = advanced or lt(self.snd_wl1, seg.seq) or (self.snd_wl1 == seg.seq and le(self.snd_wl2, seg.ack))
         if le(self.snd_una, seg.ack) and newer_segment:
             self._set_window(seg)
         if self._fin_acknowledged():
@@ -364,6 +369,7 @@ class Connection(TcpConnection):
         `seq` is where the text begins, behind a SYN.
         """
         if self.state not in _RECEIVING:
+            self._ack_now |= bool(seg.flags & FIN)
             return
         data, fin = seg.data, bool(seg.flags & FIN)
         before = diff(self.rcv_nxt, seq)
@@ -636,7 +642,7 @@ class Connection(TcpConnection):
 
     def _own_shift(self) -> int:
         """The least Rcv.Wind.Shift that can say our whole buffer (RFC 7323 §2.3)."""
-        return max(self.config.receive_buffer.bit_length() - 16, 0)
+        return min(max(self.config.receive_buffer.bit_length() - 16, 0), 14)
 
     def _clock(self, now: float) -> int:
         """The timestamp clock in milliseconds, from a point that is not known outside (RFC 7323 §5.4, §7.1)."""
