@@ -33,5 +33,5 @@ def _ip_header(source: str, destination: str, length: int) -> bytes:
     # Longer than a real packet could be: analysers take a length of 0 as "see the record" (as with TSO).
     total = 20 + length if 20 + length <= 0xFFFF else 0
     head = struct.pack("!BBHHHBBH", 0x45, 0, total, 0, 0x4000, 64, 6, 0) + src.packed + dst.packed
-    checksum = 0xFFFF - int.from_bytes(head) % 0xFFFF
+    checksum = -int.from_bytes(head) % 0xFFFF
     return head[:10] + checksum.to_bytes(2) + head[12:]

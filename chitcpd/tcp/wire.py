@@ -34,7 +34,7 @@ def checksum(raw: bytes, pseudo: int) -> int:
     place of a loop in Python.
     """
     total = int.from_bytes(raw) << 8 if len(raw) & 1 else int.from_bytes(raw)
-    return 0xFFFF - (total + pseudo + len(raw)) % 0xFFFF
+    return -(total + pseudo + len(raw)) % 0xFFFF
 
 
 def encode(seg: Segment, source_port: int, destination_port: int, pseudo: int) -> bytes:
@@ -69,7 +69,7 @@ def decode(raw: bytes, pseudo: int) -> tuple[int, int, Segment]:
     head = (offset >> 4) * 4
     if not HEADER.size <= head <= len(raw):
         raise MalformedSegment(f"a data offset of {head} bytes in a segment of {len(raw)}")
-    if given and checksum(raw, pseudo) not in (0, 0xFFFF):
+    if given and checksum(raw, pseudo):
         raise MalformedSegment("wrong checksum")
     options = _decode_options(raw[HEADER.size : head]) if head > HEADER.size else None
     return source, destination, Segment(seq, ack, flags & 0x3F, wnd, raw[head:], options, up)

@@ -300,7 +300,8 @@ class LocalBackend:
         return home
 
     def _all(self) -> dict[str, LocalLab]:
-        found = {path.name: self._find(path.name) for path in self._home().iterdir()}
+        names = [path.name for path in self._home().glob("[!.]*")]  # what begins with a dot is on its way out
+        found = {name: self._find(name) for name in names}
         return {name: lab for name, lab in found.items() if lab is not None}
 
     def _find(self, name: str) -> LocalLab | None:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -100,8 +101,9 @@ class LocalLab:
                 "entries": [asdict(entry) for entry in self.entries],
             }
             fresh = self.directory / "lab.json.new"
-            fresh.write_text(json.dumps(record, indent=1))
-            fresh.replace(self.directory / "lab.json")
+            with suppress(FileNotFoundError):  # another command takes the lab down at this very moment
+                fresh.write_text(json.dumps(record, indent=1))
+                fresh.replace(self.directory / "lab.json")
 
     def add(self, entry: Entry) -> None:
         """Record a process."""
@@ -128,4 +130,7 @@ class LocalLab:
         processes.end(recorded.union(labelled), grace=2)
         with self._lock:
             self._removed = True
-        shutil.rmtree(self.directory)
+        # Under another name first: the command that runs the lab may be writing its record.
+        gone = self.directory.with_name(f".{self.name}.{os.getpid()}")
+        self.directory.rename(gone)
+        shutil.rmtree(gone)

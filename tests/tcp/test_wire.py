@@ -110,3 +110,10 @@ def test_reassembly_gives_the_stream_whatever_comes_in_whatever_order(
     assert buffer.peek() == stream[:whole]
     assert buffer.read(7) + buffer.read(1000) == stream[:whole]
     assert buffer.has_gap == any(i > whole for i in have)
+
+
+def test_a_checksum_that_comes_to_zero_is_zero() -> None:
+    """Ones' complement has two zeros, and analysers call a segment with the other one damaged."""
+    plain = wire.encode(Segment(1), 1, 2, PSEUDO)
+    raw = wire.encode(Segment(1, up=int.from_bytes(plain[16:18])), 1, 2, PSEUDO)
+    assert raw[16:18] == b"\0\0"
