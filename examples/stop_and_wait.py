@@ -107,7 +107,7 @@ class StopAndWait(TcpConnection):
             if not seg.flags & RST:
                 self._send_ack()
         elif seg.flags & (RST | SYN):  # second and fourth
-            self._reset_or_syn_arrives(first == 0 and not seg.flags & SYN, now)
+            self._reset_or_syn_arrives(seg.flags & SYN, first == 0, now)
         elif seg.flags & ACK and self.state == SYN_RCVD and seg.ack != self.snd_nxt:  # fifth: not of our SYN,
             self._refuse(seg)
         elif seg.flags & ACK and diff(seg.ack, self.snd_nxt) > 0:  # or of what was never sent
@@ -127,12 +127,12 @@ class StopAndWait(TcpConnection):
         if self.state == TIME_WAIT and (seg.flags & FIN or Timer.TIME_WAIT not in self._deadlines):
             self._arm(Timer.TIME_WAIT, now + 2 * self.config.msl)  # anew if the peer has missed our last ACK
 
-    def _reset_or_syn_arrives(self, exact_reset: bool, now: float) -> None:
-        if self.state == SYN_RCVD and self._passive:  # back to where it began (MUST-11)
+    def _reset_or_syn_arrives(self, syn: int, exact: bool, now: float) -> None:
+        if self.state == SYN_RCVD and self._passive and (syn or exact):  # back to where it began (MUST-11)
             self._flight, self.snd_nxt = None, self.iss
             self._disarm(Timer.RETRANSMISSION)
             self._enter(LISTEN)
-        elif not exact_reset:
+        elif syn or not exact:
             self._send_ack()  # an attacker can't know the exact number; the peer answers this with one (RFC 5961)
         elif self.state in (CLOSING, LAST_ACK, TIME_WAIT):
             self.abort(now)  # all was said: no error

@@ -104,7 +104,7 @@ def test_data_that_comes_with_a_syn_is_not_lost(a_connection: Maker) -> None:
     tcp.arrives(SYN_WITH_DATA)
     taken = (tcp.sends_one().ack - IRS - 1) % 2**32
     assert taken in (0, 100)
-    tcp.arrives(peer(stream(200)[taken:], seq=1 + taken))
+    tcp.arrives(*(peer(stream(50, at=at), seq=at) for at in range(1 + taken, 201, 50)))
     assert tcp.receive() == stream(200)
 
 
@@ -114,7 +114,7 @@ def test_data_that_comes_with_a_syn_ack_is_not_lost(a_connection: Maker) -> None
     tcp.arrives(Segment(IRS, ISS + 1, SYN | ACK, WINDOW, stream(100), Options(mss=MSS)))
     taken = (tcp.take()[-1].ack - IRS - 1) % 2**32
     assert taken in (0, 100)
-    tcp.arrives(peer(stream(200)[taken:], seq=1 + taken))
+    tcp.arrives(*(peer(stream(50, at=at), seq=at) for at in range(1 + taken, 201, 50)))
     assert tcp.receive() == stream(200)
 
 
@@ -201,6 +201,15 @@ def test_a_reset_handshake_returns_to_where_it_began(a_connection: Maker) -> Non
     tcp.arrives(peer(flags=RST, ack=None))
     assert tcp.state == State.CLOSED
     assert tcp.error == errno.ECONNREFUSED
+
+
+def test_another_syn_in_the_window_makes_a_listener_begin_anew(a_connection: Maker) -> None:
+    """§3.10.7.4, fourth: in SYN-RECEIVED after a passive OPEN, "return this connection to the LISTEN state"."""
+    tcp = a_connection(in_state=State.SYN_RCVD)
+    tcp.arrives(peer(seq=100, ack=None, flags=SYN))
+    assert tcp.states == [State.LISTEN]
+    tcp.arrives(SYN_FROM_PEER, peer())
+    assert tcp.states == [State.LISTEN, State.SYN_RCVD, State.ESTABLISHED]
 
 
 def test_a_bad_acknowledgement_of_our_syn_is_answered_with_a_reset(a_connection: Maker) -> None:

@@ -45,9 +45,9 @@ def test_a_repeated_segment_is_acknowledged_again_and_not_handed_out_twice(a_con
 def test_the_new_part_of_a_segment_that_begins_before_is_taken(a_connection: Maker) -> None:
     """§3.10.7.4, first: trimming off what lies outside the window."""
     tcp = a_connection(in_state=State.ESTABLISHED)
-    tcp.arrives(peer(b"abc"), peer(b"bcde", seq=2))
-    tcp.sends(us(ack=4), us(ack=6))
-    assert tcp.receive() == b"abcde"
+    tcp.arrives(peer(b"abc"), peer(b"bcde", seq=2), peer(b"ef", seq=5))
+    tcp.sends(us(ack=4), us(ack=6), us(ack=7))
+    assert tcp.receive() == b"abcdef"
 
 
 def test_an_acknowledgement_is_never_acknowledged(a_connection: Maker) -> None:

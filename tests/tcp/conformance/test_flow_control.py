@@ -340,6 +340,8 @@ def test_after_a_while_a_silly_window_is_used_all_the_same(a_connection: Maker) 
     tcp.sends_nothing()
     tcp.waits_until(5.0)
     assert tcp.take()[0].data == stream(100, at=4001)
+    tcp.waits_until(30.0)  # it was lost
+    assert tcp.take()[0].data == stream(100, at=4001)
 
 
 @pytest.mark.rfc9293("MUST-38", "MUST-60")

@@ -49,6 +49,7 @@ def test_a_syn_offers_what_is_set(a_connection: Maker) -> None:
         assert offered.sack_permitted == on
         assert (offered.timestamp is not None) == on
         assert offered.sack == ()
+        assert offered.timestamp is None or offered.timestamp[1] == 0  # RFC 7323 §3.2: there is nothing to echo yet
 
 
 def test_an_answer_offers_only_what_was_offered(a_connection: Maker) -> None:

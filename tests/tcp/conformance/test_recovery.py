@@ -131,6 +131,18 @@ def test_a_segment_below_three_sacked_ones_is_lost(a_connection: Maker) -> None:
     tcp.sends_stream((1001, MSS))
 
 
+def test_three_sacked_segments_are_enough_however_small_they_are(a_connection: Maker) -> None:
+    """RFC 6675 §4, IsLost: by their number, or by their bytes."""
+    tcp = a_connection(in_state=State.ESTABLISHED, settings=config(sack=True, rack=False), offers=SACK_OFFERED)
+    for at in range(1, 601, 100):
+        tcp.send(stream(100, at=at), at=1.0)
+    tcp.take()
+    told(tcp, (101, 301), ack=1, at=1.1)
+    tcp.sends_nothing()
+    told(tcp, (101, 401), ack=1, at=1.1)
+    tcp.sends_stream((1, 100))
+
+
 def test_only_what_is_missing_is_sent_again_and_that_once(a_connection: Maker) -> None:
     """RFC 6675 §5: the gaps, not what lies between them."""
     tcp = sacked(a_connection, rack=False)
