@@ -53,6 +53,7 @@ class TestListeners:
         demux = Demux(b"seed")
         listen(demux, OURS, 7)
         listen(demux, OTHER, 7)
+        assert set(demux.listeners) == {(OURS, 7), (OTHER, 7)}
 
 
 class TestEphemeralPorts:
