@@ -14,7 +14,7 @@ import math
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -25,6 +25,8 @@ from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Segment, State, TcpCo
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+# Looked up for every segment, and slowly by way of the class before Python 3.12.
+_SYN_RCVD, _ESTABLISHED = State.SYN_RCVD, State.ESTABLISHED
 _NOT_KEPT = frozenset({State.CLOSED, State.LISTEN})  # no connection yet, or no more
 _HEADERS = 40  # bytes of an IPv4 and a TCP header without options, between MTU and MSS
 
@@ -70,7 +72,7 @@ class Endpoint:
     established: bool = False  # it is or has been
     error: int | None = None  # what the driver knows of a failure beyond what the connection knows
     orphan: bool = False  # no application will read from it any more
-    woken_at: float | None = None  # the earliest time for which it stands in the heap
+    wake_ups: list[float] = field(default_factory=list)  # the times at which it stands in the heap, the earliest last
 
 
 class Driver:
@@ -193,8 +195,8 @@ class Driver:
         due = []
         while self._heap and self._heap[0][0] <= now:
             due.append(heapq.heappop(self._heap)[2])
+            due[-1].wake_ups.pop()
         for endpoint in due:
-            endpoint.woken_at = None
             deadline = endpoint.connection.next_deadline()
             if deadline is not None and deadline <= now:
                 self._tell(endpoint, now, partial(endpoint.connection.expire, now))
@@ -204,11 +206,11 @@ class Driver:
 
     def _schedule(self, endpoint: Endpoint) -> None:
         deadline = endpoint.connection.next_deadline()
-        if deadline is None or (endpoint.woken_at is not None and endpoint.woken_at <= deadline):
+        if deadline is None or (endpoint.wake_ups and endpoint.wake_ups[-1] <= deadline):
             return
         if math.isnan(deadline):  # or TypeError: what has no order would spoil the heap for all
             raise ValueError("a timer of the TCP is armed for a time that is not a number")
-        endpoint.woken_at = deadline
+        endpoint.wake_ups.append(deadline)
         heapq.heappush(self._heap, (deadline, next(self._ties), endpoint))
         if self._heap[0][2] is endpoint:
             self._wake(deadline)
@@ -275,7 +277,7 @@ class Driver:
                 self._schedule(endpoint)
         except Exception:
             self._fault(endpoint)
-        if endpoint.listener is not None and endpoint.connection.state != State.SYN_RCVD:
+        if endpoint.listener is not None and endpoint.connection.state != _SYN_RCVD:
             self._opened(endpoint, endpoint.listener)
         closed = endpoint.connection.state in _NOT_KEPT
         if closed and self.demux.connections.get(endpoint.four) is endpoint:  # not a later one in its place
@@ -287,7 +289,7 @@ class Driver:
             if isinstance(output, Segment):
                 self._emit(endpoint, output)
             elif isinstance(output, Transition):
-                endpoint.established |= output.new == State.ESTABLISHED
+                endpoint.established |= output.new == _ESTABLISHED
                 self._recorder.transition(endpoint, output)
             else:
                 self._recorder.expiry(endpoint, output)

@@ -64,6 +64,10 @@ class Timer(IntEnum):
     PERSIST = 1
     DELAYED_ACK = 2
     TIME_WAIT = 3
+    REORDERING = 4  # RFC 8985 §6.2: how long to wait for what may only be late
+    PROBE = 5  # RFC 8985 §7: the tail loss probe
+    KEEP_ALIVE = 6
+    USER_TIMEOUT = 7
 
 
 @dataclass(slots=True)
@@ -71,6 +75,10 @@ class Options:
     """The options of a segment (3.2) that this project knows; None: absent."""
 
     mss: int | None = None  # bytes; only in a segment with SYN
+    window_scale: int | None = None  # bits to shift (RFC 7323 §2); only with SYN
+    sack_permitted: bool = False  # RFC 2018 §2; only with SYN
+    sack: tuple[tuple[int, int], ...] = ()  # blocks (first, behind the last), newest first (RFC 2018 §3)
+    timestamp: tuple[int, int] | None = None  # TSval, TSecr (RFC 7323 §3)
 
 
 @dataclass(slots=True)
@@ -127,27 +135,39 @@ class Expiry:
 Output = Segment | Transition | Expiry
 
 
+Seconds = float
+Bytes = int
+
+
 @dataclass(slots=True, kw_only=True)
 class Config:
     """The settings of a connection. The defaults are the profile `modern`.
 
-    Times are in seconds, sizes in bytes.
+    A field's type tells its unit; `chitcpd --set NAME=VALUE` reads the value by it.
     """
 
-    mss: int = 1460  # the largest segment we can take, announced with SYN (3.7.1)
-    send_mss: int = 1460  # the largest segment we may send, whatever the peer announces: the link's MTU less 40
-    send_buffer: int = 256 * 1024
-    receive_buffer: int = 65535  # also the largest window
-    rto_initial: float = 1.0  # RFC 6298 §2.1
-    rto_min: float = 0.2  # RFC 6298 §2.4 says 1 s; every modern stack has 200 ms
-    rto_max: float = 60.0  # RFC 6298 §2.5
-    clock_granularity: float = 0.001  # RFC 6298 §2, G
+    mss: Bytes = 1460  # the largest segment we can take, announced with SYN (3.7.1)
+    send_mss: Bytes = 1460  # the largest segment we may send, whatever the peer announces: the link's MTU less 40
+    send_buffer: Bytes = 1 << 20
+    receive_buffer: Bytes = 1 << 20  # also the largest window
+    window_scaling: bool = True  # RFC 7323 §2
+    timestamps: bool = True  # RFC 7323 §3
+    sack: bool = True  # RFC 2018
+    rack: bool = True  # RFC 8985, if SACK is on; else RFC 6675 alone says what is lost
+    rto_initial: Seconds = 1.0  # RFC 6298 §2.1
+    rto_min: Seconds = 0.2  # RFC 6298 §2.4 says 1 s; every modern stack has 200 ms
+    rto_max: Seconds = 60.0  # RFC 6298 §2.5
+    clock_granularity: Seconds = 0.001  # RFC 6298 §2, G
     retries: int = 15  # retransmissions of one segment until the connection is given up (R2, 3.8.3)
-    syn_retries: int = 6  # the same for SYN
-    msl: float = 1.0  # maximum segment lifetime; TIME-WAIT lasts two. The RFC says 2 minutes
-    delayed_ack: float = 0.04  # 0: acknowledge each segment at once (3.8.6.3: at most 0.5)
+    syn_retries: int = 7  # the same for SYN: three minutes at least (MUST-23)
+    user_timeout: Seconds | None = None  # give up when data was not acknowledged for so long (3.9.1.1)
+    keep_alive: Seconds | None = None  # probe a connection that was idle for so long (3.8.4); None: never (MUST-25)
+    keep_alive_interval: Seconds = 75.0  # between probes that are not answered
+    keep_alive_probes: int = 9  # that are not answered, until the connection is given up
+    msl: Seconds = 1.0  # maximum segment lifetime; TIME-WAIT lasts two. The RFC says 2 minutes
+    delayed_ack: Seconds = 0.04  # 0: acknowledge each segment at once (3.8.6.3: at most 0.5)
     nagle: bool = True  # 3.7.4
-    congestion: str = "newreno"  # a name in chitcpd/tcp/congestion.py
+    congestion: str = "cubic"  # a name in chitcpd/tcp/congestion.py
     initial_window: int = 10  # segments, RFC 6928
 
 
@@ -158,6 +178,9 @@ def classic() -> Config:
         send_mss=536,
         send_buffer=4096,
         receive_buffer=4096,
+        window_scaling=False,
+        timestamps=False,
+        sack=False,
         clock_granularity=0.05,
         msl=0.0,
         delayed_ack=0.0,

@@ -1,7 +1,8 @@
 """Congestion control: how much may be in flight.
 
-A controller is told what happened and keeps `cwnd` and `ssthresh`, in bytes. Loss recovery itself, which segment to
-send again and when, is the connection's.
+A controller is told what happened and keeps `cwnd` and `ssthresh`, in bytes. Which segment is lost and when it is
+sent again is not its business (recovery.py). A new one: write a class with the methods of Controller, and add it to
+the registry at the end.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ _UNLIMITED = 1 << 30
 class Controller(Protocol):
     """What a connection asks of a congestion control."""
 
-    cwnd: int
     ssthresh: int
 
-    def on_ack(self, acked: int) -> None:
-        """New data was acknowledged, outside of loss recovery."""
+    @property
+    def cwnd(self) -> int:
+        """The congestion window."""
 
-    def on_loss(self, in_flight: int) -> None:
-        """A segment is lost, told by duplicate ACKs; recovery begins."""
+    def on_ack(self, acked: int, rtt: float, now: float) -> None:
+        """New data was acknowledged outside of recovery, while cwnd was the limit; `rtt`: smoothed, in seconds."""
 
-    def on_timeout(self, in_flight: int) -> None:
+    def on_loss(self, in_flight: int, now: float) -> None:
+        """Segments are lost; recovery begins. `in_flight`: bytes from SND.UNA to SND.NXT."""
+
+    def on_timeout(self, in_flight: int, now: float) -> None:
         """The retransmission timer expired, for the first time for this segment."""
 
 
@@ -36,27 +40,84 @@ class NewReno:
         self.cwnd = initial_window * mss
         self.ssthresh = _UNLIMITED
 
-    def on_ack(self, acked: int) -> None:
-        """Grow: by what was acknowledged in slow start, by one segment per window after (§3.1)."""
+    def on_ack(self, acked: int, rtt: float, now: float) -> None:
+        """Grow: by what was acknowledged in slow start, by one segment per window after (RFC 5681 §3.1, RFC 3465)."""
         if self.cwnd < self.ssthresh:
-            self.cwnd += min(acked, self._mss)
+            self.cwnd += min(acked, 2 * self._mss)
             return
         self._acked += acked
         if self._acked >= self.cwnd:
             self._acked -= self.cwnd
             self.cwnd += self._mss
 
-    def on_loss(self, in_flight: int) -> None:
-        """Halve (§3.2 step 2)."""
+    def on_loss(self, in_flight: int, now: float) -> None:
+        """Halve (RFC 5681 §3.2 step 2)."""
         self.ssthresh = max(in_flight // 2, 2 * self._mss)
         self.cwnd = self.ssthresh
         self._acked = 0
 
-    def on_timeout(self, in_flight: int) -> None:
-        """Halve the threshold and start again from one segment (§3.1, equation 4)."""
-        self.ssthresh = max(in_flight // 2, 2 * self._mss)
+    def on_timeout(self, in_flight: int, now: float) -> None:
+        """Halve the threshold and start again from one segment (RFC 5681 §3.1, equation 4)."""
+        self.on_loss(in_flight, now)
         self.cwnd = self._mss
-        self._acked = 0
+
+
+class Cubic:
+    """CUBIC (RFC 9438; its section numbers are those of RFC 8312 too): the window grows with the time since the loss.
+
+    Windows are counted in segments here, as the RFC does.
+    """
+
+    _C = 0.4  # §4.1, segments per second cubed
+    _BETA = 0.7  # §4.5
+    _ALPHA = 3 * (1 - _BETA) / (1 + _BETA)  # §4.2: as much as Reno gets on the average
+
+    def __init__(self, mss: int, initial_window: int) -> None:
+        self._mss = mss
+        self._w_max = 0.0  # the window at the last loss
+        self._w_est = 0.0  # what Reno would have
+        self._k = 0.0  # seconds from the loss until the window is W_max again
+        self._epoch: float | None = None  # when congestion avoidance began
+        self._window = float(initial_window)
+        self.ssthresh = _UNLIMITED
+
+    @property
+    def cwnd(self) -> int:
+        """The congestion window in bytes."""
+        return int(self._window * self._mss)
+
+    def on_ack(self, acked: int, rtt: float, now: float) -> None:
+        """Slow start as RFC 5681 has it; then along the cubic, or with Reno where that is faster (§4.2 to §4.4)."""
+        segments = acked / self._mss
+        if self.cwnd < self.ssthresh:
+            self._window += min(segments, 2.0)
+            return
+        if self._epoch is None:
+            self._begin_epoch(now)
+        assert self._epoch is not None
+        self._w_est += self._ALPHA * segments / self._window
+        target = self._C * (now - self._epoch + rtt - self._k) ** 3 + self._w_max
+        target = min(max(target, self._window), 1.5 * self._window)
+        self._window = max(self._window + (target - self._window) / self._window * segments, self._w_est)
+
+    def on_loss(self, in_flight: int, now: float) -> None:
+        """Back to 0.7 of the window (§4.6); less than last time makes room for others (§4.7, fast convergence)."""
+        flight = in_flight / self._mss
+        self._w_max = flight * (1 + self._BETA) / 2 if flight < self._w_max else flight
+        self._window = max(flight * self._BETA, 2.0)
+        self.ssthresh = self.cwnd
+        self._epoch = None
+
+    def on_timeout(self, in_flight: int, now: float) -> None:
+        """As after a loss, but from one segment on (§4.8)."""
+        self.on_loss(in_flight, now)
+        self._window = 1.0
+
+    def _begin_epoch(self, now: float) -> None:
+        self._epoch = now
+        self._w_max = max(self._w_max, self._window)
+        self._k = ((self._w_max - self._window) / self._C) ** (1 / 3)
+        self._w_est = self._window
 
 
 class Unlimited:
@@ -65,17 +126,21 @@ class Unlimited:
     def __init__(self, mss: int, initial_window: int) -> None:
         self.cwnd = self.ssthresh = _UNLIMITED
 
-    def on_ack(self, acked: int) -> None:
+    def on_ack(self, acked: int, rtt: float, now: float) -> None:
         """Nothing changes."""
 
-    def on_loss(self, in_flight: int) -> None:
+    def on_loss(self, in_flight: int, now: float) -> None:
         """Nothing changes."""
 
-    def on_timeout(self, in_flight: int) -> None:
+    def on_timeout(self, in_flight: int, now: float) -> None:
         """Nothing changes."""
 
 
-_REGISTRY: dict[str, type[NewReno] | type[Unlimited]] = {"newreno": NewReno, "none": Unlimited}
+_REGISTRY: dict[str, type[NewReno] | type[Cubic] | type[Unlimited]] = {
+    "newreno": NewReno,
+    "cubic": Cubic,
+    "none": Unlimited,
+}
 
 
 def controller(name: str, mss: int, initial_window: int) -> Controller:

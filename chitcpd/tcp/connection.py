@@ -23,7 +23,8 @@ from chitcpd.tcp.api import (
     not_connected,
 )
 from chitcpd.tcp.congestion import controller
-from chitcpd.tcp.receive import ReceiveBuffer
+from chitcpd.tcp.receive import Block, ReceiveBuffer
+from chitcpd.tcp.recovery import LossDetection
 from chitcpd.tcp.rto import RetransmissionTimeout
 from chitcpd.tcp.send import Record, SendBuffer
 from chitcpd.tcp.seq import add, diff, le, lt, newer
@@ -40,7 +41,12 @@ FIN_WAIT_1, FIN_WAIT_2, CLOSING, TIME_WAIT = (
 _RECEIVING = frozenset({ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2})  # the peer may still send data
 _SENDING = frozenset({ESTABLISHED, CLOSE_WAIT, FIN_WAIT_1, CLOSING, LAST_ACK})  # data or our FIN may wait
 _DEFAULT_MSS = 536  # what a peer takes that announces nothing (3.7.1, MUST-15)
-_DUPLICATE_ACKS = 3  # that make a loss (RFC 5681 §3.2)
+_MAX_UNSCALED = 0xFFFF  # the largest window without window scaling
+_TIMESTAMP_BYTES = 12  # of each segment's header, if timestamps are on
+_MAX_BLOCKS = 4  # of SACK that a header holds; 3 beside a timestamp
+_CHALLENGES, _CHALLENGE_PERIOD = 10, 5.0  # at most so many challenge ACKs in so many seconds (RFC 5961 §7)
+_MAX_ACK_DELAY = 0.2  # seconds for which the peer may hold an ACK back (RFC 8985 §7.2, WCDelAckT)
+_IDLE_FOR_PAWS = 24 * 86400.0  # seconds after which TS.Recent is too old to judge by (RFC 7323 §5.5)
 
 
 class Connection(TcpConnection):
@@ -52,6 +58,11 @@ class Connection(TcpConnection):
         self._send = SendBuffer(iss, config.send_buffer)
         self._receive = ReceiveBuffer()
         self._rto = RetransmissionTimeout(config)
+        self._loss = LossDetection(config, self._send, iss)
+
+        # What the SYNs agree on.
+        self.snd_wscale = self.rcv_wscale = 0  # RFC 7323 §2.2, Snd.Wind.Shift and Rcv.Wind.Shift
+        self._timestamps = False
         self._set_mss(None)
 
         self.snd_wl1 = self.snd_wl2 = 0  # SEG.SEQ and SEG.ACK of the last window update
@@ -59,15 +70,20 @@ class Connection(TcpConnection):
         self._closing = False  # the application has called CLOSE
         self._fin: int | None = None  # the sequence number of our FIN, once sent
         self._probing = False  # what is in flight is a probe of a closed window
+        self._cwnd_limits = False  # the congestion window held data back
+        self._tail_probe: int | None = None  # SND.NXT when a tail loss probe was sent (RFC 8985, TLP.end_seq)
+        self._tail_probe_is_new = False  # it carried new data (not TLP.is_retrans)
 
+        self.rcv_wnd = min(config.receive_buffer, _MAX_UNSCALED)  # until the SYNs have agreed on more
         self._peer_fin: int | None = None  # the sequence number of the peer's FIN, once seen
         self._ack_due = 0  # segments with data received and not acknowledged
         self._ack_now = False
-
-        self._duplicate_acks = 0
-        self._left_network = 0  # bytes that duplicate ACKs say have arrived
-        self._recover: int | None = None  # in loss recovery until this is acknowledged (RFC 6582)
-        self._recovered = iss  # no second recovery for what was in flight at the last loss
+        self._duplicate: Block | None = None  # what came twice, to be told once (RFC 2883)
+        self._ts_recent = 0  # RFC 7323 §4.3: the newest TSval in sequence, and when it came
+        self._ts_recent_at = 0.0
+        self._last_ack_sent = 0  # Last.ACK.sent
+        self._challenges: list[float] = []  # when the last challenge ACKs were sent
+        self._keep_alives = 0  # probes of an idle connection that were not answered
 
     # ---- 3.10.1 OPEN call ----------------------------------------------------------------------------------
 
@@ -103,7 +119,7 @@ class Connection(TcpConnection):
             self._raise_error()
         data = self._receive.read(limit)
         if data and self.state in _RECEIVING and self._window_gain() > 0:
-            self._send_ack()
+            self._send_ack(now)
         return data
 
     # ---- 3.10.4 CLOSE call ---------------------------------------------------------------------------------
@@ -188,7 +204,7 @@ class Connection(TcpConnection):
             return
         if not seg.flags & SYN:
             return
-        self._synchronize(seg)
+        self._synchronize(seg, now)
         self._set_window(seg)
         self._enter(SYN_RCVD)
         self._send_syn(now)
@@ -207,7 +223,7 @@ class Connection(TcpConnection):
         # Fourth, check the SYN bit.
         if not seg.flags & SYN:
             return
-        self._synchronize(seg)
+        self._synchronize(seg, now)
         if not seg.flags & ACK:  # both open at once
             self._set_window(seg)
             self._enter(SYN_RCVD)
@@ -217,39 +233,82 @@ class Connection(TcpConnection):
         self._set_window(seg)
         self._enter(ESTABLISHED)
         self._ack_now = True
-        self._take_text_and_fin(Segment(add(seg.seq, 1), seg.ack, seg.flags & ~SYN, seg.wnd, seg.data), now)
+        self._take_text_and_fin(add(seg.seq, 1), seg, now)
         self._output(now)
         self._acknowledge(now)
 
     def _arrives_otherwise(self, seg: Segment, now: float) -> None:
         """3.10.7.4: the checks that all other states share."""
-        # First, check the sequence number.
+        if self.state == TIME_WAIT and self._reopens(seg):
+            self._delete()  # and the driver offers the SYN to the listener
+            return
+        # First, check the sequence number; before it, the timestamp (RFC 7323 §5.3).
+        if not self._timestamp_holds(seg, now):
+            return
         if not self._acceptable(seg):
-            if not seg.flags & RST:
-                self._send_ack()
-                if self.state == TIME_WAIT and seg.flags & FIN:  # the peer has missed our ACK of its FIN
-                    self._arm(Timer.TIME_WAIT, now + 2 * self.config.msl)
-            if self.rcv_wnd or seg.seq != self.rcv_nxt or self.state == TIME_WAIT:
+            seg_or_none = self._unacceptable(seg, now)
+            if seg_or_none is None:
                 return
-            seg = Segment(seg.seq, seg.ack, seg.flags & (RST | ACK), seg.wnd)  # MUST-66: still heed RST and ACK
+            seg = seg_or_none
+        self._stay_alive(now)
         # Second, check the RST bit.
         if seg.flags & RST:
-            self._reset_arrives(seg)
+            self._reset_arrives(seg, now)
             return
         # Fourth, check the SYN bit.
         if seg.flags & SYN:
             if self.state == SYN_RCVD and self._passive:
                 self._return_to_listen()
             else:
-                self._send_ack()  # a challenge (RFC 5961 §4.2)
+                self._challenge(now)  # RFC 5961 §4.2
             return
         # Fifth, check the ACK field.
         if not seg.flags & ACK or not self._ack_arrives(seg, now):
             return
+        # Sixth, check the URG bit: urgent data is delivered in line, without notice.
         # Seventh, process the segment text. Eighth, check the FIN bit.
-        self._take_text_and_fin(seg, now)
+        self._take_text_and_fin(seg.seq, seg, now)
         self._output(now)
         self._acknowledge(now)
+
+    def _reopens(self, seg: Segment) -> bool:
+        """3.6.1, MAY-2: a new SYN beyond all that the old connection had seen (RFC 7323 §5.8, RFC 6191)."""
+        if seg.flags & (SYN | ACK | RST) != SYN:
+            return False
+        if self._timestamps and seg.options is not None and seg.options.timestamp is not None:
+            return lt(self._ts_recent, seg.options.timestamp[0])
+        return lt(self.rcv_nxt, seg.seq)
+
+    def _timestamp_holds(self, seg: Segment, now: float) -> bool:
+        """PAWS (RFC 7323 §5.3 R1 to R3): an old duplicate shows by its timestamp; else remember a newer one."""
+        if not self._timestamps or seg.flags & RST:
+            return True
+        if seg.options is None or seg.options.timestamp is None:
+            return False  # §3.2: dropped silently
+        value = seg.options.timestamp[0]
+        if lt(value, self._ts_recent) and now - self._ts_recent_at < _IDLE_FOR_PAWS:
+            self._send_ack(now)
+            return False
+        if le(seg.seq, self._last_ack_sent) and self._acceptable(seg):  # §4.3 (2)
+            self._ts_recent, self._ts_recent_at = value, now
+        return True
+
+    def _unacceptable(self, seg: Segment, now: float) -> Segment | None:
+        """No part of it lies in the window: acknowledge, and drop it, or what is left to be heeded of it."""
+        zero_window = not self.rcv_wnd and seg.seq == self.rcv_nxt and self.state != TIME_WAIT
+        if zero_window and seg.flags & (RST | SYN):
+            return seg  # MUST-66; and a SYN is challenged in its turn
+        if seg.flags & RST:
+            return None
+        if seg.data and le(add(seg.seq, len(seg.data)), self.rcv_nxt):
+            self._duplicate = (seg.seq, add(seg.seq, len(seg.data)))
+        if zero_window and seg.flags & ACK:
+            self._ack_now = True  # once its ACK has been heeded
+            return Segment(seg.seq, seg.ack, seg.flags & ACK, seg.wnd, options=seg.options)  # MUST-66
+        self._send_ack(now)
+        if self.state == TIME_WAIT and seg.flags & FIN:  # the peer has missed our ACK of its FIN
+            self._arm(Timer.TIME_WAIT, now + 2 * self.config.msl)
+        return None
 
     def _acceptable(self, seg: Segment) -> bool:
         """The four cases of table 6 (3.4): some of the segment lies in the receive window."""
@@ -261,10 +320,11 @@ class Connection(TcpConnection):
     def _in_window(self, seq: int) -> bool:
         return le(self.rcv_nxt, seq) and diff(seq, self.rcv_nxt) < self.rcv_wnd
 
-    def _reset_arrives(self, seg: Segment) -> None:
+    def _reset_arrives(self, seg: Segment, now: float) -> None:
         """Second, check the RST bit; RFC 5961 §3.2: only one with the exact sequence number is believed."""
         if seg.seq != self.rcv_nxt:
-            self._send_ack()
+            if self._in_window(seg.seq):  # its end alone may lie there: §3.2, 1)
+                self._challenge(now)
         elif self.state == SYN_RCVD and self._passive:
             self._return_to_listen()
         elif self.state == SYN_RCVD:
@@ -285,12 +345,12 @@ class Connection(TcpConnection):
             if self._closing:
                 self._enter(FIN_WAIT_1)
         if lt(self.snd_nxt, seg.ack) or lt(seg.ack, add(self.snd_una, -self.max_snd_wnd)):
-            self._send_ack()  # a challenge (RFC 5961 §5.2)
+            self._challenge(now)  # RFC 5961 §5.2
             return False
-        self._count_duplicate(seg)
-        if lt(self.snd_una, seg.ack):
-            self._acknowledged(seg, now)
-        if lt(self.snd_wl1, seg.seq) or (self.snd_wl1 == seg.seq and le(self.snd_wl2, seg.ack)):
+        advanced = lt(self.snd_una, seg.ack)  # a retransmission with a newer ACK has a newer window too
+        self._take_acknowledgement(seg, now)
+        newer_segment = advanced or lt(self.snd_wl1, seg.seq) or (self.snd_wl1 == seg.seq and le(self.snd_wl2, seg.ack))
+        if le(self.snd_una, seg.ack) and newer_segment:
             self._set_window(seg)
         if self._fin_acknowledged():
             if self.state == FIN_WAIT_1:
@@ -302,14 +362,20 @@ class Connection(TcpConnection):
                 return False
         return True
 
-    def _take_text_and_fin(self, seg: Segment, now: float) -> None:
-        """Seventh, process the segment text; eighth, check the FIN bit: as much as lies in the window."""
+    def _take_text_and_fin(self, seq: int, seg: Segment, now: float) -> None:
+        """Seventh, process the segment text; eighth, check the FIN bit: as much as lies in the window.
+
+        `seq` is where the text begins, behind a SYN.
+        """
         if self.state not in _RECEIVING:
+            self._ack_now |= bool(seg.flags & FIN)
             return
-        seq, data, fin = seg.seq, seg.data, bool(seg.flags & FIN)
+        data, fin = seg.data, bool(seg.flags & FIN)
         before = diff(self.rcv_nxt, seq)
-        if before > 0:
+        if before > 0 and data:
             self._ack_now = True  # some of it has come before: our ACK may be lost
+            self._duplicate = (seq, add(seq, min(before, len(data))))
+        if before > 0:
             seq, data = self.rcv_nxt, data[before:]
         beyond = diff(add(seq, len(data)), add(self.rcv_nxt, self.rcv_wnd))
         if beyond > 0:
@@ -317,13 +383,19 @@ class Connection(TcpConnection):
         if fin:
             self._peer_fin = add(seq, len(data))
         if data:
-            self._ack_now |= seq != self.rcv_nxt or self._receive.has_gap
-            self._advance(self._receive.insert(seq, data, self.rcv_nxt))
-            self._ack_due += 1
+            self._take_text(seq, data)
         if self._peer_fin is not None and self._peer_fin == self.rcv_nxt:
             self._fin_arrives(now)
         elif fin:
             self._ack_now = True
+
+    def _take_text(self, seq: int, data: bytes) -> None:
+        """Data that lies in the window: what comes out of order is acknowledged at once (RFC 5681 §4.2)."""
+        self._ack_now |= seq != self.rcv_nxt or self._receive.has_gap
+        if seq != self.rcv_nxt and self._receive.has(seq, add(seq, len(data))):
+            self._duplicate = (seq, add(seq, len(data)))
+        self._advance(self._receive.insert(seq, data, self.rcv_nxt))
+        self._ack_due += 1
 
     def _fin_arrives(self, now: float) -> None:
         self._advance(add(self.rcv_nxt, 1))
@@ -345,9 +417,18 @@ class Connection(TcpConnection):
         elif timer == Timer.PERSIST:
             self._persist_timeout(now)
         elif timer == Timer.DELAYED_ACK:
-            self._send_ack()
+            self._send_ack(now)
         elif timer == Timer.TIME_WAIT:
             self._delete()
+        elif timer == Timer.REORDERING:
+            self._detect_loss(now)
+            self._output(now)
+        elif timer == Timer.PROBE:
+            self._tail_probe_timeout(now)
+        elif timer == Timer.KEEP_ALIVE:
+            self._keep_alive_timeout(now)
+        elif timer == Timer.USER_TIMEOUT:
+            self._fail(errno.ETIMEDOUT)
 
     def _retransmission_timeout(self, now: float) -> None:
         """RFC 6298 §5.4 to §5.7, RFC 5681 §3.1: back off, and send again from the oldest on."""
@@ -357,13 +438,34 @@ class Connection(TcpConnection):
             self._fail(errno.ETIMEDOUT)
             return
         if oldest.retransmissions == 0 and not opening:
-            self._congestion.on_timeout(self._send.in_flight)
+            self._congestion.on_timeout(diff(self.snd_nxt, self.snd_una), now)
         self._rto.double()
-        self._recover = None
-        self._recovered = self.snd_nxt
-        self._duplicate_acks = self._left_network = 0
-        self._send.mark_all_lost()
+        self._loss.on_timeout(self.snd_nxt)
+        self._tail_probe = None
+        self._disarm(Timer.REORDERING)
+        self._disarm(Timer.PROBE)
         self._retransmit(oldest, now)
+
+    def _tail_probe_timeout(self, now: float) -> None:
+        """RFC 8985 §7.3: the end of what was sent may be lost, and nobody tells: send what is answered."""
+        self._tail_probe = self.snd_nxt
+        length = min(self._send.unsent(self.snd_nxt), self._usable_window(), self.mss)
+        self._tail_probe_is_new = length > 0
+        if length > 0:
+            self._transmit_new(length, now)
+        else:
+            self._retransmit(self._send.records[-1], now)
+        self._arm(Timer.RETRANSMISSION, now + self._rto.rto)
+
+    def _keep_alive_timeout(self, now: float) -> None:
+        """3.8.4: a segment that the peer must answer, if it is still there."""
+        if self._keep_alives >= self.config.keep_alive_probes:
+            self._fail(errno.ETIMEDOUT)
+            return
+        if not self._send.records:  # else retransmission finds out
+            self._keep_alives += 1
+            self._emit_with_ack(add(self.snd_nxt, -1), 0, b"", now)
+        self._arm(Timer.KEEP_ALIVE, now + self.config.keep_alive_interval)
 
     def _persist_timeout(self, now: float) -> None:
         """3.8.6.1: a byte into a closed window, again and again, so that its opening can't be missed (MUST-36)."""
@@ -381,11 +483,18 @@ class Connection(TcpConnection):
 
     # ---- states --------------------------------------------------------------------------------------------
 
-    def _synchronize(self, seg: Segment) -> None:
-        """Take the peer's initial sequence number and options from its SYN."""
+    def _synchronize(self, seg: Segment, now: float) -> None:
+        """Take the peer's initial sequence number from its SYN, and what its options agree to."""
+        options = seg.options if seg.options is not None else Options()
         self.irs = seg.seq
-        self.rcv_nxt = add(seg.seq, 1)
-        self._set_mss(seg.options.mss if seg.options is not None else None)
+        self.rcv_nxt = self._last_ack_sent = add(seg.seq, 1)
+        self._loss.sack = self.config.sack and options.sack_permitted
+        if self.config.window_scaling and options.window_scale is not None:
+            self.snd_wscale, self.rcv_wscale = options.window_scale, self._own_shift()
+        if self.config.timestamps and options.timestamp is not None:
+            self._timestamps = True
+            self._ts_recent, self._ts_recent_at = options.timestamp[0], now
+        self._set_mss(options.mss)
 
     def _enter_time_wait(self, now: float) -> None:
         self._enter(TIME_WAIT)
@@ -396,7 +505,10 @@ class Connection(TcpConnection):
         """A passive connection whose handshake failed waits for the next SYN."""
         self._deadlines.clear()
         self._send = SendBuffer(self.iss, self.config.send_buffer)
+        self._loss = LossDetection(self.config, self._send, self.iss)
         self.snd_nxt = self.snd_una = self.iss
+        self.snd_wscale = self.rcv_wscale = self.max_snd_wnd = 0
+        self._timestamps = False
         self._enter(LISTEN)
 
     def _delete(self) -> None:
@@ -416,46 +528,106 @@ class Connection(TcpConnection):
 
     # ---- acknowledgements that come ------------------------------------------------------------------------
 
-    def _acknowledged(self, seg: Segment, now: float) -> None:
-        """SND.UNA < SEG.ACK =< SND.NXT: advance SND.UNA, with all that follows from it."""
+    def _take_acknowledgement(self, seg: Segment, now: float) -> None:
+        """SND.UNA and what is in flight, as SEG.ACK and SACK tell; then what that says about losses."""
+        delivered: list[Record] = []
+        if self._loss.sack:
+            delivered = self._take_sack(seg)
+        elif self._is_duplicate(seg) and self._loss.on_duplicate_ack(seg.ack, self.mss):
+            self._enter_recovery(now)
+        if self._tail_probe is not None:
+            self._judge_tail_probe(seg, now)
+        if lt(self.snd_una, seg.ack):
+            delivered += self._acknowledged(seg, now)
+        if self._loss.sack and delivered:
+            self._loss.on_delivered(delivered, now)
+            self._detect_loss(now)
+
+    def _acknowledged(self, seg: Segment, now: float) -> list[Record]:
+        """SND.UNA < SEG.ACK =< SND.NXT: advance SND.UNA; return the records that it tells of for the first time."""
         acked = diff(seg.ack, self.snd_una)
         covered = self._send.acknowledge(seg.ack)
         self.snd_una = seg.ack
-        if covered and not any(record.retransmissions for record in covered):  # Karn (RFC 6298 §3)
-            self._rto.sample(now - covered[-1].sent_at)
-        elif covered and covered[0].flags & SYN:
-            self._rto.reset_after_syn()
+        self._take_round_trip(seg, covered, now)
         self._disarm(Timer.RETRANSMISSION)  # RFC 6298 §5.2; _output arms it again if data is in flight (§5.3)
+        self._disarm(Timer.PROBE)
+        self._disarm(Timer.USER_TIMEOUT)
+        in_recovery = self._loss.recover is not None
+        self._loss.on_new_ack(seg.ack)
         if self._probing:
             self._probing = False
             self._disarm(Timer.PERSIST)
-        elif self._recover is None:
-            self._congestion.on_ack(acked)
-            self._duplicate_acks = self._left_network = 0
-        elif lt(seg.ack, self._recover):  # a partial ACK: the next hole is lost too (RFC 6582 §3.2 step 5)
-            self._left_network = max(self._left_network + self.mss - acked, 0)
-            self._send.mark_lost(self._send.records[0])
-        else:
-            self._recover = None
-            self._duplicate_acks = self._left_network = 0
+        elif self._loss.recover is not None and not self._loss.sack:
+            self._loss.on_partial_ack(acked, self.mss)
+        elif not in_recovery and self._cwnd_limits:
+            self._congestion.on_ack(acked, self._rto.srtt or 0.0, now)
+        return [record for record in covered if not record.sacked]
 
-    def _count_duplicate(self, seg: Segment) -> None:
-        """RFC 5681 §2 says what a duplicate ACK is, §3.2 what the third one means."""
+    def _take_round_trip(self, seg: Segment, covered: list[Record], now: float) -> None:
+        """RFC 6298 §3: no sample of what was sent twice (Karn), unless the timestamp tells which copy it was."""
+        if covered and not any(record.retransmissions for record in covered):
+            fresh = [record for record in covered if not record.sacked]
+            if fresh:
+                self._rto.sample(now - fresh[-1].sent_at)
+        elif self._timestamps and seg.options is not None and seg.options.timestamp is not None:
+            elapsed = diff(self._clock(now), seg.options.timestamp[1]) / 1000
+            if 0 <= elapsed <= self.config.rto_max:
+                self._rto.sample(elapsed)
+        elif covered and covered[0].flags & SYN:
+            self._rto.reset_after_syn()
+
+    def _is_duplicate(self, seg: Segment) -> bool:
+        """RFC 5681 §2: says nothing new while data is in flight."""
         outstanding = self.snd_una != self.snd_nxt and not self._probing
-        same = seg.ack == self.snd_una and seg.wnd == self.snd_wnd
-        if not (outstanding and same) or seg.data or seg.flags & FIN:
+        same = seg.ack == self.snd_una and seg.wnd << self.snd_wscale == self.snd_wnd
+        return outstanding and same and not seg.data and not seg.flags & FIN
+
+    def _take_sack(self, seg: Segment) -> list[Record]:
+        """The blocks of a SACK; the first may tell of what came twice (RFC 2883 §4)."""
+        blocks = seg.options.sack if seg.options is not None else ()
+        if not blocks:
+            return []
+        first, behind = blocks[0]
+        twice = le(behind, seg.ack) or (len(blocks) > 1 and le(blocks[1][0], first) and le(behind, blocks[1][1]))
+        if twice:
+            self._loss.on_duplicate_data()
+            if self._tail_probe is not None and behind == self._tail_probe:
+                self._tail_probe = None  # the original had come: nothing was lost
+            blocks = blocks[1:]
+        return self._send.mark_sacked(blocks, self.snd_una, self.snd_nxt)
+
+    def _judge_tail_probe(self, seg: Segment, now: float) -> None:
+        """RFC 8985 §7.4.2: if the probe has repaired a loss, the congestion control must know."""
+        assert self._tail_probe is not None
+        if lt(seg.ack, self._tail_probe):
             return
-        self._duplicate_acks += 1
-        self._left_network = min(self._left_network + self.mss, self._send.in_flight)
-        if self._duplicate_acks == _DUPLICATE_ACKS and self._recover is None and lt(self._recovered, seg.ack):
-            self._congestion.on_loss(self._send.in_flight)
-            self._recover = self._recovered = self.snd_nxt
-            self._send.mark_lost(self._send.records[0])
+        if not self._tail_probe_is_new and lt(self._tail_probe, seg.ack):
+            self._congestion.on_loss(diff(self.snd_nxt, self.snd_una), now)
+        self._tail_probe = None
+
+    def _detect_loss(self, now: float) -> None:
+        """Let SACK and time say what is lost (RFC 8985 §6.2 step 5)."""
+        look_again = self._loss.detect(self.mss, self._rto.srtt, now)
+        if look_again is not None:
+            self._arm(Timer.REORDERING, look_again)
+        else:
+            self._disarm(Timer.REORDERING)
+        lost = self._send.first_lost()
+        if lost is not None and self._loss.is_news(lost):
+            self._enter_recovery(now)
+
+    def _enter_recovery(self, now: float) -> None:
+        """The congestion control slows down; the first segment that is lost goes out at once (RFC 6675 §5 step 4.3)."""
+        self._loss.enter_recovery(self._congestion, self.snd_una, self.snd_nxt, now)
+        lost = self._send.first_lost()
+        if lost is not None:
+            self._retransmit(lost, now)
 
     def _set_window(self, seg: Segment) -> None:
         """Update SND.WND, SND.WL1 and SND.WL2; an opened window ends the probing."""
-        self.snd_wnd, self.snd_wl1, self.snd_wl2 = seg.wnd, seg.seq, seg.ack
-        self.max_snd_wnd = max(self.max_snd_wnd, seg.wnd)
+        wnd = seg.wnd if seg.flags & SYN else seg.wnd << self.snd_wscale  # RFC 7323 §2.2: never scaled in a SYN
+        self.snd_wnd, self.snd_wl1, self.snd_wl2 = wnd, seg.seq, seg.ack
+        self.max_snd_wnd = max(self.max_snd_wnd, wnd)
         if self._probing and self.snd_wnd:
             self._probing = False
             self._disarm(Timer.PERSIST)
@@ -463,8 +635,17 @@ class Connection(TcpConnection):
 
     def _set_mss(self, announced: int | None) -> None:
         """The effective send MSS (3.7.1): what the peer takes and what the link carries, whichever is less."""
-        self.mss = min(max(announced or _DEFAULT_MSS, 1), self.config.send_mss)
+        largest = min(announced or _DEFAULT_MSS, self.config.send_mss)
+        self.mss = max(largest - (_TIMESTAMP_BYTES if self._timestamps else 0), 1)  # RFC 6691: options come off it
         self._congestion = controller(self.config.congestion, self.mss, self.config.initial_window)
+
+    def _own_shift(self) -> int:
+        """The least Rcv.Wind.Shift that can say our whole buffer (RFC 7323 §2.3)."""
+        return min(max(self.config.receive_buffer.bit_length() - 16, 0), 14)
+
+    def _clock(self, now: float) -> int:
+        """The timestamp clock in milliseconds, from a point that is not known outside (RFC 7323 §5.4, §7.1)."""
+        return add(self.iss, int(now * 1000))
 
     # ---- 3.8 Data communication: what is sent, and when ----------------------------------------------------
 
@@ -478,10 +659,27 @@ class Connection(TcpConnection):
             self._transmit_new(length, now)
         if self._send.records:
             self._disarm(Timer.PERSIST)
-            if Timer.RETRANSMISSION not in self._deadlines:
-                self._arm(Timer.RETRANSMISSION, now + self._rto.rto)  # RFC 6298 §5.1
+            self._arm_for_what_is_in_flight(now)
         elif (self._send.unsent(self.snd_nxt) or self._fin_waits()) and Timer.PERSIST not in self._deadlines:
             self._arm(Timer.PERSIST, now + self._rto.rto)
+
+    def _arm_for_what_is_in_flight(self, now: float) -> None:
+        if Timer.RETRANSMISSION not in self._deadlines:
+            self._arm(Timer.RETRANSMISSION, now + self._rto.rto)  # RFC 6298 §5.1
+        if self.config.user_timeout is not None and Timer.USER_TIMEOUT not in self._deadlines:
+            self._arm(Timer.USER_TIMEOUT, self._send.records[0].first_sent_at + self.config.user_timeout)
+        quiet = self._loss.recover is None and not self._send.sacked and self._tail_probe is None
+        if self._loss.sack and self.config.rack and quiet and Timer.PROBE not in self._deadlines:
+            self._arm_tail_probe(now)
+
+    def _arm_tail_probe(self, now: float) -> None:
+        """RFC 8985 §7.2: two round trips; for a single segment the peer may delay its ACK besides."""
+        if self._rto.srtt is None:
+            return
+        single = diff(self.snd_nxt, self.snd_una) <= self.mss
+        at = now + 2 * self._rto.srtt + (_MAX_ACK_DELAY if single else 0.0)
+        if at < self._deadlines[Timer.RETRANSMISSION]:
+            self._arm(Timer.PROBE, at)
 
     def _sendable(self) -> int | None:
         """Bytes of new data to send in one segment now (0: a FIN alone), or None.
@@ -492,7 +690,9 @@ class Connection(TcpConnection):
         unsent, usable = self._send.unsent(self.snd_nxt), self._usable_window()
         if not unsent and self._fin_waits() and usable > 0:
             return 0
-        length = min(unsent, usable, self._congestion_room(), self.mss)
+        room = self._congestion_room()
+        self._cwnd_limits = room < min(unsent, usable, self.mss)
+        length = min(unsent, usable, room, self.mss)
         if length <= 0:
             return None
         idle = self.snd_una == self.snd_nxt
@@ -511,26 +711,29 @@ class Connection(TcpConnection):
     def _congestion_room(self) -> int:
         """Bytes that the congestion window still allows; what duplicate ACKs tell of is not in flight any more.
 
-        At least one segment when nothing is in flight: loss must not stop the connection.
+        That lets new segments out on the first two duplicates (RFC 3042). At least one segment when nothing is in
+        flight: loss must not stop the connection.
         """
-        in_flight = self._send.in_flight - self._left_network
+        in_flight = self._send.in_flight - self._loss.left_network
         return max(self._congestion.cwnd - in_flight, self.mss if in_flight <= 0 else 0)
 
     def _send_syn(self, now: float) -> None:
         self.snd_nxt = add(self.iss, 1)
-        record = Record(self.iss, self.snd_nxt, SYN, now)
+        record = Record(self.iss, self.snd_nxt, SYN, now, now)
         self._send.sent(record)
         self._transmit(record, now)
+        self._arm(Timer.RETRANSMISSION, now + self._rto.rto)
 
     def _transmit_new(self, length: int, now: float) -> None:
         """The next `length` bytes, with our FIN if nothing comes after them."""
         last = length == self._send.unsent(self.snd_nxt)
-        fin = last and self._closing
-        record = Record(self.snd_nxt, add(self.snd_nxt, length + fin), FIN if fin else 0, now)
+        fin = last and self._fin_waits()
+        record = Record(self.snd_nxt, add(self.snd_nxt, length + fin), FIN if fin else 0, now, now)
         self._send.sent(record)
         self.snd_nxt = record.end
         if fin:
             self._fin = add(record.end, -1)
+        self._disarm(Timer.PROBE)
         self._transmit(record, now, PSH if last and length else 0)
         if fin and self.state == CLOSE_WAIT:
             self._enter(LAST_ACK)
@@ -538,7 +741,7 @@ class Connection(TcpConnection):
     def _retransmit(self, record: Record, now: float) -> None:
         self._send.sent_again(record, now)
         self._transmit(record, now)
-        if not self._probing:
+        if not self._probing and Timer.RETRANSMISSION not in self._deadlines:
             self._arm(Timer.RETRANSMISSION, now + self._rto.rto)
 
     def _transmit(self, record: Record, now: float, push: int = 0) -> None:
@@ -547,36 +750,68 @@ class Connection(TcpConnection):
             self._emit_syn(now)
             return
         length = record.length - (1 if record.flags & FIN else 0)
-        self._emit_with_ack(record.seq, record.flags | push, self._send.payload(record.seq, length))
+        self._emit_with_ack(record.seq, record.flags | push, self._send.payload(record.seq, length), now)
 
     def _emit_syn(self, now: float) -> None:
+        """<SEQ=ISS><CTL=SYN> with all that we offer, or the answer, with what both agree on."""
         options = Options(mss=self.config.mss)
-        wnd = min(self.rcv_wnd, 0xFFFF)
         if self.state in (CLOSED, SYN_SENT):
-            self._emit(Segment(self.iss, 0, SYN, wnd, options=options))
-        else:
-            self._emit(Segment(self.iss, self.rcv_nxt, SYN | ACK, wnd, options=options))
-        self._arm(Timer.RETRANSMISSION, now + self._rto.rto)
+            options.window_scale = self._own_shift() if self.config.window_scaling else None
+            options.sack_permitted = self.config.sack
+            options.timestamp = (self._clock(now), 0) if self.config.timestamps else None
+            self._emit(Segment(self.iss, 0, SYN, self.rcv_wnd, options=options))
+            return
+        scaled = self.snd_wscale or self.rcv_wscale
+        options.window_scale = self.rcv_wscale if scaled else None
+        options.sack_permitted = self._loss.sack
+        options.timestamp = (self._clock(now), self._ts_recent) if self._timestamps else None
+        self._emit(Segment(self.iss, self.rcv_nxt, SYN | ACK, min(self.rcv_wnd, _MAX_UNSCALED), options=options))
 
     # ---- acknowledgements that go --------------------------------------------------------------------------
 
     def _acknowledge(self, now: float) -> None:
         """After a segment: ACK at once, or soon (3.8.6.3); nothing if _output has carried it already."""
         if self._ack_now or self._ack_due >= 2 or (self._ack_due and not self.config.delayed_ack):
-            self._send_ack()
+            self._send_ack(now)
         elif self._ack_due and Timer.DELAYED_ACK not in self._deadlines:
             self._arm(Timer.DELAYED_ACK, now + self.config.delayed_ack)
 
-    def _send_ack(self) -> None:
-        """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>."""
-        self._emit_with_ack(self.snd_nxt, 0, b"")
+    def _challenge(self, now: float) -> None:
+        """An ACK that lets an honest peer correct itself, and gives an attacker little (RFC 5961 §7: throttled)."""
+        self._challenges = [at for at in self._challenges if now - at < _CHALLENGE_PERIOD]
+        if len(self._challenges) < _CHALLENGES:
+            self._challenges.append(now)
+            self._send_ack(now)
 
-    def _emit_with_ack(self, seq: int, flags: int, data: bytes) -> None:
-        self.rcv_wnd += max(self._window_gain(), 0)
-        self._ack_due = 0
+    def _send_ack(self, now: float) -> None:
+        """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>."""
         self._ack_now = False
+        self._emit_with_ack(self.snd_nxt, 0, b"", now)
+
+    def _emit_with_ack(self, seq: int, flags: int, data: bytes, now: float) -> None:
+        """A segment with the acknowledgement and the window that hold now."""
+        self.rcv_wnd += max(self._window_gain(), 0)
+        # Rounded up to what the field can say, so that the right edge never moves left (RFC 7323 §2.4).
+        wnd = min(-(-self.rcv_wnd >> self.rcv_wscale), _MAX_UNSCALED)
+        self.rcv_wnd = max(wnd << self.rcv_wscale, self.rcv_wnd)
+        self._ack_due = 0
+        if not self._receive.has_gap:
+            self._ack_now = False  # else only a segment without data tells the peer of the gap
         self._disarm(Timer.DELAYED_ACK)
-        self._emit(Segment(seq, self.rcv_nxt, flags | ACK, min(self.rcv_wnd, 0xFFFF), data))
+        self._last_ack_sent = self.rcv_nxt
+        self._emit(Segment(seq, self.rcv_nxt, flags | ACK, wnd, data, self._options(data, now)))
+
+    def _options(self, data: bytes, now: float) -> Options | None:
+        """A timestamp, and in an ACK without data the blocks ahead of the gap (RFC 2018 §4, RFC 2883 §4)."""
+        blocks: tuple[Block, ...] = ()
+        if self._loss.sack and not data and (self._receive.has_gap or self._duplicate is not None):
+            most = _MAX_BLOCKS - self._timestamps
+            twice = (self._duplicate,) if self._duplicate is not None else ()
+            blocks = (*twice, *self._receive.blocks(most - len(twice)))
+            self._duplicate = None
+        if not self._timestamps and not blocks:
+            return None
+        return Options(sack=blocks, timestamp=(self._clock(now), self._ts_recent) if self._timestamps else None)
 
     def _advance(self, rcv_nxt: int) -> None:
         """Move RCV.NXT; the window's right edge stays."""
@@ -586,5 +821,12 @@ class Connection(TcpConnection):
 
     def _window_gain(self) -> int:
         """By how much the window may open now: 0, or enough to be worth it (3.8.6.2.2, MUST-39)."""
-        gain = self.config.receive_buffer - self.readable - self.rcv_wnd
-        return gain if gain >= min(self.config.receive_buffer // 2, self.config.mss) else 0
+        largest = min(self.config.receive_buffer, _MAX_UNSCALED << self.rcv_wscale)
+        gain = largest - self.readable - self.rcv_wnd
+        return gain if gain >= min(largest // 2, self.config.mss) else 0
+
+    def _stay_alive(self, now: float) -> None:
+        """The peer is there: the keep-alive timer begins anew (3.8.4)."""
+        if self.config.keep_alive is not None and self.state != TIME_WAIT:
+            self._keep_alives = 0
+            self._arm(Timer.KEEP_ALIVE, now + self.config.keep_alive)

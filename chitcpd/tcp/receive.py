@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
-from chitcpd.tcp.seq import add, diff, lt
+from chitcpd.tcp.seq import add, diff, le, lt, newer
+
+Block = tuple[int, int]  # sequence numbers: the first, and the one behind the last
 
 _MAX_BLOCKS = 4096  # ahead of a gap; beyond, a peer that sends single bytes would cost many times the window
 
@@ -19,6 +21,7 @@ class ReceiveBuffer:
     def __init__(self) -> None:
         self._ready: deque[bytes] = deque()
         self._ahead: list[tuple[int, bytes]] = []  # (sequence number, data), in order, not overlapping
+        self._ranges: list[Block] = []  # what is ahead, joined, the newest first: what a SACK tells (RFC 2018 §4)
         self.readable = 0  # bytes in order
 
     @property
@@ -35,7 +38,17 @@ class ReceiveBuffer:
         while self._ahead and not lt(rcv_nxt, self._ahead[0][0]):
             _, data = _cut_front(*self._ahead.pop(0), rcv_nxt)
             rcv_nxt = self._append(data, rcv_nxt)
+        if self._ranges:
+            self._ranges = [block for block in self._ranges if lt(rcv_nxt, block[0])]
         return rcv_nxt
+
+    def has(self, seq: int, end: int) -> bool:
+        """All of this is held already, ahead of the gap."""
+        return any(le(first, seq) and le(end, behind) for first, behind in self._ranges)
+
+    def blocks(self, most: int) -> tuple[Block, ...]:
+        """The blocks ahead of the gap, the one that came last first."""
+        return tuple(self._ranges[:most])
 
     def read(self, limit: int) -> bytes:
         """Hand out at most `limit` bytes."""
@@ -58,6 +71,7 @@ class ReceiveBuffer:
     def clear_ahead(self) -> None:
         """Forget what can never be read any more."""
         self._ahead.clear()
+        self._ranges.clear()
 
     def _append(self, data: bytes, rcv_nxt: int) -> int:
         if data:
@@ -77,11 +91,23 @@ class ReceiveBuffer:
             room = diff(blocks[at][0], seq) if at < len(blocks) else len(data)
             if room > 0:
                 blocks.insert(at, (seq, data[:room]))
+                self._join(seq, add(seq, min(room, len(data))))
                 at += 1
             if at == len(blocks):
                 return
             seq, data = _cut_front(seq, data, add(blocks[at][0], len(blocks[at][1])))
             at += 1
+
+    def _join(self, first: int, behind: int) -> None:
+        """Put a block in front of the others, joined with those that it touches."""
+        apart = []
+        for block in self._ranges:
+            if lt(behind, block[0]) or lt(block[1], first):
+                apart.append(block)
+            else:
+                first = block[0] if lt(block[0], first) else first
+                behind = newer(behind, block[1])
+        self._ranges = [(first, behind), *apart]
 
 
 def _cut_front(seq: int, data: bytes, start: int) -> tuple[int, bytes]:

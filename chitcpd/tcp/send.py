@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from chitcpd.tcp.seq import add, diff, le, lt
+
+Block = tuple[int, int]  # sequence numbers: the first, and the one behind the last
 
 
 @dataclass(slots=True)
@@ -13,10 +15,12 @@ class Record:
     """A segment in flight, until it is acknowledged."""
 
     seq: int
-    end: int  # the sequence number after its last
+    end: int  # the sequence number behind its last
     flags: int  # SYN or FIN, or 0
-    sent_at: float
+    sent_at: float  # seconds; of the last transmission
+    first_sent_at: float
     retransmissions: int = 0
+    sacked: bool = False  # the peer has it, out of order
     lost: bool = False  # taken to be lost, and not sent again yet
 
     @property
@@ -26,15 +30,21 @@ class Record:
 
 
 class SendBuffer:
-    """The bytes that are not acknowledged, sent or not, and the records of what is in flight, oldest first."""
+    """The bytes that are not acknowledged, sent or not, and the records of what is in flight, oldest first.
+
+    The records are the scoreboard of RFC 6675 §3, and `in_flight` is its `pipe`: a record counts unless it is SACKed,
+    or lost and not sent again yet.
+    """
 
     def __init__(self, iss: int, capacity: int) -> None:
         self._capacity = capacity
         self._data = bytearray()
         self._start = add(iss, 1)  # the sequence number of _data[0]
         self._lost = 0  # records taken to be lost
-        self.records: deque[Record] = deque()
-        self.in_flight = 0  # sequence numbers sent, not acknowledged and not taken to be lost
+        self._known: tuple[Block, ...] = ()  # the blocks of the last SACK
+        self.records: list[Record] = []
+        self.in_flight = 0  # sequence numbers
+        self.sacked = 0  # records that are SACKed
 
     @property
     def room(self) -> int:
@@ -61,6 +71,8 @@ class SendBuffer:
         with memoryview(self._data) as view:
             return bytes(view[at : at + length])
 
+    # ---- what is in flight ---------------------------------------------------------------------------------
+
     def sent(self, record: Record) -> None:
         """Remember a new segment in flight."""
         self.records.append(record)
@@ -77,13 +89,18 @@ class SendBuffer:
 
     def mark_lost(self, record: Record) -> None:
         """Take a record to be lost: it is no longer in flight, and the first to be sent."""
-        if not record.lost:
+        if not record.lost and not record.sacked:
             record.lost = True
             self._lost += 1
             self.in_flight -= record.length
 
     def mark_all_lost(self) -> None:
-        """After a time-out nothing in flight is trusted any more (RFC 5681 §3.1)."""
+        """After a time-out nothing in flight is trusted any more, but for what the peer says that it has.
+
+        If that covers even the oldest, the peer has thrown away what it had (RFC 2018 §8).
+        """
+        if self.records and self.records[0].sacked:
+            self._forget_sacks()
         for record in self.records:
             self.mark_lost(record)
 
@@ -93,21 +110,55 @@ class SendBuffer:
 
     def acknowledge(self, ack: int) -> list[Record]:
         """Forget all before `ack`; return the records that it covers whole."""
-        covered = []
-        while self.records and le(self.records[0].end, ack):
-            record = self.records.popleft()
-            covered.append(record)
-            self._forget(record, record.length)
+        count = 0
+        while count < len(self.records) and le(self.records[count].end, ack):
+            count += 1
+        covered = self.records[:count]
+        del self.records[:count]
+        for record in covered:
+            self._uncount(record, record.length)
             self._lost -= record.lost
+            self.sacked -= record.sacked
         if self.records and lt(self.records[0].seq, ack):
-            record = self.records[0]
-            self._forget(record, diff(ack, record.seq))
-            record.seq = ack
-        count = min(max(diff(ack, self._start), 0), len(self._data))
-        del self._data[:count]
-        self._start = add(self._start, count)
+            self._uncount(self.records[0], diff(ack, self.records[0].seq))
+            self.records[0].seq = ack
+        length = min(max(diff(ack, self._start), 0), len(self._data))
+        del self._data[:length]
+        self._start = add(self._start, length)
         return covered
 
-    def _forget(self, record: Record, length: int) -> None:
-        if not record.lost:
+    def mark_sacked(self, blocks: tuple[Block, ...], snd_una: int, snd_nxt: int) -> list[Record]:
+        """The peer has these blocks (RFC 6675 §4, Update); return the records that it did not have before.
+
+        Blocks outside of what is in flight are not believed.
+        """
+        news = []
+        for first, behind in blocks:
+            if lt(first, snd_una) or not lt(first, behind) or lt(snd_nxt, behind):
+                continue
+            start = next((known[1] for known in self._known if le(known[0], first) and lt(first, known[1])), first)
+            at = bisect_left(self.records, diff(start, snd_una), key=lambda record: diff(record.seq, snd_una))
+            while at < len(self.records) and le(self.records[at].end, behind):
+                if not self.records[at].sacked:
+                    self._mark_sacked(self.records[at])
+                    news.append(self.records[at])
+                at += 1
+        self._known = blocks
+        return news
+
+    def _mark_sacked(self, record: Record) -> None:
+        self._uncount(record, record.length)
+        self._lost -= record.lost
+        self.sacked += 1
+        record.lost, record.sacked = False, True
+
+    def _forget_sacks(self) -> None:
+        for record in self.records:
+            if record.sacked:
+                record.sacked = False
+                self.in_flight += record.length
+        self.sacked, self._known = 0, ()
+
+    def _uncount(self, record: Record, length: int) -> None:
+        if not record.lost and not record.sacked:
             self.in_flight -= length

@@ -13,7 +13,12 @@ from chitcpd.tcp.api import Options, Segment
 
 HEADER = struct.Struct("!HHIIBBHHH")  # ports, seq, ack, data offset, flags, window, checksum, urgent pointer
 _PROTOCOL = 6
-_OPTION_END, _OPTION_NOP, _OPTION_MSS = 0, 1, 2
+
+# Option kinds, as IANA lists them.
+_END, _NOP, _MSS, _WINDOW_SCALE, _SACK_PERMITTED, _SACK, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 8
+_MAX_SHIFT = 14  # RFC 7323 §2.3: a larger one counts as 14
+_TIMESTAMP_OPTION = struct.Struct("!BBBBII")  # padded in front to a multiple of 4, as RFC 7323 appendix A has it
+_BLOCK = struct.Struct("!II")
 
 
 class MalformedSegment(Exception):
@@ -75,22 +80,51 @@ def decode(raw: bytes, pseudo: int) -> tuple[int, int, Segment]:
     return source, destination, Segment(seq, ack, flags & 0x3F, wnd, raw[head:], options, up)
 
 
+def options_length(options: Options | None) -> int:
+    """The bytes that the options take in the header."""
+    return len(_encode_options(options)) if options is not None else 0
+
+
 def _encode_options(options: Options) -> bytes:
-    return struct.pack("!BBH", _OPTION_MSS, 4, options.mss) if options.mss is not None else b""
+    raw = b""
+    if options.mss is not None:
+        raw += struct.pack("!BBH", _MSS, 4, options.mss)
+    if options.window_scale is not None:
+        raw += bytes((_NOP, _WINDOW_SCALE, 3, options.window_scale))
+    if options.sack_permitted:
+        raw += bytes((_NOP, _NOP, _SACK_PERMITTED, 2))
+    if options.timestamp is not None:
+        raw += _TIMESTAMP_OPTION.pack(_NOP, _NOP, _TIMESTAMP, 10, *options.timestamp)
+    if options.sack:
+        raw += bytes((_NOP, _NOP, _SACK, 2 + _BLOCK.size * len(options.sack)))
+        raw += b"".join(_BLOCK.pack(first, behind) for first, behind in options.sack)
+    return raw
 
 
 def _decode_options(raw: bytes) -> Options:
     """The options that we know; unknown ones are skipped (MUST-6), a malformed one ends the list (MUST-7)."""
     options = Options()
     at = 0
-    while at < len(raw) and raw[at] != _OPTION_END:
-        if raw[at] == _OPTION_NOP:
+    while at < len(raw) and raw[at] != _END:
+        if raw[at] == _NOP:
             at += 1
             continue
         if at + 1 >= len(raw) or raw[at + 1] < 2 or at + raw[at + 1] > len(raw):
             break
-        kind, body = raw[at], raw[at + 2 : at + raw[at + 1]]
-        if kind == _OPTION_MSS and len(body) == 2:
-            options.mss = int.from_bytes(body)
+        _decode_option(options, raw[at], raw[at + 2 : at + raw[at + 1]])
         at += raw[at + 1]
     return options
+
+
+def _decode_option(options: Options, kind: int, body: bytes) -> None:
+    """Take one option in; one whose length is not that of its kind is skipped."""
+    if kind == _TIMESTAMP and len(body) == 8:
+        options.timestamp = _BLOCK.unpack(body)
+    elif kind == _SACK and len(body) % _BLOCK.size == 0:
+        options.sack = tuple(_BLOCK.iter_unpack(body))
+    elif kind == _MSS and len(body) == 2:
+        options.mss = int.from_bytes(body)
+    elif kind == _WINDOW_SCALE and len(body) == 1:
+        options.window_scale = min(body[0], _MAX_SHIFT)
+    elif kind == _SACK_PERMITTED and not body:
+        options.sack_permitted = True

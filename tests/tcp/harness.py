@@ -1,22 +1,31 @@
-"""Packet scripts: what arrives, what must go out, at which time. No clock, no network.
+"""Packet scripts: what arrives, what must go out, at which time. No clock, no network, any TCP.
 
 We are the end under test, with ISS 1000; the peer's ISS is 5000, its window 4000, its MSS 1000.
 
     tcp = a_connection(in_state=State.ESTABLISHED)
     tcp.arrives(peer(b"abc"), at=1.0)
-    tcp.sends(us(ack=3))
+    tcp.sends(us(ack=4))
+
+Tests get `a_connection` as a fixture: it makes the TCP that `--tcp` names. A script touches nothing but the contract of
+chitcpd/tcp/api.py and the variables of RFC 9293 section 3.3.1. Sequence numbers are written as if the connection had
+the ISSs above, whichever it has; so each script can also be run where they wrap.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+from typing import Protocol
 
-from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Expiry, Options, Segment, State, TcpConnection, Transition
-from chitcpd.tcp.connection import Connection
-from chitcpd.tcp.seq import add
+from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Options, Segment, State, TcpConnection, Transition
+from tests.tcp.transitions import assert_legal
 
 ISS, IRS = 1000, 5000
 MSS, WINDOW, BUFFER = 1000, 4000, 8000
+_STREAM = bytes(position % 251 for position in range(1 << 18))
+_MOMENT = 1e-6  # seconds: what a timer may be late, for the rounding of floats
+_EARLY = 1e-3  # seconds: nothing may happen as long before its time
 
 
 def config(**changes: object) -> Config:
@@ -29,47 +38,77 @@ def config(**changes: object) -> Config:
         "delayed_ack": 0.0,
         "nagle": False,
         "congestion": "none",
+        "window_scaling": False,
+        "timestamps": False,
+        "sack": False,
         "rto_min": 1.0,
         "msl": 30.0,
     }
     return Config(**(settings | changes))  # type: ignore[arg-type]
 
 
-def peer(data: bytes = b"", *, seq: int = 1, ack: int | None = 1, flags: int = 0, wnd: int = WINDOW) -> Segment:
+def stream(length: int, *, at: int = 1) -> bytes:
+    """Bytes that tell where they belong, so that misplaced ones show; `at` counts from the sender's ISS."""
+    return _STREAM[at : at + length]
+
+
+def peer(
+    data: bytes = b"",
+    *,
+    seq: int = 1,
+    ack: int | None = 1,
+    flags: int = 0,
+    wnd: int = WINDOW,
+    options: Options | None = None,
+) -> Segment:
     """A segment from the peer; `seq` counts from its ISS, `ack` from ours (None: no ACK)."""
-    acked = add(ISS, ack) if ack is not None else 0
-    return Segment(add(IRS, seq), acked, flags | (ACK if ack is not None else 0), wnd, data)
+    acked = _add(ISS, ack) if ack is not None else 0
+    return Segment(_add(IRS, seq), acked, flags | (ACK if ack is not None else 0), wnd, data, options)
 
 
 def us(data: bytes = b"", *, seq: int = 1, ack: int | None = 1, flags: int = 0) -> tuple[int, int, int, bytes]:
     """What we must send: (seq, ack, flags but PSH, data); `seq` counts from our ISS, `ack` from the peer's."""
-    acked = add(IRS, ack) if ack is not None else 0
-    return add(ISS, seq), acked, flags | (ACK if ack is not None else 0), data
+    acked = _add(IRS, ack) if ack is not None else 0
+    return _add(ISS, seq), acked, flags | (ACK if ack is not None else 0), data
 
 
-SYN_FROM_PEER = Segment(IRS, flags=SYN, wnd=WINDOW, options=Options(mss=MSS))
-SYN_ACK_FROM_PEER = Segment(IRS, add(ISS, 1), SYN | ACK, WINDOW, options=Options(mss=MSS))
+def sacks(*blocks: tuple[int, int]) -> Options:
+    """The SACK option with these blocks, the newest first: (first, behind the last), counted from our ISS."""
+    return Options(sack=tuple((_add(ISS, first), _add(ISS, behind)) for first, behind in blocks))
+
+
+OFFERS = Options(mss=MSS)  # what the peer's SYN offers, if a script says nothing else
+SYN_FROM_PEER = Segment(IRS, flags=SYN, wnd=WINDOW, options=OFFERS)
+SYN_ACK_FROM_PEER = Segment(IRS, ISS + 1, SYN | ACK, WINDOW, options=OFFERS)
 
 
 class Script:
     """A connection, and a memory of what it has sent and not been asked for."""
 
-    def __init__(self, connection: TcpConnection) -> None:
+    def __init__(self, connection: TcpConnection, offers: Options = OFFERS, *, iss: int = ISS, irs: int = IRS) -> None:
+        """`offers`: the options of the peer's SYN; `iss`, `irs`: the initial sequence numbers that really hold."""
         self.connection = connection
+        self.offers = offers
         self.now = 0.0
         self.sent: list[Segment] = []
         self.states: list[State] = []
-        self.expired: list[str] = []
+        self._ours, self._theirs = iss - ISS, irs - IRS  # what the numbers of the script differ by
+        self._stamped: int | None = None  # the TSval that came last, if the peer stamps too
 
-    @property
-    def state(self) -> State:
-        return self.connection.state
+    # ---- the events ----------------------------------------------------------------------------------------
 
-    def arrives(self, seg: Segment, *, at: float | None = None) -> None:
-        """A segment comes."""
+    def open(self, *, active: bool, at: float | None = None) -> None:
+        """The application opens."""
         self._until(at)
-        self.connection.segment_arrives(seg, self.now)
+        self.connection.open(self.now, active=active)
         self._collect()
+
+    def arrives(self, *segments: Segment, at: float | None = None) -> None:
+        """Segments come, one after the other. The peer's clock stamps those that the script gives no options."""
+        self._until(at)
+        for seg in segments:
+            self.connection.segment_arrives(self._to_real(self._stamp(seg)), self.now)
+            self._collect()
 
     def send(self, data: bytes, *, at: float | None = None) -> int:
         """The application sends."""
@@ -99,45 +138,187 @@ class Script:
 
     def waits_until(self, at: float) -> None:
         """Time passes; timers expire at their times."""
-        while (deadline := self.connection.next_deadline()) is not None and deadline <= at:
+        while (deadline := self.connection.next_deadline()) is not None and deadline <= at + _MOMENT:
             self.now = max(self.now, deadline)
             self.connection.expire(self.now)
             self._collect()
-        self.now = at
+        self.now = max(self.now, at)
 
-    def sends(self, *expected: tuple[int, int, int, bytes]) -> None:
-        """Exactly these went out since the last look."""
-        sent = [(seg.seq, seg.ack, seg.flags & (SYN | ACK | FIN | RST), seg.data) for seg in self.sent]
-        assert sent == list(expected)
-        self.sent.clear()
+    # ---- what must go out ----------------------------------------------------------------------------------
+
+    def sends(self, *expected: tuple[int, int, int, bytes], at: float | None = None) -> None:
+        """Exactly these went out since the last look; with `at`, at that time and not before."""
+        if at is not None:
+            self.waits_until(at - _EARLY)
+            self.sends_nothing()
+            self.waits_until(at)
+        assert [_seen(seg) for seg in self.take()] == list(expected)
 
     def sends_nothing(self) -> None:
         """Nothing went out since the last look."""
         self.sends()
+
+    def sends_stream(self, *spans: tuple[int, int], at: float | None = None) -> None:
+        """Exactly these pieces of `stream` went out: (where, how much), one a segment."""
+        if at is not None:
+            self.waits_until(at - _EARLY)
+            self.sends_nothing()
+            self.waits_until(at)
+        sent = self.take()
+        assert [(seg.seq - ISS, len(seg.data)) for seg in sent] == list(spans)
+        for seg in sent:
+            assert seg.data == stream(len(seg.data), at=seg.seq - ISS)
+
+    def sends_one(self) -> Segment:
+        """The one segment that went out since the last look."""
+        [seg] = self.take()
+        return seg
+
+    def sends_reset(self, seq: int) -> None:
+        """A reset with this sequence number (counted from our ISS) went out, with an ACK or without, and no more."""
+        seg = self.sends_one()
+        assert seg.flags & RST
+        assert not seg.flags & (SYN | FIN)
+        assert seg.seq == _add(ISS, seq)
+
+    def sends_to_the_end(self) -> list[Segment]:
+        """All that is sent if the peer acknowledges all of it at once; none of it may be sent twice."""
+        all_of_it: list[Segment] = []
+        while news := self.take():
+            all_of_it += news
+            self.arrives(peer(seq=self.rcv_nxt, ack=_add(news[-1].seq, len(news[-1]) - ISS)))
+        assert self.snd_una == self.snd_nxt
+        return all_of_it
+
+    def take(self) -> list[Segment]:
+        """All that went out since the last look."""
+        sent, self.sent = self.sent, []
+        return sent
+
+    # ---- the variables -------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> State:
+        """The state."""
+        return self.connection.state
+
+    @property
+    def error(self) -> int | None:
+        """The errno with which the connection has failed."""
+        return self.connection.error
+
+    @property
+    def snd_una(self) -> int:
+        """SND.UNA, counted from our ISS."""
+        return _add(self.connection.snd_una, -self._ours - ISS)
+
+    @property
+    def snd_nxt(self) -> int:
+        """SND.NXT, counted from our ISS."""
+        return _add(self.connection.snd_nxt, -self._ours - ISS)
+
+    @property
+    def rcv_nxt(self) -> int:
+        """RCV.NXT, counted from the peer's ISS."""
+        return _add(self.connection.rcv_nxt, -self._theirs - IRS)
+
+    # ---- inside --------------------------------------------------------------------------------------------
 
     def _until(self, at: float | None) -> None:
         if at is not None:
             self.waits_until(at)
 
     def _collect(self) -> None:
-        for output in self.connection.take_output():
-            if isinstance(output, Segment):
-                self.sent.append(output)
-            elif isinstance(output, Transition):
-                self.states.append(output.new)
-            elif isinstance(output, Expiry):
-                self.expired.append(output.timer.name)
+        outputs = self.connection.take_output()
+        changes = [output for output in outputs if isinstance(output, Transition)]
+        assert_legal(changes)
+        self.states += [change.new for change in changes]
+        for seg in outputs:
+            if isinstance(seg, Segment):
+                if seg.options is not None and seg.options.timestamp is not None:
+                    self._stamped = seg.options.timestamp[0]
+                self.sent.append(self._from_real(seg))
+
+    def _stamp(self, seg: Segment) -> Segment:
+        """With a timestamp, if both ends have offered that and the script has said nothing about options."""
+        if self.offers.timestamp is None or self._stamped is None:
+            return seg
+        value = self.offers.timestamp[0] + int(self.now * 1000)
+        if seg.options is None:
+            return replace(seg, options=Options(timestamp=(value, self._stamped)))
+        if seg.flags & SYN and seg.options.timestamp is not None and seg.flags & ACK:
+            return replace(seg, options=replace(seg.options, timestamp=(value, self._stamped)))
+        return seg
+
+    def _to_real(self, seg: Segment) -> Segment:
+        return _shifted(seg, self._theirs, self._ours, self._ours)
+
+    def _from_real(self, seg: Segment) -> Segment:
+        return _shifted(seg, -self._ours, -self._theirs, -self._theirs)
 
 
-def a_connection(*, in_state: State, settings: Config | None = None) -> Script:
-    """A connection that has come to `in_state` on an ordinary way; what it sent there is forgotten."""
-    script = Script(Connection(iss=ISS, config=settings or config()))
-    _ROUTES[in_state](script)
-    assert script.state == in_state
-    script.sent.clear()
-    script.states.clear()
-    script.expired.clear()
-    return script
+class Maker(Protocol):
+    """The fixture `a_connection`."""
+
+    def __call__(
+        self,
+        *,
+        in_state: State,
+        settings: Config | None = None,
+        offers: Options = OFFERS,
+        iss: int = ISS,
+        irs: int = IRS,
+    ) -> Script:
+        """A connection that has come to `in_state` on an ordinary way; what it sent there is forgotten."""
+
+
+def maker(tcp: type[TcpConnection]) -> Maker:
+    """What makes connections of this TCP."""
+
+    def a_connection(
+        *,
+        in_state: State,
+        settings: Config | None = None,
+        offers: Options = OFFERS,
+        iss: int = ISS,
+        irs: int = IRS,
+    ) -> Script:
+        script = Script(tcp(iss=iss, config=settings or config()), offers, iss=iss, irs=irs)
+        _ROUTES[in_state](script)
+        assert script.state == in_state
+        script.sent.clear()
+        script.states.clear()
+        return script
+
+    return a_connection
+
+
+def _add(number: int, count: int) -> int:
+    return (number + count) & 0xFFFFFFFF
+
+
+def text_of(segments: list[Segment]) -> bytes:
+    """The text of segments that follow each other without a gap."""
+    for segment, following in pairwise(segments):
+        assert following.seq == _add(segment.seq, len(segment))
+    return b"".join(segment.data for segment in segments)
+
+
+def _seen(seg: Segment) -> tuple[int, int, int, bytes]:
+    return seg.seq, seg.ack if seg.flags & ACK else 0, seg.flags & (SYN | ACK | FIN | RST), seg.data
+
+
+def _shifted(seg: Segment, seq: int, ack: int, blocks: int) -> Segment:
+    """The same segment with other initial sequence numbers."""
+    if not seq and not ack:
+        return seg
+    options = seg.options
+    if options is not None and options.sack:
+        options = replace(options, sack=tuple((_add(a, blocks), _add(b, blocks)) for a, b in options.sack))
+    return replace(seg, seq=_add(seg.seq, seq), ack=_add(seg.ack, ack) if seg.flags & ACK else 0, options=options)
+
+
+# ---- the ways to each state --------------------------------------------------------------------------------
 
 
 def _closed(script: Script) -> None:
@@ -145,23 +326,21 @@ def _closed(script: Script) -> None:
 
 
 def _listen(script: Script) -> None:
-    script.connection.open(0.0, active=False)
-    script._collect()
+    script.open(active=False)
 
 
 def _syn_sent(script: Script) -> None:
-    script.connection.open(0.0, active=True)
-    script._collect()
+    script.open(active=True)
 
 
 def _syn_rcvd(script: Script) -> None:
     _listen(script)
-    script.arrives(SYN_FROM_PEER)
+    script.arrives(replace(SYN_FROM_PEER, options=script.offers))
 
 
 def _established(script: Script) -> None:
     _syn_sent(script)
-    script.arrives(SYN_ACK_FROM_PEER)
+    script.arrives(replace(SYN_ACK_FROM_PEER, options=script.offers))
 
 
 def _fin_wait_1(script: Script) -> None:

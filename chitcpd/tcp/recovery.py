@@ -1,0 +1,155 @@
+"""Loss detection: which of the segments in flight are lost, told by what the peer acknowledges.
+
+Three ways, from the poorest news to the best:
+
+* without SACK, duplicate ACKs (RFC 5681 §3.2) and partial ACKs (RFC 6582);
+* with SACK, what lies below three SACKed segments (RFC 6675, IsLost);
+* with SACK and time, RACK: what was sent before something that has arrived, and a little more (RFC 8985).
+
+It marks records in the SendBuffer, tells the congestion control, and holds the recovery point. Sending again is the
+connection's.
+"""
+
+from __future__ import annotations
+
+from chitcpd.tcp.api import Config
+from chitcpd.tcp.congestion import Controller
+from chitcpd.tcp.send import Record, SendBuffer
+from chitcpd.tcp.seq import diff, le, lt
+
+DUPLICATE_ACKS = 3  # DupThresh
+_PERSIST = 16  # recoveries for which a widened reordering window stays (RFC 8985 §6.2 step 4)
+
+
+class LossDetection:
+    """The loss detection of one connection. Times are in seconds, sizes in bytes."""
+
+    def __init__(self, config: Config, buffer: SendBuffer, iss: int) -> None:
+        self._config = config
+        self._buffer = buffer
+        self.sack = False  # the peer tells by SACK
+        self.recover: int | None = None  # in recovery until this is acknowledged (RFC 6582's RecoveryPoint)
+        self._recovered = iss  # no second recovery for what was in flight at the last loss
+        self._duplicate_acks = 0
+        self.left_network = 0  # bytes that duplicate ACKs say have arrived: without SACK, this is not in flight
+        # RFC 8985 §5.2
+        self._xmit_at = -1.0  # RACK.xmit_ts: when the most recently sent of all delivered segments was sent
+        self._end = iss  # RACK.end_seq
+        self._rtt = 0.0  # RACK.rtt
+        self._min_rtt: float | None = None
+        self._fack = iss  # the highest sequence number that was delivered
+        self._reordering_seen = False
+        self._window_factor = 1  # RACK.reo_wnd_mult, in quarters of the minimal round trip
+        self._persist = _PERSIST
+
+    def on_timeout(self, snd_nxt: int) -> None:
+        """The retransmission timer expired: recovery is over, all that is not SACKed is lost."""
+        self.recover = None
+        self._recovered = snd_nxt
+        self._duplicate_acks = self.left_network = 0
+        self._buffer.mark_all_lost()
+
+    # ---- without SACK --------------------------------------------------------------------------------------
+
+    def on_duplicate_ack(self, ack: int, mss: int) -> bool:
+        """RFC 5681 §3.2: True if this is the third, and means that the oldest segment is lost."""
+        self._duplicate_acks += 1
+        self.left_network = min(self.left_network + mss, self._buffer.in_flight)
+        if self._duplicate_acks != DUPLICATE_ACKS or self.recover is not None or not lt(self._recovered, ack):
+            return False
+        self._buffer.mark_lost(self._buffer.records[0])
+        return True
+
+    def on_partial_ack(self, acked: int, mss: int) -> None:
+        """RFC 6582 §3.2 step 5: what follows the part that was acknowledged is lost too."""
+        self.left_network = max(self.left_network + mss - acked, 0)
+        self._buffer.mark_lost(self._buffer.records[0])
+
+    # ---- recovery ------------------------------------------------------------------------------------------
+
+    def is_news(self, lost: Record) -> bool:
+        """It was sent after the last reaction to a loss."""
+        return self.recover is None and le(self._recovered, lost.seq)
+
+    def enter_recovery(self, congestion: Controller, snd_una: int, snd_nxt: int, now: float) -> None:
+        """Something is lost: one reaction of the congestion control per window of data."""
+        congestion.on_loss(diff(snd_nxt, snd_una), now)
+        self.recover = self._recovered = snd_nxt
+
+    def on_new_ack(self, ack: int) -> None:
+        """New data was acknowledged; outside of recovery, or at its end, duplicates begin to count anew."""
+        if self.recover is not None and le(self.recover, ack):
+            self.recover = None
+            self._persist -= 1
+            if self._persist <= 0:
+                self._window_factor = 1
+        if self.recover is None:
+            self._duplicate_acks = self.left_network = 0
+
+    # ---- with SACK -----------------------------------------------------------------------------------------
+
+    def on_delivered(self, records: list[Record], now: float) -> None:
+        """These have arrived, whether SACKed or acknowledged: RACK's steps 1 to 3 (RFC 8985 §6.2)."""
+        for record in records:
+            rtt = now - record.sent_at
+            if record.retransmissions and self._min_rtt is not None and rtt < self._min_rtt:
+                continue  # too early for the last copy: an earlier one has arrived
+            if not record.retransmissions:
+                self._min_rtt = rtt if self._min_rtt is None else min(rtt, self._min_rtt)
+                if lt(record.end, self._fack):
+                    self._reordering_seen = True
+            if lt(self._fack, record.end):
+                self._fack = record.end
+            if _sent_after(record.sent_at, record.end, self._xmit_at, self._end):
+                self._xmit_at, self._end, self._rtt = record.sent_at, record.end, rtt
+
+    def on_duplicate_data(self) -> None:
+        """The peer has got something twice (D-SACK): wait longer before taking a segment to be lost (§6.2 step 4)."""
+        self._reordering_seen = True
+        self._window_factor += 1
+        self._persist = _PERSIST
+
+    def detect(self, mss: int, srtt: float | None, now: float) -> float | None:
+        """Mark what is lost; return when to look again, or None."""
+        if not self._buffer.sacked:
+            return None
+        if self._config.rack:
+            return self._detect_by_time(srtt, now)
+        self._detect_by_number(mss)
+        return None
+
+    def _detect_by_number(self, mss: int) -> None:
+        """RFC 6675 §4, IsLost: below DupThresh SACKed segments, or below that many bytes."""
+        above = segments = 0
+        for record in reversed(self._buffer.records):
+            if record.sacked:
+                above += record.length
+                segments += 1
+            elif not record.retransmissions and (segments >= DUPLICATE_ACKS or above > (DUPLICATE_ACKS - 1) * mss):
+                self._buffer.mark_lost(record)
+
+    def _detect_by_time(self, srtt: float | None, now: float) -> float | None:
+        """RFC 8985 §6.2 step 5: sent before what has arrived, by more than the reordering window."""
+        window = self._reordering_window(srtt)
+        latest = 0.0
+        for record in self._buffer.records:
+            if record.sacked or record.lost or not _sent_after(self._xmit_at, self._end, record.sent_at, record.end):
+                continue
+            remaining = record.sent_at + self._rtt + window - now
+            if remaining <= 0:
+                self._buffer.mark_lost(record)
+            else:
+                latest = max(latest, remaining)
+        return now + latest if latest else None
+
+    def _reordering_window(self, srtt: float | None) -> float:
+        """RFC 8985 §6.2 step 4."""
+        known = self.recover is not None or self._buffer.sacked >= DUPLICATE_ACKS
+        if not self._reordering_seen and known:
+            return 0.0
+        return min(self._window_factor * (self._min_rtt or 0.0) / 4, srtt if srtt is not None else 0.0)
+
+
+def _sent_after(at: float, end: int, other_at: float, other_end: int) -> bool:
+    """RFC 8985 §6.2, RACK_sent_after: later, or at the same time with a higher sequence number."""
+    return at > other_at or (at == other_at and lt(other_end, end))
