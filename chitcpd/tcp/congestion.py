@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 _UNLIMITED = 1 << 30
+_USUAL_MSS = 1460  # bytes
 
 
 class Controller(Protocol):
@@ -27,17 +28,26 @@ class Controller(Protocol):
     def on_loss(self, in_flight: int, now: float) -> None:
         """Segments are lost; recovery begins. `in_flight`: bytes from SND.UNA to SND.NXT."""
 
-    def on_timeout(self, in_flight: int, now: float) -> None:
-        """The retransmission timer expired, for the first time for this segment."""
+    def on_timeout(self, in_flight: int, now: float, *, again: bool = False) -> None:
+        """The retransmission timer expired; `again`: for the same segment as the last time."""
+
+    def on_idle(self) -> None:
+        """Nothing was sent for longer than the RTO, and now something is."""
+
+
+def initial_window(segments: int, mss: int) -> int:
+    """The bytes of an initial window of so many segments: fewer segments if they are large (RFC 6928 §2)."""
+    return min(segments * mss, max(2 * mss, segments * _USUAL_MSS))
 
 
 class NewReno:
     """Slow start, congestion avoidance and the reaction to loss of RFC 5681; recovery as RFC 6582 has it."""
 
-    def __init__(self, mss: int, initial_window: int) -> None:
+    def __init__(self, mss: int, segments: int) -> None:
         self._mss = mss
+        self._initial = initial_window(segments, mss)
         self._acked = 0  # bytes since cwnd last grew, in congestion avoidance
-        self.cwnd = initial_window * mss
+        self.cwnd = self._initial
         self.ssthresh = _UNLIMITED
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
@@ -51,15 +61,23 @@ class NewReno:
             self.cwnd += self._mss
 
     def on_loss(self, in_flight: int, now: float) -> None:
-        """Halve (RFC 5681 §3.2 step 2)."""
-        self.ssthresh = max(in_flight // 2, 2 * self._mss)
+        """Halve (RFC 5681 §3.2 step 2).
+
+        Not more than cwnd counts: beyond that, `in_flight` is what the peer has beyond a gap.
+        """
+        self.ssthresh = max(min(in_flight, self.cwnd) // 2, 2 * self._mss)
         self.cwnd = self.ssthresh
         self._acked = 0
 
-    def on_timeout(self, in_flight: int, now: float) -> None:
-        """Halve the threshold and start again from one segment (RFC 5681 §3.1, equation 4)."""
-        self.on_loss(in_flight, now)
+    def on_timeout(self, in_flight: int, now: float, *, again: bool = False) -> None:
+        """Halve the threshold, but once, and start again from one segment (RFC 5681 §3.1, equation 4)."""
+        if not again:
+            self.on_loss(in_flight, now)
         self.cwnd = self._mss
+
+    def on_idle(self) -> None:
+        """Back to the restart window (RFC 5681 §4.1)."""
+        self.cwnd = min(self.cwnd, self._initial)
 
 
 class Cubic:
@@ -72,13 +90,14 @@ class Cubic:
     _BETA = 0.7  # §4.5
     _ALPHA = 3 * (1 - _BETA) / (1 + _BETA)  # §4.2: as much as Reno gets on the average
 
-    def __init__(self, mss: int, initial_window: int) -> None:
+    def __init__(self, mss: int, segments: int) -> None:
         self._mss = mss
+        self._initial = initial_window(segments, mss) / mss
         self._w_max = 0.0  # the window at the last loss
         self._w_est = 0.0  # what Reno would have
         self._k = 0.0  # seconds from the loss until the window is W_max again
         self._epoch: float | None = None  # when congestion avoidance began
-        self._window = float(initial_window)
+        self._window = self._initial
         self.ssthresh = _UNLIMITED
 
     @property
@@ -102,16 +121,22 @@ class Cubic:
 
     def on_loss(self, in_flight: int, now: float) -> None:
         """Back to 0.7 of the window (§4.6); less than last time makes room for others (§4.7, fast convergence)."""
-        flight = in_flight / self._mss
+        flight = min(in_flight / self._mss, self._window)
         self._w_max = flight * (1 + self._BETA) / 2 if flight < self._w_max else flight
         self._window = max(flight * self._BETA, 2.0)
         self.ssthresh = self.cwnd
         self._epoch = None
 
-    def on_timeout(self, in_flight: int, now: float) -> None:
+    def on_timeout(self, in_flight: int, now: float, *, again: bool = False) -> None:
         """As after a loss, but from one segment on (§4.8)."""
-        self.on_loss(in_flight, now)
+        if not again:
+            self.on_loss(in_flight, now)
         self._window = 1.0
+
+    def on_idle(self) -> None:
+        """Back to the restart window (RFC 5681 §4.1); the time without sending is none to grow by (§4.2)."""
+        self._window = min(self._window, self._initial)
+        self._epoch = None
 
     def _begin_epoch(self, now: float) -> None:
         self._epoch = now
@@ -123,7 +148,7 @@ class Cubic:
 class Unlimited:
     """No congestion control: only the peer's window limits. For study, and for the C chiTCP's profile."""
 
-    def __init__(self, mss: int, initial_window: int) -> None:
+    def __init__(self, mss: int, segments: int) -> None:
         self.cwnd = self.ssthresh = _UNLIMITED
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
@@ -132,7 +157,10 @@ class Unlimited:
     def on_loss(self, in_flight: int, now: float) -> None:
         """Nothing changes."""
 
-    def on_timeout(self, in_flight: int, now: float) -> None:
+    def on_timeout(self, in_flight: int, now: float, *, again: bool = False) -> None:
+        """Nothing changes."""
+
+    def on_idle(self) -> None:
         """Nothing changes."""
 
 
@@ -143,11 +171,11 @@ _REGISTRY: dict[str, type[NewReno] | type[Cubic] | type[Unlimited]] = {
 }
 
 
-def controller(name: str, mss: int, initial_window: int) -> Controller:
-    """The congestion control of this name, for segments of `mss` bytes, `initial_window` segments to begin with.
+def controller(name: str, mss: int, segments: int) -> Controller:
+    """The congestion control of this name, for segments of `mss` bytes, and so many of them to begin with.
 
     Raises ValueError, with the known names, if there is none.
     """
     if name not in _REGISTRY:
         raise ValueError(f"unknown congestion control {name!r}, expected one of {', '.join(sorted(_REGISTRY))}")
-    return _REGISTRY[name](mss, initial_window)
+    return _REGISTRY[name](mss, segments)

@@ -7,6 +7,7 @@ Section numbers are RFC 9293's where no other RFC is named. The methods come as 
 from __future__ import annotations
 
 import errno
+import math
 
 from chitcpd.tcp.api import (
     ACK,
@@ -70,9 +71,13 @@ class Connection(TcpConnection):
         self._closing = False  # the application has called CLOSE
         self._fin: int | None = None  # the sequence number of our FIN, once sent
         self._probing = False  # what is in flight is a probe of a closed window
+        self._probe_interval = 0.0  # seconds from one such probe to the next
+        self._unanswered = 0  # expiries since the peer acknowledged something, or said that its window is closed
+        self._sent_at = 0.0  # when something that takes sequence numbers was last sent
         self._cwnd_limits = False  # the congestion window held data back
         self._tail_probe: int | None = None  # SND.NXT when a tail loss probe was sent (RFC 8985, TLP.end_seq)
         self._tail_probe_is_new = False  # it carried new data (not TLP.is_retrans)
+        self._measured = False  # a round trip, since the last tail loss probe
 
         self.rcv_wnd = min(config.receive_buffer, _MAX_UNSCALED)  # until the SYNs have agreed on more
         self._peer_fin: int | None = None  # the sequence number of the peer's FIN, once seen
@@ -232,6 +237,7 @@ class Connection(TcpConnection):
         self._acknowledged(seg, now)
         self._set_window(seg)
         self._enter(ESTABLISHED)
+        self._stay_alive(now)
         self._ack_now = True
         self._take_text_and_fin(add(seg.seq, 1), seg, now)
         self._output(now)
@@ -245,11 +251,10 @@ class Connection(TcpConnection):
         # First, check the sequence number; before it, the timestamp (RFC 7323 §5.3).
         if not self._timestamp_holds(seg, now):
             return
-        if not self._acceptable(seg):
-            seg_or_none = self._unacceptable(seg, now)
-            if seg_or_none is None:
-                return
-            seg = seg_or_none
+        rest = seg if self._acceptable(seg) else self._rest_of_unacceptable(seg, now)
+        if rest is None:
+            return
+        seg = rest
         self._stay_alive(now)
         # Second, check the RST bit.
         if seg.flags & RST:
@@ -293,16 +298,16 @@ class Connection(TcpConnection):
             self._ts_recent, self._ts_recent_at = value, now
         return True
 
-    def _unacceptable(self, seg: Segment, now: float) -> Segment | None:
-        """No part of it lies in the window: acknowledge, and drop it, or what is left to be heeded of it."""
-        zero_window = not self.rcv_wnd and seg.seq == self.rcv_nxt and self.state != TIME_WAIT
-        if zero_window and seg.flags & (RST | SYN):
+    def _rest_of_unacceptable(self, seg: Segment, now: float) -> Segment | None:
+        """No part of it lies in the window: acknowledge and drop it, but for what a closed window must let pass."""
+        closed = not self.rcv_wnd and seg.seq == self.rcv_nxt and self.state != TIME_WAIT
+        if closed and seg.flags & (RST | SYN):
             return seg  # MUST-66; and a SYN is challenged in its turn
         if seg.flags & RST:
             return None
         if seg.data and le(add(seg.seq, len(seg.data)), self.rcv_nxt):
-            self._duplicate = (seg.seq, add(seg.seq, len(seg.data)))
-        if zero_window and seg.flags & ACK:
+            self._has_come_twice(seg.seq, add(seg.seq, len(seg.data)))
+        if closed and seg.flags & ACK:
             self._ack_now = True  # once its ACK has been heeded
             return Segment(seg.seq, seg.ack, seg.flags & ACK, seg.wnd, options=seg.options)  # MUST-66
         self._send_ack(now)
@@ -349,6 +354,8 @@ class Connection(TcpConnection):
             return False
         advanced = lt(self.snd_una, seg.ack)  # a retransmission with a newer ACK has a newer window too
         self._take_acknowledgement(seg, now)
+        if not seg.wnd:
+            self._unanswered = 0  # a peer that says so is there, and not to be given up (3.8.6, 3.8.6.1 MUST-37)
         newer_segment = advanced or lt(self.snd_wl1, seg.seq) or (self.snd_wl1 == seg.seq and le(self.snd_wl2, seg.ack))
         if le(self.snd_una, seg.ack) and newer_segment:
             self._set_window(seg)
@@ -374,7 +381,7 @@ class Connection(TcpConnection):
         before = diff(self.rcv_nxt, seq)
         if before > 0 and data:
             self._ack_now = True  # some of it has come before: our ACK may be lost
-            self._duplicate = (seq, add(seq, min(before, len(data))))
+            self._has_come_twice(seq, add(seq, min(before, len(data))))
         if before > 0:
             seq, data = self.rcv_nxt, data[before:]
         beyond = diff(add(seq, len(data)), add(self.rcv_nxt, self.rcv_wnd))
@@ -393,9 +400,14 @@ class Connection(TcpConnection):
         """Data that lies in the window: what comes out of order is acknowledged at once (RFC 5681 §4.2)."""
         self._ack_now |= seq != self.rcv_nxt or self._receive.has_gap
         if seq != self.rcv_nxt and self._receive.has(seq, add(seq, len(data))):
-            self._duplicate = (seq, add(seq, len(data)))
+            self._has_come_twice(seq, add(seq, len(data)))
         self._advance(self._receive.insert(seq, data, self.rcv_nxt))
         self._ack_due += 1
+
+    def _has_come_twice(self, first: int, behind: int) -> None:
+        """The next ACK tells the peer so, if both use SACK (RFC 2883 §4)."""
+        if self._loss.sack:
+            self._duplicate = (first, behind)
 
     def _fin_arrives(self, now: float) -> None:
         self._advance(add(self.rcv_nxt, 1))
@@ -432,29 +444,37 @@ class Connection(TcpConnection):
 
     def _retransmission_timeout(self, now: float) -> None:
         """RFC 6298 §5.4 to §5.7, RFC 5681 §3.1: back off, and send again from the oldest on."""
-        oldest = self._send.records[0]
+        if Timer.PROBE in self._deadlines:
+            return  # it is due too, and goes first (RFC 8985 §7.2)
         opening = self.state in (SYN_SENT, SYN_RCVD)
-        if oldest.retransmissions >= (self.config.syn_retries if opening else self.config.retries):
-            self._fail(errno.ETIMEDOUT)
+        if self._has_given_up(self.config.syn_retries if opening else self.config.retries):
             return
-        if oldest.retransmissions == 0 and not opening:
-            self._congestion.on_timeout(diff(self.snd_nxt, self.snd_una), now)
+        if not opening:
+            self._congestion.on_timeout(diff(self.snd_nxt, self.snd_una), now, again=self._unanswered > 1)
         self._rto.double()
-        self._loss.on_timeout(self.snd_nxt)
-        self._tail_probe = None
+        self._loss.on_timeout(self.snd_nxt, self._rto.srtt, now)
+        self._end_tail_probing()
         self._disarm(Timer.REORDERING)
-        self._disarm(Timer.PROBE)
-        self._retransmit(oldest, now)
+        self._retransmit(self._send.records[0], now)
+
+    def _has_given_up(self, retries: int) -> bool:
+        """3.8.3: count what stays unanswered; after R2 the connection is lost."""
+        if self._unanswered >= retries:
+            self._fail(errno.ETIMEDOUT)
+            return True
+        self._unanswered += 1
+        return False
 
     def _tail_probe_timeout(self, now: float) -> None:
         """RFC 8985 §7.3: the end of what was sent may be lost, and nobody tells: send what is answered."""
-        self._tail_probe = self.snd_nxt
         length = min(self._send.unsent(self.snd_nxt), self._usable_window(), self.mss)
         self._tail_probe_is_new = length > 0
         if length > 0:
             self._transmit_new(length, now)
         else:
             self._retransmit(self._send.records[-1], now)
+        self._tail_probe = self.snd_nxt
+        self._measured = False
         self._arm(Timer.RETRANSMISSION, now + self._rto.rto)
 
     def _keep_alive_timeout(self, now: float) -> None:
@@ -469,17 +489,20 @@ class Connection(TcpConnection):
 
     def _persist_timeout(self, now: float) -> None:
         """3.8.6.1: a byte into a closed window, again and again, so that its opening can't be missed (MUST-36)."""
-        if self._probing:
-            self._retransmit(self._send.records[0], now)
-        elif (usable := self._usable_window()) > 0:  # too little for _sendable: the override of 3.8.6.2.1
+        if (usable := self._usable_window()) > 0 and not self._probing:
+            # Too little for _sendable: the override of 3.8.6.2.1.
             self._transmit_new(min(self._send.unsent(self.snd_nxt), usable, self.mss), now)
             self._output(now)
             return
+        if self._has_given_up(self.config.retries):
+            return
+        if self._probing:
+            self._retransmit(self._send.records[0], now)
         else:
-            self._probing = True
+            self._probing, self._probe_interval = True, self._rto.rto
             self._transmit_new(min(self._send.unsent(self.snd_nxt), 1), now)
-        self._rto.double()
-        self._arm(Timer.PERSIST, now + self._rto.rto)
+        self._probe_interval = min(2 * self._probe_interval, self.config.rto_max)
+        self._arm(Timer.PERSIST, now + self._probe_interval)
 
     # ---- states --------------------------------------------------------------------------------------------
 
@@ -530,30 +553,41 @@ class Connection(TcpConnection):
 
     def _take_acknowledgement(self, seg: Segment, now: float) -> None:
         """SND.UNA and what is in flight, as SEG.ACK and SACK tell; then what that says about losses."""
-        delivered: list[Record] = []
-        if self._loss.sack:
-            delivered = self._take_sack(seg)
-        elif self._is_duplicate(seg) and self._loss.on_duplicate_ack(seg.ack, self.mss):
-            self._enter_recovery(now)
+        duplicate = self._is_duplicate(seg)
+        delivered = self._take_sack(seg) if self._loss.sack else []
         if self._tail_probe is not None:
-            self._judge_tail_probe(seg, now)
+            self._judge_tail_probe(seg, duplicate, now)
         if lt(self.snd_una, seg.ack):
             delivered += self._acknowledged(seg, now)
+        elif delivered or duplicate:
+            self._loss.on_gap(self.snd_nxt)
         if self._loss.sack and delivered:
-            self._loss.on_delivered(delivered, now)
+            self._disarm(Timer.PROBE)  # _output arms it again if all is well (RFC 8985 §7.2)
+            self._loss.on_delivered(delivered, self._echoed_at(seg, now), now)
             self._detect_loss(now)
+        elif duplicate and not self._loss.sack and self._loss.on_duplicate_ack(seg.ack, self.mss):
+            self._enter_recovery(now)
+
+    def _echoed_at(self, seg: Segment, now: float) -> float:
+        """The end of the tick of our clock in which that was stamped which `seg` answers; infinity if nothing says."""
+        if not self._timestamps or seg.options is None or seg.options.timestamp is None:
+            return math.inf
+        return (int(now * 1000) - diff(self._clock(now), seg.options.timestamp[1]) + 1) / 1000
 
     def _acknowledged(self, seg: Segment, now: float) -> list[Record]:
         """SND.UNA < SEG.ACK =< SND.NXT: advance SND.UNA; return the records that it tells of for the first time."""
         acked = diff(seg.ack, self.snd_una)
+        in_recovery = self._loss.recover is not None
         covered = self._send.acknowledge(seg.ack)
+        self._loss.on_new_ack(self.snd_una, seg.ack)
         self.snd_una = seg.ack
         self._take_round_trip(seg, covered, now)
+        if covered and covered[0].flags & SYN:
+            self._synchronization_acknowledged()
+        self._unanswered = 0
         self._disarm(Timer.RETRANSMISSION)  # RFC 6298 §5.2; _output arms it again if data is in flight (§5.3)
         self._disarm(Timer.PROBE)
         self._disarm(Timer.USER_TIMEOUT)
-        in_recovery = self._loss.recover is not None
-        self._loss.on_new_ack(seg.ack)
         if self._probing:
             self._probing = False
             self._disarm(Timer.PERSIST)
@@ -565,16 +599,25 @@ class Connection(TcpConnection):
 
     def _take_round_trip(self, seg: Segment, covered: list[Record], now: float) -> None:
         """RFC 6298 §3: no sample of what was sent twice (Karn), unless the timestamp tells which copy it was."""
+        rtt = None
         if covered and not any(record.retransmissions for record in covered):
             fresh = [record for record in covered if not record.sacked]
             if fresh:
-                self._rto.sample(now - fresh[-1].sent_at)
+                rtt = now - fresh[-1].sent_at
         elif self._timestamps and seg.options is not None and seg.options.timestamp is not None:
             elapsed = diff(self._clock(now), seg.options.timestamp[1]) / 1000
             if 0 <= elapsed <= self.config.rto_max:
-                self._rto.sample(elapsed)
-        elif covered and covered[0].flags & SYN:
+                rtt = elapsed
+        if rtt is not None:
+            self._rto.sample(rtt)
+            self._measured = True
+
+    def _synchronization_acknowledged(self) -> None:
+        """After a handshake that needed time-outs we begin carefully (RFC 6298 §5.7, RFC 6928 §2)."""
+        if self._unanswered:
             self._rto.reset_after_syn()
+        if self._unanswered > 1:
+            self._congestion = controller(self.config.congestion, self.mss, 1)
 
     def _is_duplicate(self, seg: Segment) -> bool:
         """RFC 5681 §2: says nothing new while data is in flight."""
@@ -590,20 +633,29 @@ class Connection(TcpConnection):
         first, behind = blocks[0]
         twice = le(behind, seg.ack) or (len(blocks) > 1 and le(blocks[1][0], first) and le(behind, blocks[1][1]))
         if twice:
-            self._loss.on_duplicate_data()
+            self._loss.on_duplicate_data(self.snd_una, self.snd_nxt)
             if self._tail_probe is not None and behind == self._tail_probe:
-                self._tail_probe = None  # the original had come: nothing was lost
+                self._tail_probe = None  # both copies have come: nothing was lost (RFC 8985 §7.4.2, case 1)
             blocks = blocks[1:]
         return self._send.mark_sacked(blocks, self.snd_una, self.snd_nxt)
 
-    def _judge_tail_probe(self, seg: Segment, now: float) -> None:
-        """RFC 8985 §7.4.2: if the probe has repaired a loss, the congestion control must know."""
+    def _judge_tail_probe(self, seg: Segment, duplicate: bool, now: float) -> None:
+        """RFC 8985 §7.4.2: a probe that has repaired a loss leaves no other trace of it."""
         assert self._tail_probe is not None
         if lt(seg.ack, self._tail_probe):
             return
-        if not self._tail_probe_is_new and lt(self._tail_probe, seg.ack):
+        if self._tail_probe_is_new:
+            self._tail_probe = None
+        elif lt(self._tail_probe, seg.ack):
+            self._tail_probe = None
             self._congestion.on_loss(diff(self.snd_nxt, self.snd_una), now)
+        elif duplicate and (seg.options is None or not seg.options.sack):
+            self._tail_probe = None  # case 2: a peer without D-SACK says that both copies have come
+
+    def _end_tail_probing(self) -> None:
+        """When recovery begins (RFC 8985 §7.1)."""
         self._tail_probe = None
+        self._disarm(Timer.PROBE)
 
     def _detect_loss(self, now: float) -> None:
         """Let SACK and time say what is lost (RFC 8985 §6.2 step 5)."""
@@ -619,6 +671,7 @@ class Connection(TcpConnection):
     def _enter_recovery(self, now: float) -> None:
         """The congestion control slows down; the first segment that is lost goes out at once (RFC 6675 §5 step 4.3)."""
         self._loss.enter_recovery(self._congestion, self.snd_una, self.snd_nxt, now)
+        self._end_tail_probing()
         lost = self._send.first_lost()
         if lost is not None:
             self._retransmit(lost, now)
@@ -631,7 +684,7 @@ class Connection(TcpConnection):
         if self._probing and self.snd_wnd:
             self._probing = False
             self._disarm(Timer.PERSIST)
-            self._send.mark_all_lost()
+            self._send.mark_lost(self._send.records[0])
 
     def _set_mss(self, announced: int | None) -> None:
         """The effective send MSS (3.7.1): what the peer takes and what the link carries, whichever is less."""
@@ -651,8 +704,16 @@ class Connection(TcpConnection):
 
     def _output(self, now: float) -> None:
         """Send all that may be sent now: first what is lost, then new data, then our FIN."""
-        if self.state not in _SENDING or self._probing:
+        if self.state not in _SENDING:
             return
+        if not self._probing:
+            self._send_what_may_be_sent(now)
+        if self.config.user_timeout is not None and Timer.USER_TIMEOUT not in self._deadlines:
+            self._arm_user_timeout(self.config.user_timeout, now)
+
+    def _send_what_may_be_sent(self, now: float) -> None:
+        if not self._send.records and now - self._sent_at > self._rto.rto:
+            self._congestion.on_idle()
         while (lost := self._send.first_lost()) is not None and self._congestion_room() >= lost.length:
             self._retransmit(lost, now)
         while lost is None and (length := self._sendable()) is not None:
@@ -666,20 +727,28 @@ class Connection(TcpConnection):
     def _arm_for_what_is_in_flight(self, now: float) -> None:
         if Timer.RETRANSMISSION not in self._deadlines:
             self._arm(Timer.RETRANSMISSION, now + self._rto.rto)  # RFC 6298 §5.1
-        if self.config.user_timeout is not None and Timer.USER_TIMEOUT not in self._deadlines:
-            self._arm(Timer.USER_TIMEOUT, self._send.records[0].first_sent_at + self.config.user_timeout)
-        quiet = self._loss.recover is None and not self._send.sacked and self._tail_probe is None
-        if self._loss.sack and self.config.rack and quiet and Timer.PROBE not in self._deadlines:
+        if self._loss.sack and self.config.rack and Timer.PROBE not in self._deadlines:
             self._arm_tail_probe(now)
 
+    def _arm_user_timeout(self, longest: float, now: float) -> None:
+        """3.9.1.1: for the oldest data in flight, and for data that a closed window keeps back."""
+        if self._send.records:
+            self._arm(Timer.USER_TIMEOUT, self._send.records[0].first_sent_at + longest)
+        elif self._send.unsent(self.snd_nxt):
+            self._arm(Timer.USER_TIMEOUT, now + longest)
+
     def _arm_tail_probe(self, now: float) -> None:
-        """RFC 8985 §7.2: two round trips; for a single segment the peer may delay its ACK besides."""
-        if self._rto.srtt is None:
+        """RFC 8985 §7.2: two round trips; for a single segment the peer may delay its ACK besides.
+
+        §7.3 forbids a second probe before the first was answered and a round trip was measured: then it is not armed.
+        """
+        in_recovery = lt(self.snd_una, self._loss.recovered)
+        if in_recovery or self._send.sacked or self._tail_probe is not None or not self._measured:
             return
+        assert self._rto.srtt is not None
         single = diff(self.snd_nxt, self.snd_una) <= self.mss
         at = now + 2 * self._rto.srtt + (_MAX_ACK_DELAY if single else 0.0)
-        if at < self._deadlines[Timer.RETRANSMISSION]:
-            self._arm(Timer.PROBE, at)
+        self._arm(Timer.PROBE, min(at, self._deadlines[Timer.RETRANSMISSION]))
 
     def _sendable(self) -> int | None:
         """Bytes of new data to send in one segment now (0: a FIN alone), or None.
@@ -734,7 +803,7 @@ class Connection(TcpConnection):
         if fin:
             self._fin = add(record.end, -1)
         self._disarm(Timer.PROBE)
-        self._transmit(record, now, PSH if last and length else 0)
+        self._transmit(record, now)
         if fin and self.state == CLOSE_WAIT:
             self._enter(LAST_ACK)
 
@@ -744,12 +813,14 @@ class Connection(TcpConnection):
         if not self._probing and Timer.RETRANSMISSION not in self._deadlines:
             self._arm(Timer.RETRANSMISSION, now + self._rto.rto)
 
-    def _transmit(self, record: Record, now: float, push: int = 0) -> None:
-        """Put a record on the wire, with the newest acknowledgement and window."""
+    def _transmit(self, record: Record, now: float) -> None:
+        """Put a record on the wire, with the newest acknowledgement and window; PSH with the last data that we have."""
+        self._sent_at = now
         if record.flags & SYN:
             self._emit_syn(now)
             return
         length = record.length - (1 if record.flags & FIN else 0)
+        push = PSH if length and not self._send.unsent(record.end) else 0
         self._emit_with_ack(record.seq, record.flags | push, self._send.payload(record.seq, length), now)
 
     def _emit_syn(self, now: float) -> None:
@@ -785,7 +856,6 @@ class Connection(TcpConnection):
 
     def _send_ack(self, now: float) -> None:
         """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>."""
-        self._ack_now = False
         self._emit_with_ack(self.snd_nxt, 0, b"", now)
 
     def _emit_with_ack(self, seq: int, flags: int, data: bytes, now: float) -> None:
@@ -795,8 +865,8 @@ class Connection(TcpConnection):
         wnd = min(-(-self.rcv_wnd >> self.rcv_wscale), _MAX_UNSCALED)
         self.rcv_wnd = max(wnd << self.rcv_wscale, self.rcv_wnd)
         self._ack_due = 0
-        if not self._receive.has_gap:
-            self._ack_now = False  # else only a segment without data tells the peer of the gap
+        if not data or not (self._receive.has_gap or self._duplicate):
+            self._ack_now = False  # else only a segment without data tells the peer of the gap, or of the duplicate
         self._disarm(Timer.DELAYED_ACK)
         self._last_ack_sent = self.rcv_nxt
         self._emit(Segment(seq, self.rcv_nxt, flags | ACK, wnd, data, self._options(data, now)))

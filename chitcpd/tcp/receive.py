@@ -81,6 +81,9 @@ class ReceiveBuffer:
 
     def _insert_ahead(self, seq: int, data: bytes) -> None:
         """Keep what is new of this block, in its place among the others."""
+        if self.has(seq, add(seq, len(data))):
+            self._join(seq, add(seq, len(data)))  # it came last, though nothing of it is new
+            return
         blocks = self._ahead
         at = len(blocks)
         while at > 0 and lt(seq, blocks[at - 1][0]):

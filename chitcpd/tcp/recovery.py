@@ -15,9 +15,10 @@ from __future__ import annotations
 from chitcpd.tcp.api import Config
 from chitcpd.tcp.congestion import Controller
 from chitcpd.tcp.send import Record, SendBuffer
-from chitcpd.tcp.seq import diff, le, lt
+from chitcpd.tcp.seq import add, diff, le, lt, newer
 
 DUPLICATE_ACKS = 3  # DupThresh
+_MIN_RTT_HOLDS = 300.0  # seconds for which the least round trip is believed to be one of this path
 _PERSIST = 16  # recoveries for which a widened reordering window stays (RFC 8985 §6.2 step 4)
 
 
@@ -29,25 +30,35 @@ class LossDetection:
         self._buffer = buffer
         self.sack = False  # the peer tells by SACK
         self.recover: int | None = None  # in recovery until this is acknowledged (RFC 6582's RecoveryPoint)
-        self._recovered = iss  # no second recovery for what was in flight at the last loss
+        self.recovered = iss  # no second recovery for what was in flight at the last loss
+        self._first_sign: int | None = None  # SND.NXT when the first ACK came that told of a gap
         self._duplicate_acks = 0
         self.left_network = 0  # bytes that duplicate ACKs say have arrived: without SACK, this is not in flight
         # RFC 8985 §5.2
         self._xmit_at = -1.0  # RACK.xmit_ts: when the most recently sent of all delivered segments was sent
         self._end = iss  # RACK.end_seq
-        self._rtt = 0.0  # RACK.rtt
+        self._rtt = 0.0  # RACK.rtt, of what was delivered last
         self._min_rtt: float | None = None
+        self._min_rtt_at = 0.0
         self._fack = iss  # the highest sequence number that was delivered
         self._reordering_seen = False
+        self._dsack_round: int | None = None
         self._window_factor = 1  # RACK.reo_wnd_mult, in quarters of the minimal round trip
         self._persist = _PERSIST
 
-    def on_timeout(self, snd_nxt: int) -> None:
-        """The retransmission timer expired: recovery is over, all that is not SACKed is lost."""
+    def on_timeout(self, snd_nxt: int, srtt: float | None, now: float) -> None:
+        """The retransmission timer expired: what is not SACKed is lost, with RACK what is overdue (RFC 8985 §6.3)."""
         self.recover = None
-        self._recovered = snd_nxt
+        self.recovered = snd_nxt
+        self._first_sign = None
         self._duplicate_acks = self.left_network = 0
-        self._buffer.mark_all_lost()
+        self._buffer.forget_sacks_if_broken()
+        by_time = self.sack and self._config.rack
+        latest = now - self._rtt - self._reordering_window(srtt) if by_time else now
+        self._buffer.mark_lost(self._buffer.records[0])
+        for record in self._buffer.records:
+            if record.sent_at <= latest:
+                self._buffer.mark_lost(record)
 
     # ---- without SACK --------------------------------------------------------------------------------------
 
@@ -55,7 +66,7 @@ class LossDetection:
         """RFC 5681 §3.2: True if this is the third, and means that the oldest segment is lost."""
         self._duplicate_acks += 1
         self.left_network = min(self.left_network + mss, self._buffer.in_flight)
-        if self._duplicate_acks != DUPLICATE_ACKS or self.recover is not None or not lt(self._recovered, ack):
+        if self._duplicate_acks != DUPLICATE_ACKS or self.recover is not None or not lt(self.recovered, ack):
             return False
         self._buffer.mark_lost(self._buffer.records[0])
         return True
@@ -69,45 +80,69 @@ class LossDetection:
 
     def is_news(self, lost: Record) -> bool:
         """It was sent after the last reaction to a loss."""
-        return self.recover is None and le(self._recovered, lost.seq)
+        return self.recover is None and le(self.recovered, lost.seq)
 
     def enter_recovery(self, congestion: Controller, snd_una: int, snd_nxt: int, now: float) -> None:
-        """Something is lost: one reaction of the congestion control per window of data."""
-        congestion.on_loss(diff(snd_nxt, snd_una), now)
-        self.recover = self._recovered = snd_nxt
+        """Something is lost: one reaction of the congestion control per window of data.
 
-    def on_new_ack(self, ack: int) -> None:
-        """New data was acknowledged; outside of recovery, or at its end, duplicates begin to count anew."""
-        if self.recover is not None and le(self.recover, ack):
+        It is told what was in flight before limited transmit added to it (RFC 5681 §3.2 step 2).
+        """
+        in_flight_up_to = snd_nxt if self._first_sign is None else self._first_sign
+        congestion.on_loss(diff(in_flight_up_to, snd_una), now)
+        self.recover = self.recovered = snd_nxt
+
+    def on_gap(self, snd_nxt: int) -> None:
+        """An ACK has told of a gap, and acknowledged nothing."""
+        if self._first_sign is None:
+            self._first_sign = snd_nxt
+
+    def on_new_ack(self, snd_una: int, ack: int) -> None:
+        """SND.UNA moves to `ack`; outside of recovery, or at its end, duplicates begin to count anew."""
+        if lt(snd_una, self.recovered) and le(self.recovered, ack):
             self.recover = None
             self._persist -= 1
             if self._persist <= 0:
                 self._window_factor = 1
+        if self._dsack_round is not None and le(self._dsack_round, ack):
+            self._dsack_round = None
         if self.recover is None:
+            self._first_sign = None
             self._duplicate_acks = self.left_network = 0
+        self.recovered = newer(self.recovered, add(ack, -1))  # it must stay near, for the comparisons
 
     # ---- with SACK -----------------------------------------------------------------------------------------
 
-    def on_delivered(self, records: list[Record], now: float) -> None:
-        """These have arrived, whether SACKed or acknowledged: RACK's steps 1 to 3 (RFC 8985 §6.2)."""
-        for record in records:
+    def on_delivered(self, records: list[Record], echoed: float, now: float) -> None:
+        """These have arrived, whether SACKed or acknowledged: RACK's steps 1 to 3 (RFC 8985 §6.2).
+
+        `echoed`: no copy that was sent after this time can be the one that arrived, says the ACK's timestamp.
+        """
+        for record in sorted(records, key=lambda record: record.sent_at):
             rtt = now - record.sent_at
-            if record.retransmissions and self._min_rtt is not None and rtt < self._min_rtt:
-                continue  # too early for the last copy: an earlier one has arrived
             if not record.retransmissions:
-                self._min_rtt = rtt if self._min_rtt is None else min(rtt, self._min_rtt)
+                self._take_min_rtt(rtt, now)
                 if lt(record.end, self._fack):
                     self._reordering_seen = True
             if lt(self._fack, record.end):
                 self._fack = record.end
+            too_early = record.sent_at > echoed or (self._min_rtt is not None and rtt < self._min_rtt)
+            if record.retransmissions and too_early:
+                continue  # an earlier copy has arrived, and this tells nothing of the last one's way
+            self._rtt = rtt
             if _sent_after(record.sent_at, record.end, self._xmit_at, self._end):
-                self._xmit_at, self._end, self._rtt = record.sent_at, record.end, rtt
+                self._xmit_at, self._end = record.sent_at, record.end
 
-    def on_duplicate_data(self) -> None:
-        """The peer has got something twice (D-SACK): wait longer before taking a segment to be lost (§6.2 step 4)."""
-        self._reordering_seen = True
-        self._window_factor += 1
-        self._persist = _PERSIST
+    def _take_min_rtt(self, rtt: float, now: float) -> None:
+        """The path may have become longer: an old minimum does not hold for ever (§6.2 step 1)."""
+        if self._min_rtt is None or rtt <= self._min_rtt or now - self._min_rtt_at > _MIN_RTT_HOLDS:
+            self._min_rtt, self._min_rtt_at = rtt, now
+
+    def on_duplicate_data(self, snd_una: int, snd_nxt: int) -> None:
+        """D-SACK: the peer has got something twice. Wait longer for what is late, by a step per round trip (step 4)."""
+        if self._dsack_round is None or le(self._dsack_round, snd_una):
+            self._dsack_round = snd_nxt
+            self._window_factor += 1
+            self._persist = _PERSIST
 
     def detect(self, mss: int, srtt: float | None, now: float) -> float | None:
         """Mark what is lost; return when to look again, or None."""
@@ -144,8 +179,8 @@ class LossDetection:
 
     def _reordering_window(self, srtt: float | None) -> float:
         """RFC 8985 §6.2 step 4."""
-        known = self.recover is not None or self._buffer.sacked >= DUPLICATE_ACKS
-        if not self._reordering_seen and known:
+        in_recovery = lt(self._buffer.records[0].seq, self.recovered)
+        if not self._reordering_seen and (in_recovery or self._buffer.sacked >= DUPLICATE_ACKS):
             return 0.0
         return min(self._window_factor * (self._min_rtt or 0.0) / 4, srtt if srtt is not None else 0.0)
 

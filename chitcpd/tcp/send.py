@@ -94,15 +94,10 @@ class SendBuffer:
             self._lost += 1
             self.in_flight -= record.length
 
-    def mark_all_lost(self) -> None:
-        """After a time-out nothing in flight is trusted any more, but for what the peer says that it has.
-
-        If that covers even the oldest, the peer has thrown away what it had (RFC 2018 §8).
-        """
-        if self.records and self.records[0].sacked:
+    def forget_sacks_if_broken(self) -> None:
+        """If even the oldest was SACKed, and was not acknowledged since, the peer has thrown it away (RFC 2018 §8)."""
+        if self.records[0].sacked:
             self._forget_sacks()
-        for record in self.records:
-            self.mark_lost(record)
 
     def first_lost(self) -> Record | None:
         """The oldest record that must be sent again."""

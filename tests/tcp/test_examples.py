@@ -114,6 +114,7 @@ LEFT_OUT = {
         test_close.py::test_with_timestamps_a_newer_syn_ends_time_wait_whatever_its_sequence_number
         test_close.py::test_a_connection_with_timestamps_closes_too
         test_options.py::test_a_syn_offers_what_is_set
+        test_options.py::test_a_duplicate_is_told_of_the_newest_segment_only
         test_options.py::test_an_answer_offers_only_what_was_offered
         test_options.py::test_our_shift_is_large_enough_for_the_buffer_and_never_above_14[1048576-5]
         test_options.py::test_our_shift_is_large_enough_for_the_buffer_and_never_above_14[8388480-7]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from chitcpd.tcp.api import Config
 from chitcpd.tcp.receive import ReceiveBuffer
+from chitcpd.tcp.recovery import LossDetection
 from chitcpd.tcp.send import Record, SendBuffer
 
 
@@ -68,10 +70,11 @@ def test_after_a_time_out_all_but_the_sacked_is_lost() -> None:
     """RFC 6675 §5.1; unless that is the oldest: then the peer has thrown away what it had (RFC 2018 §8)."""
     buffer = in_flight(4)
     buffer.mark_sacked(((120, 140),), 100, 140)
-    buffer.mark_all_lost()
+    loss = LossDetection(Config(), buffer, 99)
+    loss.on_timeout(140, None, 1.0)
     assert [record.lost for record in buffer.records] == [True, True, False, False]
     buffer.acknowledge(120)
-    buffer.mark_all_lost()
+    loss.on_timeout(140, None, 2.0)
     assert [(record.lost, record.sacked) for record in buffer.records] == [(True, False), (True, False)]
 
 
