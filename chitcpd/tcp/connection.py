@@ -42,6 +42,7 @@ FIN_WAIT_1, FIN_WAIT_2, CLOSING, TIME_WAIT = (
 _RECEIVING = frozenset({ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2})  # the peer may still send data
 _SENDING = frozenset({ESTABLISHED, CLOSE_WAIT, FIN_WAIT_1, CLOSING, LAST_ACK})  # data or our FIN may wait
 _DEFAULT_MSS = 536  # what a peer takes that announces nothing (3.7.1, MUST-15)
+_LEAST_MSS = 64  # a peer that announces less would have us send a storm of tiny segments
 _MAX_UNSCALED = 0xFFFF  # the largest window without window scaling
 _TIMESTAMP_BYTES = 12  # of each segment's header, if timestamps are on
 _MAX_BLOCKS = 4  # of SACK that a header holds; 3 beside a timestamp
@@ -526,8 +527,13 @@ class Connection(TcpConnection):
 
     def _return_to_listen(self) -> None:
         """A passive connection whose handshake failed waits for the next SYN."""
+        if self._closing:
+            self._delete()
+            return
         self._deadlines.clear()
+        unsent = self._send.peek()
         self._send = SendBuffer(self.iss, self.config.send_buffer)
+        self._send.write(unsent)
         self._loss = LossDetection(self.config, self._send, self.iss)
         self.snd_nxt = self.snd_una = self.iss
         self.snd_wscale = self.rcv_wscale = self.max_snd_wnd = 0
@@ -556,7 +562,7 @@ class Connection(TcpConnection):
         duplicate = self._is_duplicate(seg)
         delivered = self._take_sack(seg) if self._loss.sack else []
         if self._tail_probe is not None:
-            self._judge_tail_probe(seg, duplicate, now)
+            self._judge_tail_probe(seg, now)
         if lt(self.snd_una, seg.ack):
             delivered += self._acknowledged(seg, now)
         elif delivered or duplicate:
@@ -621,9 +627,11 @@ class Connection(TcpConnection):
 
     def _is_duplicate(self, seg: Segment) -> bool:
         """RFC 5681 §2: says nothing new while data is in flight."""
-        outstanding = self.snd_una != self.snd_nxt and not self._probing
+        return self.snd_una != self.snd_nxt and not self._probing and self._says_nothing_new(seg)
+
+    def _says_nothing_new(self, seg: Segment) -> bool:
         same = seg.ack == self.snd_una and seg.wnd << self.snd_wscale == self.snd_wnd
-        return outstanding and same and not seg.data and not seg.flags & FIN
+        return same and not seg.data and not seg.flags & FIN
 
     def _take_sack(self, seg: Segment) -> list[Record]:
         """The blocks of a SACK; the first may tell of what came twice (RFC 2883 §4)."""
@@ -639,7 +647,7 @@ class Connection(TcpConnection):
             blocks = blocks[1:]
         return self._send.mark_sacked(blocks, self.snd_una, self.snd_nxt)
 
-    def _judge_tail_probe(self, seg: Segment, duplicate: bool, now: float) -> None:
+    def _judge_tail_probe(self, seg: Segment, now: float) -> None:
         """RFC 8985 §7.4.2: a probe that has repaired a loss leaves no other trace of it."""
         assert self._tail_probe is not None
         if lt(seg.ack, self._tail_probe):
@@ -649,7 +657,7 @@ class Connection(TcpConnection):
         elif lt(self._tail_probe, seg.ack):
             self._tail_probe = None
             self._congestion.on_loss(diff(self.snd_nxt, self.snd_una), now)
-        elif duplicate and (seg.options is None or not seg.options.sack):
+        elif self._says_nothing_new(seg) and (seg.options is None or not seg.options.sack):
             self._tail_probe = None  # case 2: a peer without D-SACK says that both copies have come
 
     def _end_tail_probing(self) -> None:
@@ -664,7 +672,7 @@ class Connection(TcpConnection):
             self._arm(Timer.REORDERING, look_again)
         else:
             self._disarm(Timer.REORDERING)
-        lost = self._send.first_lost()
+        lost = next(self._send.lost(), None)
         if lost is not None and self._loss.is_news(lost):
             self._enter_recovery(now)
 
@@ -672,7 +680,7 @@ class Connection(TcpConnection):
         """The congestion control slows down; the first segment that is lost goes out at once (RFC 6675 §5 step 4.3)."""
         self._loss.enter_recovery(self._congestion, self.snd_una, self.snd_nxt, now)
         self._end_tail_probing()
-        lost = self._send.first_lost()
+        lost = next(self._send.lost(), None)
         if lost is not None:
             self._retransmit(lost, now)
 
@@ -688,7 +696,7 @@ class Connection(TcpConnection):
 
     def _set_mss(self, announced: int | None) -> None:
         """The effective send MSS (3.7.1): what the peer takes and what the link carries, whichever is less."""
-        largest = min(announced or _DEFAULT_MSS, self.config.send_mss)
+        largest = min(max(announced or _DEFAULT_MSS, _LEAST_MSS), self.config.send_mss)
         self.mss = max(largest - (_TIMESTAMP_BYTES if self._timestamps else 0), 1)  # RFC 6691: options come off it
         self._congestion = controller(self.config.congestion, self.mss, self.config.initial_window)
 
@@ -714,10 +722,13 @@ class Connection(TcpConnection):
     def _send_what_may_be_sent(self, now: float) -> None:
         if not self._send.records and now - self._sent_at > self._rto.rto:
             self._congestion.on_idle()
-        while (lost := self._send.first_lost()) is not None and self._congestion_room() >= lost.length:
-            self._retransmit(lost, now)
-        while lost is None and (length := self._sendable()) is not None:
-            self._transmit_new(length, now)
+        for record in self._send.lost():
+            if self._congestion_room() < record.length:
+                break
+            self._retransmit(record, now)
+        else:
+            while (length := self._sendable()) is not None:
+                self._transmit_new(length, now)
         if self._send.records:
             self._disarm(Timer.PERSIST)
             self._arm_for_what_is_in_flight(now)
@@ -861,9 +872,8 @@ class Connection(TcpConnection):
     def _emit_with_ack(self, seq: int, flags: int, data: bytes, now: float) -> None:
         """A segment with the acknowledgement and the window that hold now."""
         self.rcv_wnd += max(self._window_gain(), 0)
-        # Rounded up to what the field can say, so that the right edge never moves left (RFC 7323 §2.4).
-        wnd = min(-(-self.rcv_wnd >> self.rcv_wscale), _MAX_UNSCALED)
-        self.rcv_wnd = max(wnd << self.rcv_wscale, self.rcv_wnd)
+        # Rounded down to what the field can say; what was offered once is still taken (RFC 7323 §2.4).
+        wnd = min(self.rcv_wnd >> self.rcv_wscale, _MAX_UNSCALED)
         self._ack_due = 0
         if not data or not (self._receive.has_gap or self._duplicate):
             self._ack_now = False  # else only a segment without data tells the peer of the gap, or of the duplicate

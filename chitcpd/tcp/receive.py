@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from chitcpd.tcp.seq import add, diff, le, lt, newer
 
 Block = tuple[int, int]  # sequence numbers: the first, and the one behind the last
@@ -19,10 +17,14 @@ class ReceiveBuffer:
     """
 
     def __init__(self) -> None:
-        self._ready: deque[bytes] = deque()
+        self._ready = bytearray()  # in order
         self._ahead: list[tuple[int, bytes]] = []  # (sequence number, data), in order, not overlapping
         self._ranges: list[Block] = []  # what is ahead, joined, the newest first: what a SACK tells (RFC 2018 §4)
-        self.readable = 0  # bytes in order
+
+    @property
+    def readable(self) -> int:
+        """Bytes in order."""
+        return len(self._ready)
 
     @property
     def has_gap(self) -> bool:
@@ -52,21 +54,14 @@ class ReceiveBuffer:
 
     def read(self, limit: int) -> bytes:
         """Hand out at most `limit` bytes."""
-        taken: list[bytes] = []
-        while self._ready and limit > 0:
-            chunk = self._ready.popleft()
-            if len(chunk) > limit:
-                self._ready.appendleft(chunk[limit:])
-                chunk = chunk[:limit]
-            taken.append(chunk)
-            limit -= len(chunk)
-        data = taken[0] if len(taken) == 1 else b"".join(taken)
-        self.readable -= len(data)
+        with memoryview(self._ready) as view:
+            data = bytes(view[:limit])
+        del self._ready[:limit]
         return data
 
     def peek(self) -> bytes:
         """A copy of all that could be read."""
-        return b"".join(self._ready)
+        return bytes(self._ready)
 
     def clear_ahead(self) -> None:
         """Forget what can never be read any more."""
@@ -74,9 +69,7 @@ class ReceiveBuffer:
         self._ranges.clear()
 
     def _append(self, data: bytes, rcv_nxt: int) -> int:
-        if data:
-            self._ready.append(data)
-            self.readable += len(data)
+        self._ready += data
         return add(rcv_nxt, len(data))
 
     def _insert_ahead(self, seq: int, data: bytes) -> None:

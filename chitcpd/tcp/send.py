@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chitcpd.tcp.seq import add, diff, le, lt
@@ -99,9 +100,9 @@ class SendBuffer:
         if self.records[0].sacked:
             self._forget_sacks()
 
-    def first_lost(self) -> Record | None:
-        """The oldest record that must be sent again."""
-        return next((record for record in self.records if record.lost), None) if self._lost else None
+    def lost(self) -> Iterator[Record]:
+        """The records that must be sent again, the oldest first; they may be while this goes on."""
+        return (record for record in self.records if record.lost) if self._lost else iter(())
 
     def acknowledge(self, ack: int) -> list[Record]:
         """Forget all before `ack`; return the records that it covers whole."""

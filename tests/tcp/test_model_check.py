@@ -38,7 +38,7 @@ LONG: tuple[Script, Script] = (b"ab", None), (b"c", None)
 Action = bytes | Timer | None  # a segment arrives, a timer expires, the application acts
 
 PLAIN = Config(
-    mss=1,
+    send_mss=1,
     nagle=False,
     delayed_ack=0.0,
     sack=False,
@@ -50,8 +50,8 @@ PLAIN = Config(
 )
 SETTINGS = {
     "plain": PLAIN,
-    "delayed ACK": Config(mss=1, sack=False, timestamps=False, congestion="newreno", retries=100, syn_retries=100),
-    "SACK, RACK, timestamps": Config(mss=13, nagle=False, delayed_ack=0.0, retries=100, syn_retries=100),
+    "delayed ACK": Config(send_mss=1, sack=False, timestamps=False, congestion="newreno", retries=100, syn_retries=100),
+    "SACK, RACK, timestamps": Config(send_mss=13, nagle=False, delayed_ack=0.0, retries=100, syn_retries=100),
 }
 
 

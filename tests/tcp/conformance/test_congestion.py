@@ -79,6 +79,14 @@ def test_a_handshake_that_needed_a_time_out_begins_with_one_segment(a_connection
     assert in_flight(tcp) == 1
 
 
+def test_one_lost_syn_is_forgiven(a_connection: Maker) -> None:
+    """RFC 6928 §2: the RTO of 1 s may have been too short."""
+    tcp = a_connection(in_state=State.SYN_SENT, settings=config(congestion="newreno", initial_window=4))
+    tcp.arrives(SYN_ACK_FROM_PEER, at=1.5)
+    tcp.send(stream(9000))
+    assert in_flight(tcp) == 4
+
+
 def test_the_handshake_does_not_enlarge_the_window(a_connection: Maker) -> None:
     """RFC 6928 §2."""
     tcp = a_connection(in_state=State.LISTEN, settings=config(congestion="newreno", initial_window=2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from chitcpd.tcp.api import ACK, FIN, RST, Options, Segment, State
@@ -115,6 +117,33 @@ def test_a_closed_window_is_probed_with_backoff_and_never_given_up(a_connection:
         tcp.arrives(peer(wnd=0))
     assert tcp.state == State.ESTABLISHED
     assert all(seg.data == b"a" for seg in tcp.take())
+
+
+@pytest.mark.rfc9293("MUST-20")
+def test_a_peer_that_answers_no_probe_is_given_up_as_one_that_acknowledges_nothing(a_connection: Maker) -> None:
+    """§3.8.6.1, §3.8.3: only as long as it answers MUST the connection stay open."""
+    tcp = a_connection(in_state=State.ESTABLISHED, settings=config(retries=3))
+    tcp.arrives(peer(wnd=0), at=0.0)
+    tcp.send(b"abc")
+    for at in (1.0, 3.0, 7.0):
+        tcp.sends(us(b"a"), at=at)
+    tcp.waits_until(14.9)
+    assert tcp.error is None
+    tcp.waits_until(15.0)
+    assert tcp.error == errno.ETIMEDOUT
+
+
+def test_the_interval_between_probes_is_not_the_retransmission_time_out(a_connection: Maker) -> None:
+    """RFC 6298 §5: only the loss of a segment backs that off."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    tcp.arrives(peer(wnd=0), at=0.0)
+    tcp.send(stream(300))
+    tcp.waits_until(40.0)
+    tcp.take()
+    tcp.arrives(peer(wnd=WINDOW), at=40.0)
+    assert tcp.take()
+    tcp.waits_until(41.0)
+    assert tcp.take()
 
 
 @pytest.mark.rfc9293("MUST-36")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chitcpd.tcp.api import Options, State
+from chitcpd.tcp.api import Options, Segment, State
 from tests.tcp.harness import MSS, Maker, Script, config, peer, sacks, stream
 
 pytestmark = pytest.mark.stage("recovery")
@@ -315,3 +315,101 @@ def test_without_rack_there_is_no_probe(a_connection: Maker) -> None:
     tcp = sacked(a_connection, rack=False, flight=3)
     tcp.waits_until(2.9)
     tcp.sends_nothing()
+
+
+def test_the_probe_is_never_later_than_the_time_out_and_goes_in_its_place(a_connection: Maker) -> None:
+    """RFC 8985 §7.2: over a long path without variation two round trips are more than the RTO."""
+    tcp = sacked(a_connection, rack=True, rtt=1.0, flight=2)
+    for k in range(40):
+        tcp.arrives(peer(ack=3001 + k * MSS, wnd=60_000), at=3.0 + k)
+        tcp.send(stream(MSS, at=3001 + k * MSS), at=3.0 + k)
+    tcp.send(stream(MSS, at=43_001), at=42.0)
+    tcp.take()
+    tcp.waits_until(43.1)
+    tcp.sends_stream((43_001, MSS))  # the last, not the first
+
+
+def test_a_peer_without_d_sack_tells_by_a_duplicate_ack_that_a_probe_was_not_needed(a_connection: Maker) -> None:
+    """RFC 8985 §7.4.2, case 2: so the congestion window stays."""
+    tcp = sacked(a_connection, rack=True, congestion="newreno")
+    tcp.waits_until(2.2)
+    tcp.sends_stream((10_001, MSS))
+    tcp.arrives(peer(ack=11_001, wnd=60_000), at=2.21)
+    tcp.arrives(peer(ack=11_001, wnd=60_000), at=2.3)
+    tcp.send(stream(40_000, at=11_001), at=2.4)
+    tcp.arrives(peer(ack=12_001, wnd=60_000), at=2.5)
+    assert tcp.snd_nxt - tcp.snd_una >= 10 * MSS
+
+
+def test_a_second_probe_needs_a_round_trip_to_be_measured_first(a_connection: Maker) -> None:
+    """RFC 8985 §7.3: else probes, sent twice, would keep the path from being measured; then the time-out repairs."""
+    tcp = sacked(a_connection, rack=True, flight=1)
+    tcp.waits_until(2.9)
+    tcp.sends_stream((1001, MSS))
+    tcp.arrives(peer(ack=2001, wnd=60_000), at=2.95)  # of which copy?
+    tcp.send(stream(MSS, at=2001), at=10.0)
+    tcp.take()
+    tcp.sends_stream((2001, MSS), at=11.0)
+
+
+def test_after_a_time_out_what_was_sent_just_now_is_not_lost(a_connection: Maker) -> None:
+    """RFC 8985 §6.3."""
+    tcp = sacked(a_connection, rack=True, flight=1)
+    tcp.waits_until(2.9)
+    tcp.sends_stream((1001, MSS))  # the probe
+    tcp.send(stream(MSS, at=2001), at=3.38)
+    tcp.sends_stream((2001, MSS))
+    tcp.waits_until(3.41)
+    tcp.sends_stream((1001, MSS))
+    tcp.arrives(peer(ack=2001, wnd=60_000), at=3.45)
+    tcp.sends_nothing()
+    tcp.arrives(peer(ack=3001, wnd=60_000), at=3.50)
+    tcp.waits_until(100.0)
+    tcp.sends_nothing()
+
+
+def test_each_round_trip_with_d_sack_widens_the_reordering_window_by_a_quarter(a_connection: Maker) -> None:
+    """RFC 8985 §6.2, step 4: two in the same round trip are one step."""
+    tcp = sacked(a_connection, rack=True)
+    told(tcp, (1, 501), at=2.05)
+    told(tcp, (501, 1001), at=2.05)
+    told(tcp, (2001, 3001), at=2.1)
+    tcp.waits_until(2.149)
+    tcp.sends_nothing()
+    tcp.sends_stream((1001, MSS), at=2.15)
+
+
+def test_the_ack_of_the_first_copy_tells_nothing_of_the_second(a_connection: Maker) -> None:
+    """RFC 8985 §6.2, step 2: the timestamp says which one has arrived."""
+    offers = Options(mss=MSS, sack_permitted=True, timestamp=(0, 0))
+    tcp = a_connection(
+        in_state=State.SYN_SENT, settings=config(sack=True, rack=True, timestamps=True, rto_min=0.2), offers=offers
+    )
+    tcp.arrives(peer(seq=0, flags=2, options=offers, wnd=60_000), at=0.01)
+    length = MSS - 12
+    tcp.send(stream(4 * length), at=1.0)
+    stamp = _stamp_of(tcp.take()[-1])
+    tcp.waits_until(1.3)  # the probe, then the time-out: the first segment goes again
+    assert tcp.take()[-1].seq - 1000 == 1
+    first_copy = Options(sack=sacks((1 + length, 1 + 2 * length)).sack, timestamp=(2000, stamp))
+    sent_before = tcp.now
+    tcp.arrives(peer(ack=1 + length, wnd=60_000, options=first_copy), at=sent_before + 0.03)
+    assert all(seg.seq - 1000 > length for seg in tcp.take())
+
+
+def _stamp_of(seg: Segment) -> int:
+    assert seg.options is not None
+    assert seg.options.timestamp is not None
+    return seg.options.timestamp[0]
+
+
+@pytest.mark.parametrize("rack", [True, False])
+def test_limited_transmit_with_sack_does_not_count_either(a_connection: Maker, rack: bool) -> None:
+    """RFC 6675 §5, step 4.2: ten segments were in flight, so five are left."""
+    tcp = sacked(a_connection, rack=rack, congestion="newreno", initial_window=10, send_buffer=100_000)
+    tcp.send(stream(30_000, at=11_001), at=2.05)
+    before = tcp.snd_nxt - tcp.snd_una
+    for k in range(3):
+        told(tcp, (2001, 3001 + k * MSS), at=2.1)
+    tcp.arrives(peer(ack=tcp.snd_nxt, wnd=60_000), at=2.2)
+    assert tcp.snd_nxt - tcp.snd_una in (before // 2 // MSS * MSS, (before // 2 // MSS + 1) * MSS)

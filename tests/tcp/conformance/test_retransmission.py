@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from chitcpd.tcp.api import FIN, SYN, Options, State
-from tests.tcp.harness import MSS, SYN_ACK_FROM_PEER, Maker, Script, config, peer, stream, us
+from tests.tcp.harness import MSS, SYN_ACK_FROM_PEER, SYN_FROM_PEER, Maker, Script, config, peer, stream, us
 
 pytestmark = pytest.mark.stage("retransmission")
 
@@ -286,6 +286,16 @@ def test_a_handshake_that_needed_a_time_out_leads_to_three_seconds(a_connection:
     tcp.arrives(SYN_ACK_FROM_PEER, at=1.5)
     tcp.take()
     assert time_out(tcp) == pytest.approx(3.0)
+
+
+def test_both_opens_at_once_are_no_time_out(a_connection: Maker) -> None:
+    """RFC 6298 §5.7: the SYN goes twice there, because the peer's came, not because a timer expired."""
+    tcp = a_connection(in_state=State.SYN_SENT)
+    tcp.arrives(SYN_FROM_PEER, at=0.1)
+    tcp.arrives(peer(), at=0.2)
+    assert tcp.state == State.ESTABLISHED
+    tcp.take()
+    assert time_out(tcp) == pytest.approx(1.0)
 
 
 @pytest.mark.rfc9293("MUST-18")
