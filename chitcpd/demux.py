@@ -74,7 +74,8 @@ class Demux:
                 return port
         raise OSError(errno.EADDRNOTAVAIL, "all ephemeral ports are in use")
 
-    def initial_sequence_number(self, four: FourTuple, now: float) -> int:
-        """ISN = M + F(four-tuple, secret key) (RFC 6528 §3)."""
+    def initial_sequence_number(self, four: FourTuple, now: float, beyond: int | None = None) -> int:
+        """ISN = M + F(four-tuple, secret key) (RFC 6528 §3), but not before `beyond`, if that is given."""
         digest = hashlib.blake2b(repr(tuple(four)).encode(), key=self._secret, digest_size=4).digest()
-        return (int(now * _ISN_TICKS) + int.from_bytes(digest)) & 0xFFFFFFFF
+        number = (int(now * _ISN_TICKS) + int.from_bytes(digest)) & 0xFFFFFFFF
+        return beyond if beyond is not None and (number - beyond) & 0xFFFFFFFF >= 1 << 31 else number

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from chitcpd.demux import ANY, Demux, FourTuple, Listener
 from chitcpd.tcp import wire
@@ -25,6 +25,7 @@ from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Segment, State, TcpCo
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+_Arguments = TypeVarTuple("_Arguments")
 # Looked up for every segment, and slowly by way of the class before Python 3.12.
 _SYN_RCVD, _ESTABLISHED = State.SYN_RCVD, State.ESTABLISHED
 _NOT_KEPT = frozenset({State.CLOSED, State.LISTEN})  # no connection yet, or no more
@@ -127,20 +128,20 @@ class Driver:
             raise OSError(errno.EADDRINUSE, f"there is a connection from port {four.local_port} already")
         endpoint = self._new(four, changed, now)
         self.demux.connections[four] = endpoint
-        self._ask(endpoint, now, partial(endpoint.connection.open, now, active=True))
+        self._ask(endpoint, now, partial(endpoint.connection.open, active=True), now)
         return endpoint
 
     def send(self, endpoint: Endpoint, data: bytes | memoryview, now: float) -> int:
         """Give the connection bytes to send; how many it took. Raises OSError."""
-        return self._ask(endpoint, now, partial(endpoint.connection.send, data, now))
+        return self._ask(endpoint, now, endpoint.connection.send, data, now)
 
     def receive(self, endpoint: Endpoint, limit: int, now: float) -> bytes:
         """Take what the connection has received. Raises OSError."""
-        return self._ask(endpoint, now, partial(endpoint.connection.receive, limit, now))
+        return self._ask(endpoint, now, endpoint.connection.receive, limit, now)
 
     def close(self, endpoint: Endpoint, now: float) -> None:
         """No more sending."""
-        self._ask(endpoint, now, partial(endpoint.connection.close, now))
+        self._ask(endpoint, now, endpoint.connection.close, now)
 
     def release(self, endpoint: Endpoint, now: float) -> None:
         """The application is done with it: close, and reset the peer if it still sends (RFC 9293 §3.6.1)."""
@@ -152,7 +153,7 @@ class Driver:
     def abort(self, endpoint: Endpoint, now: float, error: int | None = None) -> None:
         """Reset the connection; the application sees `error`. Never raises."""
         endpoint.error = endpoint.error or error
-        self._tell(endpoint, now, partial(endpoint.connection.abort, now))
+        self._tell(endpoint, now, endpoint.connection.abort, now)
 
     # ---- the network's side --------------------------------------------------------------------------------
 
@@ -168,7 +169,7 @@ class Driver:
         listener = self.demux.listener(local, local_port) if endpoint is None else None
         self._recorder.segment("received", endpoint, four, seg, raw)
         if endpoint is not None:
-            self._tell(endpoint, now, partial(endpoint.connection.segment_arrives, seg, now))
+            self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
         elif listener is not None and listener.full and seg.flags & (SYN | ACK | RST) == SYN:
             self._recorder.dropped("backlog full", local, peer, raw)
         else:
@@ -199,7 +200,7 @@ class Driver:
         for endpoint in due:
             deadline = endpoint.connection.next_deadline()
             if deadline is not None and deadline <= now:
-                self._tell(endpoint, now, partial(endpoint.connection.expire, now))
+                self._tell(endpoint, now, endpoint.connection.expire, now)
             else:
                 self._schedule(endpoint)
         return self._heap[0][0] if self._heap else None
@@ -239,17 +240,19 @@ class Driver:
         """
         endpoint = self._new(four, _nobody, now)
         if listener is None:
-            self._tell(endpoint, now, partial(endpoint.connection.segment_arrives, seg, now))
+            self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
             return
         endpoint.listener = listener
         listener.opening += 1
         self.demux.connections[four] = endpoint
-        self._tell(endpoint, now, partial(_accept, endpoint.connection, seg, now))
+        self._tell(endpoint, now, _accept, endpoint.connection, seg, now)
 
-    def _ask(self, endpoint: Endpoint, now: float, call: Callable[[], _T]) -> _T:
+    def _ask(
+        self, endpoint: Endpoint, now: float, call: Callable[[*_Arguments], _T], *arguments: *_Arguments
+    ) -> _T:
         """A call of the application's: misuse raises OSError, a fault of the TCP becomes EIO."""
         try:
-            return call()
+            return call(*arguments)
         except OSError:
             raise
         except Exception:
@@ -258,28 +261,31 @@ class Driver:
         finally:
             self._settle(endpoint, now)
 
-    def _tell(self, endpoint: Endpoint, now: float, event: Callable[[], None]) -> None:
+    def _tell(
+        self, endpoint: Endpoint, now: float, event: Callable[[*_Arguments], None], *arguments: *_Arguments
+    ) -> None:
         """An event of the network or of time: nothing is raised."""
         try:
-            event()
+            event(*arguments)
         except Exception:
             self._fault(endpoint)
         self._settle(endpoint, now)
 
     def _settle(self, endpoint: Endpoint, now: float) -> None:
         """Carry out what an event led to, and tell those who wait for the connection's state."""
+        connection = endpoint.connection
         try:
             self._emit_all(endpoint)
-            if endpoint.orphan and endpoint.connection.readable:
-                endpoint.connection.abort(now)
+            if endpoint.orphan and connection.readable:
+                connection.abort(now)
                 self._emit_all(endpoint)
-            if endpoint.connection.state not in _NOT_KEPT:
+            if connection.state not in _NOT_KEPT:
                 self._schedule(endpoint)
         except Exception:
             self._fault(endpoint)
-        if endpoint.listener is not None and endpoint.connection.state != _SYN_RCVD:
+        if endpoint.listener is not None and connection.state != _SYN_RCVD:
             self._opened(endpoint, endpoint.listener)
-        closed = endpoint.connection.state in _NOT_KEPT
+        closed = connection.state in _NOT_KEPT
         if closed and self.demux.connections.get(endpoint.four) is endpoint:  # not a later one in its place
             del self.demux.connections[endpoint.four]
         endpoint.changed()

@@ -92,7 +92,7 @@ class StopAndWait(TcpConnection):
             self._fail(errno.ECONNREFUSED)
         elif syn and not rst:
             self.irs, self.rcv_nxt, self.snd_wnd = seg.seq, (seg.seq + 1) % 2**32, seg.wnd
-            self._mss = min((seg.options and seg.options.mss) or 536, self.config.send_mss)  # 3.7.1
+            self._mss = min(max((seg.options and seg.options.mss) or 536, 64), self.config.send_mss)  # 3.7.1
             self._enter(ESTABLISHED if ack else SYN_RCVD)
             if ack:
                 self._acknowledged(seg, now)

@@ -12,7 +12,7 @@ import pytest
 from chitcpd.demux import FourTuple
 from chitcpd.driver import Endpoint
 from chitcpd.tcp import wire
-from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Segment, State, Timer
+from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Options, Segment, State, Timer
 from chitcpd.tcp.connection import Connection
 from tests.daemon.lab import DELAY, Host, Lab
 
@@ -272,6 +272,62 @@ class TestReleased:
             lab.run(until=lab.now + 5.0)
         assert received == 100_000
         assert his.connection.at_eof
+
+    def test_data_that_nobody_has_read_is_reported_as_lost(self) -> None:
+        """RFC 9293 §3.6.1, SHLD-3: by a reset at once, though the peer sends no more."""
+        lab, alice, bob = two_hosts()
+        hers, his = connected(lab, alice, bob)
+        bob.write(his, b"unread")
+        lab.run(until=1.0)
+        alice.driver.release(hers, lab.now)
+        lab.run(until=2.0)
+        assert (his.connection.state, his.connection.error) == (State.CLOSED, errno.ECONNRESET)
+        assert not alice.driver.demux.connections
+
+
+class TestTimeWait:
+    """RFC 9293 §3.6.1, MAY-2: a new SYN may reopen a connection that is in TIME-WAIT."""
+
+    def in_time_wait(self) -> tuple[Lab, Host, Endpoint, FourTuple]:
+        """Bob, who has closed first, and his connection; alice's end has gone."""
+        lab, alice, bob = two_hosts()
+        hers, his = connected(lab, alice, bob)
+        bob.write(his, bytes(50_000))
+        bob.driver.close(his, lab.now)
+        lab.run(until=0.5)
+        alice.read(hers)
+        alice.driver.close(hers, lab.now)
+        lab.run(until=1.0)
+        assert his.connection.state == State.TIME_WAIT
+        del lab.hosts[ALICE]
+        return lab, bob, his, his.four
+
+    def syn(self, his: Endpoint) -> Segment:
+        """With a newer timestamp it opens, whatever its sequence number (RFC 6191)."""
+        stamp = his.connection._ts_recent  # type: ignore[attr-defined]
+        return Segment(his.connection.rcv_nxt, flags=SYN, wnd=1000, options=Options(timestamp=(stamp + 1, 0)))
+
+    def test_it_is_offered_to_the_listener(self) -> None:
+        lab, bob, his, four = self.in_time_wait()
+        lab.inject(bob, (four.peer, four.peer_port), four.local_port, self.syn(his))
+        again = bob.driver.demux.connections[four]
+        assert again is not his
+        assert again.connection.state == State.SYN_RCVD
+
+    def test_it_begins_beyond_the_old_sequence_numbers(self) -> None:
+        """Faster than 250 kB/s a connection uses them up before the clock of RFC 6528 §3 gets there."""
+        lab, bob, his, four = self.in_time_wait()
+        his.connection.snd_nxt = (his.connection.snd_nxt + (1 << 24)) & 0xFFFFFFFF  # as if it had sent 16 MiB
+        lab.inject(bob, (four.peer, four.peer_port), four.local_port, self.syn(his))
+        assert bob.driver.demux.connections[four].connection.iss == his.connection.snd_nxt
+
+    def test_without_a_listener_it_is_refused(self) -> None:
+        lab, bob, his, four = self.in_time_wait()
+        bob.driver.unlisten(bob.driver.demux.listeners["", PORT], lab.now)
+        bob.notes.sent()
+        lab.inject(bob, (four.peer, four.peer_port), four.local_port, self.syn(his))
+        assert bob.notes.sent() == ["R."]
+        assert not bob.driver.demux.connections
 
 
 class Faulty(Connection):

@@ -156,6 +156,13 @@ def test_nothing_is_scaled_if_the_peer_does_not_offer_it(a_connection: Maker) ->
     assert tcp.take()[-1].wnd >= 0xFFFF - 1000
 
 
+def test_a_tiny_mss_is_not_obeyed(a_connection: Maker) -> None:
+    """Else it could have each byte in a segment of its own, at forty times its own cost."""
+    tcp = a_connection(in_state=State.ESTABLISHED, offers=Options(mss=1))
+    tcp.send(stream(400))
+    assert len(tcp.sends_to_the_end()) <= 10
+
+
 @pytest.mark.rfc9293("SHLD-14")
 def test_a_scaled_right_edge_moves_left_by_less_than_the_field_can_say(a_connection: Maker) -> None:
     """RFC 7323 §2.4: rounding may seem to take back a little; what was promised once is taken all the same."""
