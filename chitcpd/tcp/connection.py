@@ -261,7 +261,7 @@ class Connection(TcpConnection):
         if seg.flags & RST:
             self._reset_arrives(seg, now)
             return
-        # Fourth, check the SYN bit.
+        # Third, check security: there is none. Fourth, check the SYN bit.
         if seg.flags & SYN:
             if self.state == SYN_RCVD and self._passive:
                 self._return_to_listen()
@@ -293,7 +293,7 @@ class Connection(TcpConnection):
             return False  # §3.2: dropped silently
         value = seg.options.timestamp[0]
         if lt(value, self._ts_recent) and now - self._ts_recent_at < _IDLE_FOR_PAWS:
-            self._send_ack(now)
+            self._answer_unacceptable(seg, now)
             return False
         if le(seg.seq, self._last_ack_sent) and self._acceptable(seg):  # §4.3 (2)
             self._ts_recent, self._ts_recent_at = value, now
@@ -311,10 +311,17 @@ class Connection(TcpConnection):
         if closed and seg.flags & ACK:
             self._ack_now = True  # once its ACK has been heeded
             return Segment(seg.seq, seg.ack, seg.flags & ACK, seg.wnd, options=seg.options)  # MUST-66
-        self._send_ack(now)
+        self._answer_unacceptable(seg, now)
         if self.state == TIME_WAIT and seg.flags & FIN:  # the peer has missed our ACK of its FIN
             self._arm(Timer.TIME_WAIT, now + 2 * self.config.msl)
         return None
+
+    def _answer_unacceptable(self, seg: Segment, now: float) -> None:
+        """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>; throttled for a mere ACK, or two ends could go on for ever."""
+        if len(seg):
+            self._send_ack(now)
+        else:
+            self._challenge(now)
 
     def _acceptable(self, seg: Segment) -> bool:
         """The four cases of table 6 (3.4): some of the segment lies in the receive window."""
@@ -821,7 +828,8 @@ class Connection(TcpConnection):
     def _retransmit(self, record: Record, now: float) -> None:
         self._send.sent_again(record, now)
         self._transmit(record, now)
-        if not self._probing and Timer.RETRANSMISSION not in self._deadlines:
+        in_recovery = self._loss.recover is not None  # the timer begins anew then, for no ACK advances (RFC 6675 §6)
+        if in_recovery or not (self._probing or Timer.RETRANSMISSION in self._deadlines):
             self._arm(Timer.RETRANSMISSION, now + self._rto.rto)
 
     def _transmit(self, record: Record, now: float) -> None:
@@ -903,7 +911,7 @@ class Connection(TcpConnection):
         """By how much the window may open now: 0, or enough to be worth it (3.8.6.2.2, MUST-39)."""
         largest = min(self.config.receive_buffer, _MAX_UNSCALED << self.rcv_wscale)
         gain = largest - self.readable - self.rcv_wnd
-        return gain if gain >= min(largest // 2, self.config.mss) else 0
+        return gain if gain >= min(largest // 2, self.mss) else 0
 
     def _stay_alive(self, now: float) -> None:
         """The peer is there: the keep-alive timer begins anew (3.8.4)."""

@@ -129,17 +129,18 @@ class SendBuffer:
         Blocks outside of what is in flight are not believed.
         """
         news = []
-        for first, behind in blocks:
-            if lt(first, snd_una) or not lt(first, behind) or lt(snd_nxt, behind):
-                continue
+        believed = tuple((a, b) for a, b in blocks if le(snd_una, a) and lt(a, b) and le(b, snd_nxt))
+        for first, behind in believed:
             start = next((known[1] for known in self._known if le(known[0], first) and lt(first, known[1])), first)
             at = bisect_left(self.records, diff(start, snd_una), key=lambda record: diff(record.seq, snd_una))
+            if at > 0 and le(first, self.records[at - 1].seq):
+                at -= 1  # the last SACK may have told of a part of it only
             while at < len(self.records) and le(self.records[at].end, behind):
                 if not self.records[at].sacked:
                     self._mark_sacked(self.records[at])
                     news.append(self.records[at])
                 at += 1
-        self._known = blocks
+        self._known = believed
         return news
 
     def _mark_sacked(self, record: Record) -> None:

@@ -18,6 +18,7 @@ _PROTOCOL = 6
 _END, _NOP, _MSS, _WINDOW_SCALE, _SACK_PERMITTED, _SACK, _TIMESTAMP = 0, 1, 2, 3, 4, 5, 8
 _MAX_SHIFT = 14  # RFC 7323 §2.3: a larger one counts as 14
 _TIMESTAMP_OPTION = struct.Struct("!BBBBII")  # padded in front to a multiple of 4, as RFC 7323 appendix A has it
+_TIMESTAMP_HEAD = bytes((_NOP, _NOP, _TIMESTAMP, 10))
 _BLOCK = struct.Struct("!II")
 
 
@@ -33,34 +34,37 @@ def pseudo_header(source: str, destination: str) -> int:
 
 
 def checksum(raw: bytes, pseudo: int) -> int:
-    """The checksum field of the segment `raw`, whose own checksum field is zero.
+    """The checksum field of the segment `raw`, whose own checksum field is zero; 0 if `raw` has the right one."""
+    return -(_sum(raw) + pseudo + len(raw)) % 0xFFFF
 
-    The ones' complement sum of 16-bit words is the number that the bytes spell, modulo 65535: one division in C in
-    place of a loop in Python.
+
+def _sum(raw: bytes) -> int:
+    """A number that is, modulo 65535, the ones' complement sum of the 16-bit words of `raw`.
+
+    It is the number that the bytes spell, since 2^16 is 1 modulo 65535: one division in C, not a loop in Python.
     """
-    total = int.from_bytes(raw) << 8 if len(raw) & 1 else int.from_bytes(raw)
-    return -(total + pseudo + len(raw)) % 0xFFFF
+    return int.from_bytes(raw) << 8 if len(raw) & 1 else int.from_bytes(raw)
 
 
 def encode(seg: Segment, source_port: int, destination_port: int, pseudo: int) -> bytes:
     """The bytes of a segment between two ports; `pseudo` is of the pair of addresses."""
     options = _encode_options(seg.options) if seg.options is not None else b""
-    head = (
-        HEADER.pack(
-            source_port,
-            destination_port,
-            seg.seq,
-            seg.ack,
-            (HEADER.size + len(options)) << 2,
-            seg.flags,
-            seg.wnd,
-            0,
-            seg.up,
-        )
-        + options
+    head = HEADER.size + len(options)
+    # What checksum says of the bytes, from the fields: the data is copied once, when all is known.
+    total = source_port + destination_port + seg.seq + seg.ack + (head << 10 | seg.flags) + seg.wnd + seg.up
+    total += _sum(options) + _sum(seg.data) + pseudo + head + len(seg.data)
+    header = HEADER.pack(
+        source_port,
+        destination_port,
+        seg.seq,
+        seg.ack,
+        head << 2,
+        seg.flags,
+        seg.wnd,
+        -total % 0xFFFF,
+        seg.up,
     )
-    raw = head + seg.data
-    return b"".join((raw[:16], checksum(raw, pseudo).to_bytes(2), raw[18:]))
+    return b"".join((header, options, seg.data))
 
 
 def decode(raw: bytes, pseudo: int) -> tuple[int, int, Segment]:
@@ -103,6 +107,8 @@ def _encode_options(options: Options) -> bytes:
 
 def _decode_options(raw: bytes) -> Options:
     """The options that we know; unknown ones are skipped (MUST-6), a malformed one ends the list (MUST-7)."""
+    if len(raw) == _TIMESTAMP_OPTION.size and raw.startswith(_TIMESTAMP_HEAD):  # what most segments have
+        return Options(timestamp=_BLOCK.unpack_from(raw, len(_TIMESTAMP_HEAD)))
     options = Options()
     at = 0
     while at < len(raw) and raw[at] != _END:

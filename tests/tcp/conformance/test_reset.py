@@ -297,3 +297,11 @@ def any_segment(random: Random, una: int, nxt: int, modern: bool) -> Segment:
         options,
         random.randrange(65536),
     )
+
+
+def test_two_ends_that_disagree_do_not_answer_each_other_for_ever(a_connection: Maker) -> None:
+    """§3.10.7.4 answers an ACK outside of the window with an ACK, which may lie outside of the peer's."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    for k in range(1000):
+        tcp.arrives(peer(seq=100_000), at=1.0 + k / 1000)
+    assert 1 <= len(tcp.take()) <= 50
