@@ -12,10 +12,10 @@ import time
 
 import chitcpd
 from chisocket.protocol.location import socket_path
-from chitcpd import ctl
+from chitcpd import ctl, settings
 from chitcpd.daemon import Settings, StartError, serve
-from chitcpd.loader import REFERENCE, LoadError, load
-from chitcpd.tcp.api import PROFILES
+from chitcpd.loader import REFERENCE, LoadError, load, try_out
+from chitcpd.tcp.api import PROFILES, Config
 from chitcpd.trace import VERBOSE
 
 _DEFAULT_PORT = 23300
@@ -27,10 +27,18 @@ def main() -> None:
     """`chitcpd ...`, or `chitcpd ctl ...`."""
     if sys.argv[1:2] == ["ctl"]:
         sys.exit(ctl.main(sys.argv[2:]))
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    try:
+        config = settings.configure(arguments.profile, dict(arguments.set))
+    except ValueError as error:
+        parser.error(f"argument --set: {error}")
+    if arguments.settings:
+        print(f"Profile {arguments.profile}; --set NAME=VALUE changes a setting:\n\n{settings.listing(config)}")
+        return
     _set_up_logging(arguments.verbose)
     try:
-        asyncio.run(serve(_settings(arguments)))
+        asyncio.run(serve(_settings(arguments, config)))
     except LoadError as error:
         print(f"chitcpd: --tcp: {error}", file=sys.stderr)
         sys.exit(_USAGE)
@@ -39,15 +47,19 @@ def main() -> None:
         sys.exit(_CANT_START)
 
 
-def _settings(arguments: argparse.Namespace) -> Settings:
+def _settings(arguments: argparse.Namespace, config: Config) -> Settings:
+    tcp = load(arguments.tcp)
+    try_out(tcp, arguments.tcp, config)
     seed = os.urandom(16) if arguments.seed is None else str(arguments.seed).encode()
     return Settings(
         port=arguments.port,
         socket=arguments.socket,
         addresses=arguments.bind or ["0.0.0.0"],
         tcp_name=arguments.tcp,
-        tcp=load(arguments.tcp),
+        tcp=tcp,
         profile=arguments.profile,
+        changes=dict(arguments.set),
+        config=config,
         seed=seed,
         capture=arguments.capture,
         trace=arguments.trace,
@@ -87,10 +99,36 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE.py|MODULE:CLASS",
         help="the TCP to run: a subclass of chitcpd.tcp.api.TcpConnection (default: %(default)s)",
     )
-    parser.add_argument("--profile", choices=sorted(PROFILES), default="modern", help="settings (default: %(default)s)")
+    parser.add_argument(
+        "--profile",
+        choices=sorted(PROFILES, reverse=True),
+        default="modern",
+        help="what the settings begin with: as today's TCPs have them, or as the C chitcpd (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        type=_setting,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of the TCP over the profile's, like rto_min=1s, receive_buffer=64KiB, nagle=off or "
+        "congestion=newreno; again for more",
+    )
+    parser.add_argument(
+        "--settings",
+        action="store_true",
+        help="list all settings, with their values, what else they may be, and what they are for; then end",
+    )
     parser.add_argument("--seed", type=int, help="the same ports, and secret of sequence numbers, in each run")
     parser.add_argument("--version", action="version", version=f"chitcpd {chitcpd.__version__}")
     return parser
+
+
+def _setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text}: expected NAME=VALUE, like rto_min=200ms; --settings lists them")
+    return name, value
 
 
 def _address(text: str) -> str:

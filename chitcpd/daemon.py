@@ -22,7 +22,7 @@ from chitcpd.driver import Driver
 from chitcpd.peers import Peers
 from chitcpd.rpc import Server
 from chitcpd.sockets import Sockets
-from chitcpd.tcp.api import PROFILES, TcpConnection
+from chitcpd.tcp.api import Config, TcpConnection
 from chitcpd.trace import Recorder
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,8 @@ class Settings:
     tcp_name: str
     tcp: type[TcpConnection]
     profile: str
+    changes: dict[str, str]  # settings over the profile, as they were written
+    config: Config  # both together
     seed: bytes
     capture: str | None
     trace: str | None
@@ -68,7 +70,7 @@ async def serve(settings: Settings) -> None:
             "chitcpd %s, TCP %s, profile %s: listening on %s port %d, applications at %s",
             chitcpd.__version__,
             settings.tcp_name,
-            settings.profile,
+            " ".join([settings.profile, *map("=".join, settings.changes.items())]),
             ", ".join(settings.addresses),
             settings.port,
             settings.socket,
@@ -107,7 +109,7 @@ def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Record
     )
     driver = Driver(
         tcp=settings.tcp,
-        config=PROFILES[settings.profile](),
+        config=settings.config,
         network=peers,
         recorder=recorder,
         seed=settings.seed,

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from chitcpd.tcp.api import TcpConnection
+from chitcpd.tcp.api import Config, TcpConnection
 
 REFERENCE = "reference"
 
@@ -28,6 +28,34 @@ def load(name: str) -> type[TcpConnection]:
     source, _, class_name = name.partition(":")
     module = _from_file(Path(source)) if source.endswith(".py") else _from_module(source)
     return _find(module, class_name, source)
+
+
+def try_out(tcp: type[TcpConnection], name: str, config: Config) -> None:
+    """Make one connection of the TCP called `name`: what can't be made is refused before anybody needs it.
+
+    Raises LoadError.
+    """
+    try:
+        connection = tcp(iss=0, config=config)
+        connection.variables()  # an __init__ that leaves out its base class's shows here
+        connection.take_output()
+    except (Exception, SystemExit) as error:
+        where = _where(error, getattr(sys.modules[tcp.__module__], "__file__", None)) or _init_line(tcp)
+        why = f"{where}{type(error).__name__}: {error}; {_remedy(error, tcp)}"
+        raise LoadError(f"{name} can't make a connection: {why}") from error
+
+
+def _init_line(tcp: type[TcpConnection]) -> str:
+    return f"line {tcp.__init__.__code__.co_firstlineno}: " if inspect.isfunction(tcp.__init__) else ""
+
+
+def _remedy(error: BaseException, tcp: type[TcpConnection]) -> str:
+    bare = isinstance(error, AttributeError) and isinstance(error.obj, tcp)  # the base class has given it nothing
+    if bare:
+        return "begin __init__ with `super().__init__(iss=iss, config=config)`"
+    if isinstance(error, TypeError):
+        return "expected `def __init__(self, *, iss: int, config: Config)`, which begins with that of its base class"
+    return "mend its __init__"
 
 
 def _from_file(path: Path) -> ModuleType:

@@ -1,14 +1,74 @@
-"""The settings of a TCP as people write them: `rto_min=200ms`, `receive_buffer=64KiB`, `nagle=off`."""
+"""The settings of a TCP as people write them: `rto_min=200ms`, `receive_buffer=64KiB`, `nagle=off`.
+
+TABLE says what each is for, which values make sense, and who defines it; the command line, the topology file and
+docs/tcp.md all read it. Names, types and defaults are those of chitcpd.tcp.api.Config.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from chitcpd import units
-from chitcpd.tcp.api import Config
+from chitcpd.tcp.api import PROFILES, Config
+
+CONGESTION = ("cubic", "newreno", "none")  # those of chitcpd/tcp/congestion.py: a test compares them
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a setting is for, which values make sense, and where it is defined."""
+
+    meaning: str
+    source: str
+    lowest: str = ""  # as people write it; nothing for what is on or off, or a name
+    highest: str = ""
+    example: str = ""  # if the default is off
+
+
+_SIZE = ("1B", "1GiB")  # RFC 7323 can say no larger window
+_MSS = ("64B", "65495B")  # an IPv4 packet holds no more
+_TIME = ("1ms", "1440min")
+
+TABLE = {
+    "mss": Setting("the largest segment that we take, announced in our SYN", "RFC 9293 §3.7.1", *_MSS),
+    "send_mss": Setting("the largest that we send, whatever the peer takes", "RFC 9293 §3.7.1", *_MSS),
+    "send_buffer": Setting("holds what is not acknowledged yet", "RFC 9293 §3.10.2", *_SIZE),
+    "receive_buffer": Setting("holds what is not read yet; the largest window", "RFC 9293 §3.8.6", *_SIZE),
+    "window_scaling": Setting("windows above 64 KiB", "RFC 7323 §2"),
+    "timestamps": Setting("a round trip from every ACK, and PAWS", "RFC 7323 §3"),
+    "sack": Setting("tell, and heed, what has come beyond a gap", "RFC 2018, 2883, 6675"),
+    "rack": Setting("tell losses by time, probe for those at the tail; needs sack", "RFC 8985"),
+    "rto_initial": Setting(
+        "the retransmission time-out (RTO), until a round trip was measured", "RFC 6298 §2.1", *_TIME
+    ),
+    "rto_min": Setting("the RTO is never less", "RFC 6298 §2.4", *_TIME),
+    "rto_max": Setting("the RTO is never more, however often it doubled", "RFC 6298 §2.5", *_TIME),
+    "clock_granularity": Setting("what the clock can tell apart: G in the RTO", "RFC 6298 §2", "0s", "1s"),
+    "retries": Setting("retransmissions of a segment, until the connection is given up", "RFC 9293 §3.8.3", "0", "100"),
+    "syn_retries": Setting("retransmissions of a SYN, likewise", "RFC 9293 §3.8.3", "0", "100"),
+    "user_timeout": Setting("give up what is not acknowledged for so long", "RFC 9293 §3.9.1.1", *_TIME, "30s"),
+    "keep_alive": Setting("probe a connection that was idle for so long", "RFC 9293 §3.8.4", *_TIME, "120min"),
+    "keep_alive_interval": Setting("from one unanswered probe to the next", "RFC 9293 §3.8.4", *_TIME),
+    "keep_alive_probes": Setting("unanswered probes, until the connection is given up", "RFC 9293 §3.8.4", "1", "100"),
+    "msl": Setting("maximum segment lifetime: TIME-WAIT lasts two", "RFC 9293 §3.6.1", "0s", "10min"),
+    "delayed_ack": Setting(
+        "wait for a second segment, or data to send, for so long", "RFC 9293 §3.8.6.3", "0s", "500ms"
+    ),
+    "nagle": Setting("hold back small segments while data is in flight", "RFC 9293 §3.7.4"),
+    "congestion": Setting("congestion control", "RFC 9438, 5681, 6582"),
+    "initial_window": Setting("segments in flight, before the first ACK", "RFC 6928", "1", "1000"),
+}
+
+_TYPES = {field.name: str(field.type) for field in fields(Config)}
+_KINDS = {
+    "Seconds": "a time with its unit",
+    "Seconds | None": "off, or a time with its unit",
+    "Bytes": "a size with its unit",
+    "int": "a whole number",
+}
 
 
 def parse(name: str, text: str) -> Any:
@@ -16,11 +76,97 @@ def parse(name: str, text: str) -> Any:
 
     Raises ValueError, with the nearest name or with what was expected.
     """
-    if name not in _READERS:
-        near = difflib.get_close_matches(name, _READERS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown setting {name!r}, expected one of {', '.join(sorted(_READERS))}{meant}")
-    return _READERS[name](text)
+    if name not in TABLE:
+        near = _nearest(name, TABLE) or ";"
+        raise ValueError(f"unknown setting{near} `chitcpd --settings` lists them all")
+    kind, setting = _TYPES[name], TABLE[name]
+    if kind == "bool":
+        return _on_off(text)
+    if kind == "str":
+        return _congestion(text)
+    if kind == "Seconds | None" and text == "off":
+        return None
+    try:
+        value = _quantity(kind, text)
+        fits = _quantity(kind, setting.lowest) <= value <= _quantity(kind, setting.highest)
+    except ValueError:
+        fits = False
+    if not fits:
+        example = setting.example or spell(name, getattr(Config(), name))
+        raise ValueError(f"expected {_KINDS[kind]} from {setting.lowest} to {setting.highest}, like {example}")
+    return value
+
+
+def spell(name: str, value: object) -> str:
+    """The text of a value: what `parse` reads."""
+    kind = _TYPES[name]
+    if value is None or isinstance(value, bool):
+        return "on" if value else "off"
+    if kind.startswith("Seconds"):
+        seconds = float(str(value))
+        return f"{seconds:g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:g}ms"
+    if kind == "Bytes":
+        size = int(str(value))
+        shift, unit = next(((s, u) for s, u in ((20, "MiB"), (10, "KiB")) if size and size % (1 << s) == 0), (0, "B"))
+        return f"{size >> shift}{unit}"
+    return str(value)
+
+
+def configure(profile: str, changes: Mapping[str, str]) -> Config:
+    """The profile with these settings changed, each as people write it.
+
+    Raises ValueError for the first that can't be, or that another one forbids.
+    """
+    values = {}
+    for name, text in changes.items():
+        try:
+            values[name] = parse(name, text)
+        except ValueError as error:
+            raise ValueError(f"{name}={text}: {error}") from None
+    for _, _, message in contradictions(profile, changes):
+        raise ValueError(message)
+    return replace(PROFILES[profile](), **values)
+
+
+def contradictions(profile: str, changes: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """(setting, other setting, message) for each that the other forbids; what can't be read is passed over."""
+    config, unreadable = PROFILES[profile](), set()
+    for name, text in changes.items():
+        try:
+            setattr(config, name, parse(name, text))
+        except ValueError:
+            unreadable.add(name)
+    for name in ("rto_initial", "rto_min"):
+        value, limit = getattr(config, name), config.rto_max
+        if value > limit and not unreadable & {name, "rto_max"}:
+            found = f"found {name} {spell(name, value)} above rto_max"
+            yield name, "rto_max", f"{found}, expected at most {spell('rto_max', limit)}, or a larger rto_max"
+
+
+def listing(config: Config) -> str:
+    """All settings for a terminal: name, value, what may stand there, and what it is for."""
+    rows = [
+        (name, spell(name, getattr(config, name)), allowed(name), f"{setting.meaning} ({setting.source})")
+        for name, setting in TABLE.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:3]
+    return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
+
+
+def allowed(name: str) -> str:
+    """The values that a setting may have, in few words."""
+    if _TYPES[name] in ("bool", "str"):
+        return "on, off" if _TYPES[name] == "bool" else ", ".join(CONGESTION)
+    either = "off, " if _TYPES[name].endswith("None") else ""
+    return f"{either}{TABLE[name].lowest} to {TABLE[name].highest}"
+
+
+def _quantity(kind: str, text: str) -> float:
+    if kind == "int":
+        if not text.isascii() or not text.isdecimal() or len(text) > 9:
+            raise ValueError
+        return int(text)
+    return units.size(text) if kind == "Bytes" else units.seconds(text)
 
 
 def _on_off(text: str) -> bool:
@@ -29,29 +175,12 @@ def _on_off(text: str) -> bool:
     return text in ("on", "true")
 
 
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 9:
-        raise ValueError("expected a whole number")
-    return int(text)
+def _congestion(text: str) -> str:
+    if text not in CONGESTION:
+        raise ValueError(f"expected one of {', '.join(CONGESTION)}{_nearest(text, CONGESTION)}")
+    return text
 
 
-def _size(text: str) -> int:
-    size = units.size(text)
-    if not 1 <= size <= 1 << 30:
-        raise ValueError("expected a size from 1B to 1GiB")
-    return size
-
-
-def _seconds_or_off(text: str) -> float | None:
-    return None if text == "off" else units.seconds(text)
-
-
-_BY_TYPE: dict[str, Callable[[str], Any]] = {
-    "Seconds": units.seconds,
-    "Seconds | None": _seconds_or_off,
-    "Bytes": _size,
-    "int": _count,
-    "bool": _on_off,
-    "str": str,
-}
-_READERS = {field.name: _BY_TYPE[str(field.type)] for field in fields(Config)}
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word[:64], list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -13,13 +13,20 @@ from typing import Protocol
 from chitcpd import pcap
 from chitcpd.demux import FourTuple
 from chitcpd.driver import Endpoint
-from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Expiry, Segment, Timer, Transition
+from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Expiry, Options, Segment, Timer, Transition
 
 VERBOSE = 15  # `-v`: the packet log
 log = logging.getLogger("chitcpd.segments")
 
 _FLAG_LETTERS = ((URG, "U"), (PSH, "P"), (RST, "R"), (SYN, "S"), (FIN, "F"), (ACK, "."))
-_TIMER_LINES = {Timer.RETRANSMISSION: "RETRANSMISSION TIMEOUT", Timer.PERSIST: "PERSIST TIMEOUT"}
+_TIMER_LINES = {  # those that mean trouble; the first two as the C chitcpd says them
+    Timer.RETRANSMISSION: "RETRANSMISSION TIMEOUT",
+    Timer.PERSIST: "PERSIST TIMEOUT",
+    Timer.REORDERING: "REORDERING TIMEOUT",
+    Timer.PROBE: "TAIL LOSS PROBE",
+    Timer.KEEP_ALIVE: "KEEP-ALIVE TIMEOUT",
+    Timer.USER_TIMEOUT: "USER TIMEOUT",
+}
 _LOG_EVENTS = {"sent": "SENT", "received": "RCVD"}
 
 
@@ -103,8 +110,24 @@ def _segment_fields(seg: Segment) -> dict[str, object]:
     fields: dict[str, object] = {"flags": flag_letters(seg.flags), "seq": seg.seq, "len": len(seg.data), "wnd": seg.wnd}
     if seg.flags & ACK:
         fields["ack"] = seg.ack
-    if seg.options is not None and seg.options.mss is not None:
-        fields["mss"] = seg.options.mss
+    if seg.options is not None:
+        fields |= _option_fields(seg.options)
+    return fields
+
+
+def _option_fields(options: Options) -> dict[str, object]:
+    """The options that are there, by the names of the contract."""
+    fields: dict[str, object] = {}
+    if options.mss is not None:
+        fields["mss"] = options.mss
+    if options.window_scale is not None:
+        fields["window_scale"] = options.window_scale
+    if options.sack_permitted:
+        fields["sack_permitted"] = True
+    if options.timestamp is not None:
+        fields["timestamp"] = options.timestamp
+    if options.sack:
+        fields["sack"] = options.sack
     return fields
 
 
@@ -114,4 +137,23 @@ def _packet_line(event: str, four: FourTuple, seg: Segment) -> str:
     seq = f"{seg.seq}:{(seg.seq + len(seg.data)) & 0xFFFFFFFF}" if seg.data else f"{seg.seq}"
     ack = f", ack {seg.ack}" if seg.flags & ACK else ""
     flags = flag_letters(seg.flags)
-    return f"{source} > {destination}: Flags [{flags}], seq {seq}{ack}, win {seg.wnd}, length {len(seg.data)}"
+    words = _option_words(seg.options) if seg.options is not None else ""
+    options = f", options [{words}]" if words else ""
+    return f"{source} > {destination}: Flags [{flags}], seq {seq}{ack}, win {seg.wnd}{options}, length {len(seg.data)}"
+
+
+def _option_words(options: Options) -> str:
+    """The options as tcpdump writes them, without the padding between them."""
+    words = []
+    if options.mss is not None:
+        words.append(f"mss {options.mss}")
+    if options.window_scale is not None:
+        words.append(f"wscale {options.window_scale}")
+    if options.sack_permitted:
+        words.append("sackOK")
+    if options.timestamp is not None:
+        words.append("TS val {} ecr {}".format(*options.timestamp))
+    if options.sack:
+        blocks = "".join(f"{{{first}:{behind}}}" for first, behind in options.sack)
+        words.append(f"sack {len(options.sack)} {blocks}")
+    return ",".join(words)

@@ -60,7 +60,7 @@ def _host(host: HostPlan) -> dict[str, object]:
     own = host.implementation
     return {
         "addresses": {interface.link: interface.address for interface in host.interfaces},
-        "tcp": host.tcp,
+        "tcp": {"profile": host.profile, **host.settings},
         "implementation_sha256": None if own is None else hashlib.sha256(own).hexdigest(),
         "seed": host.seed,
     }

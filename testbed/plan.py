@@ -47,7 +47,8 @@ class HostPlan:
     name: str
     interfaces: tuple[Interface, ...]
     names: dict[str, str]  # host name -> the address at which this host reaches it
-    tcp: dict[str, str]  # `profile` and settings, as chitcpd's command line takes them
+    profile: str
+    settings: dict[str, str]  # of its TCP, over the profile's, as `chitcpd --set` takes them
     seed: int
     implementation: bytes | None = field(
         default=None, repr=False
@@ -108,6 +109,20 @@ def plan(topology: Topology, *, run_id: str, lab: str, pool: str, in_use: Mappin
     )
 
 
+def daemon_options(plan: Plan, host: HostPlan, *, trace: str, segments: str, implementation: str) -> list[str]:
+    """The options of this host's chitcpd, wherever it runs; the paths are where a backend has its files."""
+    options = ["--seed", str(host.seed), "--trace", trace, "--profile", host.profile]
+    for interface in host.interfaces:
+        options += ["--bind", interface.address]
+    for name, value in host.settings.items():
+        options += ["--set", f"{name}={value}"]
+    if plan.capture_segments:
+        options += ["-c", segments]
+    if host.implementation is not None:
+        options += ["--tcp", implementation]
+    return options
+
+
 def derive(seed: int, *purpose: str) -> int:
     """A 32-bit seed for one purpose, so that a change in one part of a topology does not touch the others' choices."""
     digest = hashlib.sha256("\0".join((str(seed), *purpose)).encode()).digest()
@@ -159,7 +174,8 @@ def _host(topology: Topology, name: str, links: list[LinkPlan], settings: list[L
         name=name,
         interfaces=tuple(interfaces),
         names=names,
-        tcp={"profile": tcp.profile},
+        profile=tcp.profile,
+        settings=tcp.changes,
         implementation=tcp.implementation,
         seed=derive(topology.seed, "host", name),
     )

@@ -92,6 +92,7 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
         "chitcpd.ctl",
         "chitcpd.units",
         "chitcpd.faults",
+        "chitcpd.settings",
         "chisocket.protocol.location",
     )
     libraries = ("click", "docker", "pydantic", "pydantic_core", "requests", "rich", "yaml")

@@ -40,7 +40,7 @@ from chitcpd import __version__
 from testbed import shaping
 from testbed.backends import engine
 from testbed.backends.base import Built, Exit, Item, Mechanism, Report, Unavailable
-from testbed.plan import AppPlan, HostPlan, Interface, LinkPlan, Plan
+from testbed.plan import AppPlan, HostPlan, Interface, LinkPlan, Plan, daemon_options
 
 LAB, RUN, KIND, NAME = "org.chitcp.lab", "org.chitcp.run", "org.chitcp.kind", "org.chitcp.name"
 Kind = Literal["host", "app", "link", "volume"]
@@ -182,9 +182,10 @@ class DockerBackend:
         api = self._api
         volume = self._make_volume(plan, "host", host.name)
         ends = [(networks[interface.link], interface.address) for interface in host.interfaces]
+        options = daemon_options(plan, host, trace=TRACE, segments=SEGMENTS, implementation=f"{DATA}/{TCP_FILE}")
         container = api.create_container(
             _image(),
-            _daemon_command(plan, host),
+            ["chitcpd", *options],
             name=_name(plan, "host", host.name),
             hostname=host.name,
             user=USER,
@@ -539,19 +540,6 @@ def _confined() -> dict[str, Any]:
 
 def _endpoint(api: APIClient, network: str, address: str) -> dict[str, object]:
     return {"EndpointsConfig": {network: api.create_endpoint_config(ipv4_address=address)}}
-
-
-def _daemon_command(plan: Plan, host: HostPlan) -> list[str]:
-    command = ["chitcpd", "--seed", str(host.seed), "--trace", TRACE]
-    for interface in host.interfaces:
-        command += ["--bind", interface.address]
-    for setting, value in host.tcp.items():
-        command += [f"--{setting}", value]
-    if plan.capture_segments:
-        command += ["-c", SEGMENTS]
-    if host.implementation is not None:
-        command += ["--tcp", f"{DATA}/{TCP_FILE}"]
-    return command
 
 
 def _link(interface: Interface, *, by_netem: bool) -> dict[str, object]:

@@ -30,7 +30,7 @@ from testbed import state
 from testbed.backends import processes, wire
 from testbed.backends.base import Built, Exit, Item, Mechanism, Report, Unavailable
 from testbed.backends.local_lab import LABEL, Entry, Kind, LocalLab
-from testbed.plan import AppPlan, HostPlan, Interface, Plan
+from testbed.plan import AppPlan, HostPlan, Interface, Plan, daemon_options
 
 _AT_ONCE = 8  # hosts that are started at the same time
 _READY_WITHIN = 20.0  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
@@ -139,16 +139,11 @@ class LocalBackend:
         here = lab.directory / "hosts" / host.name
         here.mkdir(parents=True)
         command = [sys.executable, "-m", "chitcpd", "-p", str(port()), "-s", str(lab.socket(host.name))]
-        for interface in host.interfaces:
-            command += ["--bind", interface.address]
-        command += ["--seed", str(host.seed), "--trace", "trace.jsonl"]
-        for setting, value in host.tcp.items():
-            command += [f"--{setting}", value]
-        if plan.capture_segments:
-            command += ["-c", "segments.pcap"]
+        command += daemon_options(
+            plan, host, trace="trace.jsonl", segments="segments.pcap", implementation="implementation.py"
+        )
         if host.implementation is not None:
             (here / "implementation.py").write_bytes(host.implementation)
-            command += ["--tcp", "implementation.py"]
         log = here / "chitcpd.log"
         return self._spawn(lab, Entry("host", host.name, command), environment(), here, log, log)
 
@@ -335,10 +330,12 @@ def _wait_answer(lab: LocalLab, host: HostPlan, daemon: subprocess.Popen[bytes])
         return str(answer["version"])
     log = (lab.directory / "hosts" / host.name / "chitcpd.log").read_text(errors="replace").strip()
     said = "\n  ".join(log.splitlines()[-5:]) or "nothing"
-    what = f"ended with status {daemon.returncode}" if daemon.returncode is not None else "does not answer"
-    raise Unavailable(
-        f"chitcpd of {host.name} {what}; its log says:\n  {said}", "See what `testbed doctor` says of this machine."
-    )
+    if daemon.returncode is None:
+        what, remedy = "does not answer", "See what `testbed doctor` says of this machine."
+    else:
+        what = f"ended with status {daemon.returncode}"
+        remedy = "Mend what the log complains of, then try again."
+    raise Unavailable(f"chitcpd of {host.name} {what}; its log says:\n  {said}", remedy)
 
 
 def _refuse_other_addresses(plan: Plan) -> None:

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from chitcpd import settings
 from testbed.topology.model import FILE_KINDS, Files, LinkSettings, Topology, subnet
 
 FILE_SIZE = 256 * 1024  # bytes
@@ -329,6 +330,7 @@ def _references(data: dict[str, Any]) -> _Faults:
     apps = {name: app for name, app in _dict(data.get("apps")).items() if isinstance(app, dict)}
     if isinstance(hosts, dict):  # else each reference to a host would seem wrong
         yield from _unknown_hosts(hosts, links, apps)
+    yield from _contradictory_tcps(_tcp_of(_dict(data.get("defaults")).get("host")), _dict(hosts))
     yield from _endpoints(links)
     yield from _link_names(links)
     yield from _subnets(links)
@@ -359,6 +361,22 @@ def _unknown_hosts(hosts: dict[str, Any], links: list[tuple[int, dict[str, Any]]
         host = app.get("host")
         if isinstance(host, str) and host not in hosts:
             yield ("apps", name, "host"), _one_of(host, hosts, what)
+
+
+def _tcp_of(host: object) -> dict[str, Any]:
+    return _dict(_dict(host).get("tcp"))
+
+
+def _contradictory_tcps(defaults: dict[str, Any], hosts: dict[str, Any]) -> _Faults:
+    """Settings of which each could be, but not both; said at the one that the host has written itself."""
+    for host, own in [(host, _tcp_of(hosts[host])) for host in hosts]:
+        tcp = {key: value for key, value in (defaults | own).items() if isinstance(value, str)}
+        profile = tcp.get("profile")
+        for name, other, message in settings.contradictions(profile if profile == "classic" else "modern", tcp):
+            if name in own or other in own:
+                yield ("hosts", host, "tcp", name if name in own else other), message
+            else:
+                yield ("defaults", "host", "tcp", name if name in defaults else other), message
 
 
 def _endpoints(links: list[tuple[int, dict[str, Any]]]) -> _Faults:
@@ -400,21 +418,21 @@ def _subnets(links: list[tuple[int, dict[str, Any]]]) -> _Faults:
 
 def _impossible_links(defaults: dict[str, Any], links: list[tuple[int, dict[str, Any]]]) -> _Faults:
     for index, link in links:
-        settings = {key: value for key, value in (defaults | link).items() if key in LinkSettings.model_fields}
-        readable = _readable(settings)
+        given = {key: value for key, value in (defaults | link).items() if key in LinkSettings.model_fields}
+        readable = _readable(given)
         for key, other, message in readable.impossible():
-            if other in settings and other not in readable.model_fields_set:
+            if other in given and other not in readable.model_fields_set:
                 continue  # it is malformed: its own fault comes first
             yield ("links", index, key) if key in link else ("defaults", "link", key), message
 
 
-def _readable(settings: dict[str, Any]) -> LinkSettings:
+def _readable(given: dict[str, Any]) -> LinkSettings:
     """The settings without those that have a fault of their own."""
     try:
-        return LinkSettings.model_validate(settings)
+        return LinkSettings.model_validate(given)
     except ValidationError as error:
         wrong = {details["loc"][0] for details in error.errors()}
-        return LinkSettings.model_validate({key: settings[key] for key in settings.keys() - wrong})
+        return LinkSettings.model_validate({key: given[key] for key in given.keys() - wrong})
 
 
 def _needs(apps: dict[str, Any]) -> _Faults:

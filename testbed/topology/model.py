@@ -13,11 +13,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, PlainValidator, Tag, ValidationInfo
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainValidator,
+    Tag,
+    ValidationInfo,
+    create_model,
+)
 
-from chitcpd import units
+from chitcpd import settings, units
 
 T = TypeVar("T")
 
@@ -211,11 +221,38 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Tcp(Part):
-    """The TCP of a host."""
+def _setting(name: str) -> Callable[[object], str]:
+    """A setting stays as it was written: so chitcpd's command line takes it, and so a person knows it again."""
+
+    def read(value: object) -> str:
+        text = value if isinstance(value, str) else ""
+        settings.parse(name, text)
+        return text
+
+    return read
+
+
+class _Tcp(Part):
+    """What of a host's TCP is no setting."""
 
     profile: Literal["modern", "classic"] = "modern"
     implementation: FileContent | None = None
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """The settings over the profile's, as they were written."""
+        return {name: getattr(self, name) for name in settings.TABLE if getattr(self, name) is not None}
+
+
+if TYPE_CHECKING:
+    Tcp = _Tcp
+else:
+    Tcp = create_model(
+        "Tcp",
+        __base__=_Tcp,
+        __doc__="The TCP of a host: it has a key for every setting of chitcpd.",
+        **{name: (Annotated[str, PlainValidator(_setting(name))] | None, None) for name in settings.TABLE},
+    )
 
 
 class Host(Part):

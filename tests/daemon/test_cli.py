@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from scapy.layers.inet import TCP
+from scapy.utils import RawPcapReader
 
 import chitcpd
 from chisocket.protocol import chitcpd_pb2 as pb
@@ -207,6 +209,59 @@ class TestRefusingToStart:
         assert refusal("--tcp", "my_tcp.py") == (2, "chitcpd: --tcp: my_tcp.py: no such file")
 
 
+class TestSettings:
+    def test_they_reach_the_tcp(self, daemon: StartDaemon, directory: Path) -> None:
+        trace = directory / "settings.jsonl"
+        one = daemon("--trace", str(trace), "--set", "mss=500B", "--set", "sack=off", "--set", "receive_buffer=32KiB")
+        with Application(one.socket) as client, Application(one.socket) as server:
+            Conversation(client, server, one.address)
+        syn = next(line for line in map(json.loads, trace.read_text().splitlines()) if line.get("flags") == "S")
+        assert (syn["mss"], syn["wnd"]) == (500, 32768)
+        assert "sack_permitted" not in syn
+        assert "profile modern mss=500B sack=off receive_buffer=32KiB:" in one.log.read_text()
+
+    def test_they_are_over_those_of_the_profile_and_the_last_one_counts(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["--profile", "classic", "--set", "msl=1s", "--set", "msl=2s", "--settings"]
+        monkeypatch.setattr(sys, "argv", ["chitcpd", *arguments])
+        cli.main()
+        lines = capsys.readouterr().out.splitlines()
+        values = {line.split()[0]: line.split()[1] for line in lines[2:]}
+        assert (values["msl"], values["mss"], values["congestion"]) == ("2s", "536B", "none")
+        assert lines[0] == "Profile classic; --set NAME=VALUE changes a setting:"
+
+    def test_the_help_leads_to_them(self) -> None:
+        said = " ".join(run("--help").stdout.split())
+        assert "--set NAME=VALUE a setting of the TCP over the profile's, like rto_min=1s" in said
+        assert "--settings list all settings" in said
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("rto_min", "rto_min: expected NAME=VALUE, like rto_min=200ms; --settings lists them"),
+            ("rto-min=1s", "rto-min=1s: unknown setting; did you mean 'rto_min'? `chitcpd --settings` lists them all"),
+            ("rto_min=200", "rto_min=200: expected a time with its unit from 1ms to 1440min, like 200ms"),
+            ("rto_min=2min", "found rto_min 120s above rto_max, expected at most 60s, or a larger rto_max"),
+            ("=", "=: unknown setting; `chitcpd --settings` lists them all"),
+        ],
+    )
+    def test_what_is_wrong_and_what_to_do(self, text: str, reason: str, parse: Parse) -> None:
+        assert parse("--set", text) == (2, f"chitcpd: error: argument --set: {reason}")
+
+    def test_a_tcp_that_makes_no_connection(self, directory: Path) -> None:
+        """It is said at the start, not when the first connection is opened."""
+        file = directory / "my_tcp.py"
+        file.write_text(
+            "from chitcpd.tcp.connection import Connection\n\n\n"
+            "class Mine(Connection):\n    def __init__(self, *, iss, config):\n        self.iss = iss\n"
+        )
+        status, line = refusal("--tcp", str(file), "-s", str(directory / "mine.sock"), "--bind", free_address())
+        assert status == 2
+        assert line.startswith(f"chitcpd: --tcp: {file} can't make a connection: line 5: AttributeError: ")
+        assert line.endswith("; begin __init__ with `super().__init__(iss=iss, config=config)`")
+
+
 class TestEnding:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_in_order(self, daemon: StartDaemon, number: signal.Signals) -> None:
@@ -243,7 +298,18 @@ class TestFiles:
             one.process.wait()
         states = [line["to"] for line in map(json.loads, trace.read_text().splitlines()) if line["event"] == "state"]
         assert sorted(states) == ["ESTABLISHED", "ESTABLISHED", "LISTEN", "SYN_RCVD", "SYN_SENT"]
-        assert capture.stat().st_size == 24 + 2 * (3 * (16 + 40) + 2 * 4)  # SYN, SYN-ACK, ACK; two of them with an MSS
+        with RawPcapReader(str(capture)) as reader:
+            segments = [TCP(packet[20:]) for packet, _ in reader]
+        assert [str(segment.flags) for segment in segments] == [
+            "S",
+            "S",
+            "SA",
+            "SA",
+            "A",
+            "A",
+        ]  # each sent and received
+        headers = sum(16 + 20 + 4 * segment.dataofs for segment in segments)  # of a record, of IP, of TCP with options
+        assert capture.stat().st_size == 24 + headers  # and nothing is cut off
 
 
 @pytest.fixture(scope="module")

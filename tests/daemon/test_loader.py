@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from chitcpd.loader import LoadError, load
+from chitcpd.loader import LoadError, load, try_out
+from chitcpd.tcp.api import PROFILES, Config, TcpConnection
 from chitcpd.tcp.connection import Connection
 
 OWN = "from chitcpd.tcp.connection import Connection\n\n\nclass Mine(Connection):\n    pass\n"
@@ -129,3 +130,57 @@ class TestRefused:
     def test_what_is_no_python(self, file: Path) -> None:
         file.write_bytes(b"\x00\xff\xfe")
         assert refusal(file).startswith(f"{file} can't be loaded: ")  # SyntaxError, or ValueError in Python 3.11.2
+
+
+class TestTriedOut:
+    """What loads, but can't make a connection."""
+
+    HEAD = "from chitcpd.tcp.connection import Connection\n\n\nclass Mine(Connection):\n"
+    EXPECTED = "expected `def __init__(self, *, iss: int, config: Config)`, which begins with that of its base class"
+
+    def refusal(self, file: Path, body: str) -> str:
+        file.write_text(self.HEAD + body)
+        with pytest.raises(LoadError) as error:
+            try_out(load(str(file)), str(file), Config())
+        return str(error.value).removeprefix(f"{file} can't make a connection: ")
+
+    @pytest.mark.parametrize("profile", PROFILES)
+    def test_the_reference_with_each_profile(self, profile: str) -> None:
+        try_out(Connection, "reference", PROFILES[profile]())
+
+    def test_it_is_given_the_settings(self, file: Path) -> None:
+        body = "    def __init__(self, *, iss, config):\n        raise ValueError(config.mss)\n"
+        file.write_text(self.HEAD + body)
+        with pytest.raises(LoadError, match="ValueError: 777; mend its __init__"):
+            try_out(load(str(file)), str(file), Config(mss=777))
+
+    def test_its_init_raises(self, file: Path) -> None:
+        body = "    def __init__(self, *, iss, config):\n        self.size = 1 / 0\n"
+        assert self.refusal(file, body) == "line 6: ZeroDivisionError: division by zero; mend its __init__"
+
+    def test_its_init_ends_the_program(self, file: Path) -> None:
+        body = "    def __init__(self, *, iss, config):\n        raise SystemExit(1)\n"
+        assert self.refusal(file, body) == "line 6: SystemExit: 1; mend its __init__"
+
+    def test_its_init_leaves_out_the_one_of_its_base_class(self, file: Path) -> None:
+        said = self.refusal(file, "    def __init__(self, *, iss, config):\n        pass\n")
+        assert said.startswith("line 5: AttributeError: 'Mine' object has no attribute ")
+        assert said.endswith("; begin __init__ with `super().__init__(iss=iss, config=config)`")
+
+    def test_its_init_uses_what_the_base_class_has_not_made_yet(self, file: Path) -> None:
+        body = "    def __init__(self, *, iss, config):\n        self.size = self.config.mss\n"
+        said = self.refusal(file, body)
+        assert said.startswith("line 6: AttributeError: 'Mine' object has no attribute 'config'; begin __init__ with")
+
+    def test_its_init_takes_other_arguments(self, file: Path) -> None:
+        said = self.refusal(file, "    def __init__(self):\n        pass\n")
+        assert said.startswith("line 5: TypeError: Mine.__init__() got an unexpected keyword argument 'iss'; ")
+        assert said.endswith(self.EXPECTED)
+
+    def test_a_class_from_a_module(self) -> None:
+        class Bare(TcpConnection):
+            __init__ = object.__init__  # type: ignore[assignment]
+
+        Bare.__abstractmethods__ = frozenset()
+        with pytest.raises(LoadError, match=r"Bare can't make a connection: TypeError: .*; expected `def __init__"):
+            try_out(Bare, "Bare", Config())

@@ -7,7 +7,7 @@ import json
 import re
 import struct
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from chisocket.protocol import chitcpd_pb2 as pb
 from chitcpd import pcap
 from chitcpd.demux import FourTuple
 from chitcpd.tcp import wire
-from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Segment
+from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Options, Segment, Timer
 from chitcpd.trace import VERBOSE, Recorder, flag_letters
 from tests.daemon.application import Application, Conversation
 from tests.daemon.conftest import running_daemon
@@ -132,6 +132,7 @@ class TestTrace:
         [line] = [line for line in recorded[1].trace if line["event"] == "received" and line["len"]]
         assert line.pop("t") == pytest.approx(NOON / 1e9 + 1.01)
         assert {type(line.pop(name)) for name in ("seq", "ack")} == {int}
+        assert {type(number) for number in line.pop("timestamp")} == {int}
         assert line == {
             "event": "received",
             "connection": 1,
@@ -139,15 +140,25 @@ class TestTrace:
             "peer": f"{ALICE}:5000",
             "flags": "P.",
             "len": 6,
-            "wnd": 65535,
+            "wnd": 2**20 >> 5,  # as it stands in the header: the window is scaled
         }
 
-    def test_a_syn_tells_of_its_mss_and_has_no_acknowledgement(
+    def test_a_syn_tells_of_its_options_and_has_no_acknowledgement(
         self, recorded: tuple[RecordedHost, RecordedHost]
     ) -> None:
         [line] = [line for line in recorded[0].trace if line.get("flags") == "S"]
-        assert line["mss"] == 1460
+        assert (line["mss"], line["window_scale"], line["sack_permitted"], line["wnd"]) == (1460, 5, True, 65535)
+        assert line["timestamp"][1] == 0  # there is nothing to echo yet
         assert "ack" not in line
+
+    def test_sack_blocks(self) -> None:
+        file = io.BytesIO()
+        recorder = Recorder(lambda: NOON, file, None, lambda: None)
+        segment = Segment(1, 2, ACK, 3, options=Options(sack=((300, 400), (100, 200))))
+        recorder.segment("received", None, FourTuple(ALICE, 1, BOB, 2), segment, b"")
+        line = json.loads(file.getvalue())
+        assert line["sack"] == [[300, 400], [100, 200]]
+        assert line.keys().isdisjoint({"mss", "window_scale", "sack_permitted", "timestamp"})
 
     def test_timers(self, recorded: tuple[RecordedHost, RecordedHost]) -> None:
         assert [line["timer"] for line in recorded[0].trace if line["event"] == "timer"] == ["TIME_WAIT"]
@@ -173,6 +184,12 @@ class TestTrace:
 )
 def test_flags_are_written_as_tcpdump_does(flags: int, letters: str) -> None:
     assert flag_letters(flags) == letters
+
+
+def test_the_document_names_every_field_and_every_timer() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "trace.md").read_text()
+    names = {timer.name for timer in Timer} | {field.name for field in fields(Options)}
+    assert {name for name in names if f"| `{name}` |" not in document} == set()
 
 
 @dataclass(frozen=True)
@@ -211,7 +228,7 @@ class TestOfARealDaemon:
     LINE = re.compile(r"\[\d\d:\d\d:\d\d\.\d{9}\] +(chitcpd|tcp-socket-\d+) \S.*")
     PACKET = re.compile(
         r"\[(S\d+|-)\] (SENT|RCVD) (\d+\.){4}\d+ > (\d+\.){4}\d+: "
-        r"Flags \[W?E?U?P?R?S?F?\.?\], seq \d+(:\d+)?(, ack \d+)?, win \d+, length \d+"
+        r"Flags \[W?E?U?P?R?S?F?\.?\], seq \d+(:\d+)?(, ack \d+)?, win \d+(, options \[[\w ,{}:]+\])?, length \d+"
     )
     STATE = re.compile(r"\[S\d+\] [A-Z_12]+ -> [A-Z_12]+")
 
@@ -230,7 +247,7 @@ class TestOfARealDaemon:
         [data] = [line for line in lines if "SENT" in line and line.endswith("length 15")]
         match = re.fullmatch(
             rf"\[S1\] SENT {re.escape(left.address)}\.\d+ > {re.escape(left.address)}\.{left.port}: "
-            r"Flags \[P\.\], seq (\d+):(\d+), ack \d+, win 65535, length 15",
+            r"Flags \[P\.\], seq (\d+):(\d+), ack \d+, win 32768, options \[TS val \d+ ecr \d+\], length 15",
             data,
         )
         assert match is not None, data
@@ -242,6 +259,29 @@ class TestOfARealDaemon:
         recorder.segment("sent", None, FourTuple(ALICE, 1, BOB, 2), Segment(2**32 - 1, 5, ACK, 9, b"abc"), b"")
         line = "[-] SENT 10.0.0.2.1 > 10.0.0.3.2: Flags [.], seq 4294967295:2, ack 5, win 9, length 3"
         assert caplog.messages == [line]
+
+    def test_a_handshake_in_the_log(self, left: Left) -> None:
+        syn, syn_ack = [line for line in self.messages(left) if "SENT" in line and re.search(r"\[S\.?\]", line)]
+        options = r"win 65535, options \[mss 1460,wscale 5,sackOK,TS val \d+ ecr {}\], length 0"
+        assert re.search(options.format("0"), syn), syn
+        assert re.search(options.format(r"\d+"), syn_ack), syn_ack
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            (Options(sack=((300, 400),)), ", options [sack 1 {300:400}]"),
+            (Options(timestamp=(7, 9), sack=((5, 6), (1, 2))), ", options [TS val 7 ecr 9,sack 2 {5:6}{1:2}]"),
+            (Options(), ""),  # some that we don't know
+        ],
+    )
+    def test_options_are_written_as_tcpdump_does(
+        self, options: Options, words: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level(VERBOSE, "chitcpd.segments")
+        recorder = Recorder(lambda: NOON, None, None, lambda: None)
+        segment = Segment(1, 5, ACK, 9, options=options)
+        recorder.segment("received", None, FourTuple(ALICE, 1, BOB, 2), segment, b"")
+        assert caplog.messages == [f"[-] RCVD 10.0.0.3.2 > 10.0.0.2.1: Flags [.], seq 1, ack 5, win 9{words}, length 0"]
 
     def test_states_in_the_log(self, left: Left) -> None:
         lines = [line for line in self.messages(left) if " -> " in line]

@@ -108,7 +108,7 @@ def two_hosts(backend: Backend, *apps: AppPlan, implementation: bytes | None = N
     def host(name: str, peer: str) -> HostPlan:
         interface = Interface("alice-bob", ends[name], peer, ends[peer], shape, mtu=1500, seed=1)
         own = implementation if name == "bob" else None
-        return HostPlan(name, (interface,), ends, {"profile": "modern"}, seed=1, implementation=own)
+        return HostPlan(name, (interface,), ends, "modern", {"delayed_ack": "20ms"}, seed=1, implementation=own)
 
     return Plan(
         lab=f"contract-{os.getpid()}-{number}",

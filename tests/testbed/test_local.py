@@ -41,6 +41,19 @@ apps:
 """
 
 
+SETTINGS = """
+name: settings
+defaults: {host: {tcp: {rto_min: 300ms}}}
+hosts:
+  alice: {tcp: {congestion: newreno, mss: 700B, sack: off}}
+  bob: {tcp: {profile: classic, mss: 500B}}
+links: [{endpoints: [alice, bob]}]
+apps:
+  server: {host: bob, run: [python, -m, chisocket.apps.echo, serve, --port, "7"], ready: {listening: 7}}
+  client: {host: alice, run: [python, -m, chisocket.apps.echo, send, "bob:7", hi], needs: [server], expect: {exit: 0}}
+"""
+
+
 @pytest.fixture(autouse=True)
 def state(own_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The state directory of this test; the working directory is empty."""
@@ -344,3 +357,30 @@ def test_doctor_really_tries_this_machine(monkeypatch: pytest.MonkeyPatch) -> No
     assert all(probe["remedy"] for probe in probes.values() if not probe["ok"])
     assert found["backend"] == "local"
     assert "no Docker engine answers" in found["why"]
+
+
+def test_the_settings_of_a_topology_are_on_the_wire_in_the_log_and_in_the_manifest() -> None:
+    Path("settings.yaml").write_text(SETTINGS)
+    ended = run_testbed("run", "settings.yaml", "--backend", "local")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    run = Path("runs/settings/latest")
+    trace = [json.loads(line) for line in (run / "hosts/alice/trace.jsonl").read_text().splitlines()]
+    syn, syn_ack = (next(line for line in trace if line.get("flags") == flags) for flags in ("S", "S."))
+    assert (syn["mss"], syn_ack["mss"]) == (700, 500)
+    assert "sack_permitted" not in syn
+    assert "timestamp" not in syn_ack  # classic has none
+    log = (run / "hosts/alice/chitcpd.log").read_text()
+    assert "profile modern mss=700B sack=off rto_min=300ms congestion=newreno:" in log
+    hosts = json.loads((run / "manifest.json").read_text())["hosts"]
+    assert hosts["bob"]["tcp"] == {"profile": "classic", "mss": "500B", "rto_min": "300ms"}
+
+
+def test_a_tcp_that_makes_no_connection_is_refused_before_an_application_starts() -> None:
+    backend = LocalBackend()
+    source = (
+        b"from chitcpd.tcp.connection import Connection\n\nclass Mine(Connection):\n    __init__ = lambda self: 0\n"
+    )
+    with pytest.raises(Unavailable, match=r"implementation\.py can't make a connection: line 4: TypeError") as refused:
+        backend.up(two_hosts(backend, implementation=source), ignore)
+    assert refused.value.remedy == "Mend what the log complains of, then try again."

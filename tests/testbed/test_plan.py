@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from ipaddress import IPv4Network
 
 import pytest
 
+from chitcpd import settings
 from chitcpd.faults import Shape
+from chitcpd.tcp.api import Config
 from testbed.backends.base import Unavailable
-from testbed.plan import Plan, derive, plan
+from testbed.plan import Plan, daemon_options, derive, plan
 from testbed.topology import Topology
 
 POOL = "10.213.0.0/16"
@@ -97,12 +100,49 @@ def test_a_seed_is_the_same_everywhere_and_always() -> None:
     assert derive(7, "link", "alice-bob", "alice") == 2806184289
 
 
-def test_a_host_has_its_tcp() -> None:
-    hosts = {"alice": {"tcp": {"profile": "classic"}}, "bob": {}}
-    alice, bob = plan_of({"name": "lab", "hosts": hosts}).hosts
+def test_a_host_has_its_tcp_and_its_settings_over_the_defaults() -> None:
+    alice_s = {"profile": "classic", "rto_min": "300ms", "sack": "true"}
+    topology = {
+        "name": "lab",
+        "defaults": {"host": {"tcp": {"rto_min": "100ms", "congestion": "newreno"}}},
+        "hosts": {"alice": {"tcp": alice_s}, "bob": {}},
+    }
+    alice, bob = plan_of(topology).hosts
 
-    assert (alice.tcp, bob.tcp) == ({"profile": "classic"}, {"profile": "modern"})
+    assert (alice.profile, bob.profile) == ("classic", "modern")
+    assert alice.settings == {"rto_min": "300ms", "congestion": "newreno", "sack": "true"}
+    assert bob.settings == {"rto_min": "100ms", "congestion": "newreno"}
     assert alice.implementation is None
+
+
+def test_a_daemon_is_told_all_of_that_on_its_command_line() -> None:
+    topology = CHAIN | {"hosts": {"alice": {"tcp": {"profile": "classic", "msl": "1s"}}, "bob": {}, "carol": {}}}
+    lab = plan_of(topology)
+    alice, bob, _ = (
+        daemon_options(lab, host, trace="t.jsonl", segments="s.pcap", implementation="mine.py") for host in lab.hosts
+    )
+
+    common = ["--seed", str(lab.hosts[0].seed), "--trace", "t.jsonl"]
+    assert alice == [*common, "--profile", "classic", "--bind", "10.213.0.2", "--set", "msl=1s", "-c", "s.pcap"]
+    assert bob[4:] == ["--profile", "modern", "--bind", "10.213.0.3", "--bind", "10.213.0.10", "-c", "s.pcap"]
+
+
+def test_a_daemon_captures_and_runs_somebody_s_own_tcp_only_if_it_is_to() -> None:
+    lab = dataclasses.replace(plan_of(CHAIN), capture_segments=False)
+    host = dataclasses.replace(lab.hosts[0], implementation=b"# a TCP")
+    options = daemon_options(lab, host, trace="t.jsonl", segments="s.pcap", implementation="mine.py")
+
+    assert options[-2:] == ["--tcp", "mine.py"]
+    assert "-c" not in options
+
+
+@pytest.mark.parametrize("name", settings.TABLE)
+def test_every_setting_of_chitcpd_can_stand_in_a_topology_and_comes_to_its_command_line(name: str) -> None:
+    text = settings.spell(name, getattr(Config(), name))
+    lab = plan_of({"name": "lab", "hosts": {"alice": {"tcp": {name: text}}}})
+    options = daemon_options(lab, lab.hosts[0], trace="t.jsonl", segments="s.pcap", implementation="mine.py")
+
+    assert options[options.index("--set") + 1] == f"{name}={text}"
 
 
 def test_apps_come_after_what_they_need_and_else_in_the_order_of_the_file() -> None:

@@ -1,12 +1,16 @@
-"""The two profiles, and which timers the reference runs."""
+"""The two profiles, how settings are written, and which timers the reference runs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from chitcpd import settings
+from chitcpd.tcp import congestion
 from chitcpd.tcp.api import PROFILES, Config, Expiry, Options, State, Timer
 from chitcpd.tcp.connection import Connection
 from tests.tcp.harness import MSS, SYN_FROM_PEER, Script, config, maker, peer, sacks, stream
@@ -32,6 +36,93 @@ def test_modern_has_everything_on() -> None:
 @pytest.mark.rfc9293("MUST-25", "MUST-28")
 def test_keep_alive_has_no_interval_until_someone_names_one() -> None:
     assert Config().keep_alive is None
+
+
+# ---- as people write them ----------------------------------------------------------------------------------
+
+
+def test_every_setting_is_explained_in_the_order_of_the_contract() -> None:
+    assert list(settings.TABLE) == [field.name for field in fields(Config)]
+
+
+def test_the_congestion_controls_are_those_that_there_are() -> None:
+    assert set(settings.CONGESTION) == set(congestion._REGISTRY)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("name", settings.TABLE)
+def test_every_value_of_a_profile_can_be_written_and_is_allowed(name: str, profile: str) -> None:
+    value = getattr(PROFILES[profile](), name)
+    assert settings.parse(name, settings.spell(name, value)) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("rto_min", "200ms", 0.2),
+        ("receive_buffer", "64KiB", 65_536),
+        ("mss", "64B", 64),
+        ("delayed_ack", "500ms", 0.5),
+        ("delayed_ack", "0s", 0.0),
+        ("retries", "0", 0),
+        ("nagle", "off", False),
+        ("sack", "true", True),
+        ("keep_alive", "off", None),
+        ("keep_alive", "120min", 7200.0),
+        ("congestion", "newreno", "newreno"),
+    ],
+)
+def test_what_may_be_written(name: str, text: str, value: object) -> None:
+    assert settings.parse(name, text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("mss", "0B", "expected a size with its unit from 64B to 65495B, like 1460B"),
+        ("mss", "1460", "expected a size with its unit from 64B to 65495B, like 1460B"),
+        ("mss", "65496B", "expected a size with its unit from 64B to 65495B, like 1460B"),
+        ("receive_buffer", "2GiB", "expected a size with its unit from 1B to 1GiB, like 1MiB"),
+        ("delayed_ack", "501ms", "expected a time with its unit from 0s to 500ms, like 40ms"),
+        ("rto_min", "off", "expected a time with its unit from 1ms to 1440min, like 200ms"),
+        ("rto_max", f"{'9' * 400}s", "expected a time with its unit from 1ms to 1440min, like 60s"),
+        ("user_timeout", "0s", "expected off, or a time with its unit from 1ms to 1440min, like 30s"),
+        ("retries", "-1", "expected a whole number from 0 to 100, like 15"),
+        ("retries", "1.5", "expected a whole number from 0 to 100, like 15"),
+        ("retries", "٣", "expected a whole number from 0 to 100, like 15"),
+        ("initial_window", "0", "expected a whole number from 1 to 1000, like 10"),
+        ("nagle", "yes", "expected on or off"),
+        ("congestion", "newrneo", "expected one of cubic, newreno, none; did you mean 'newreno'?"),
+        ("congestion", "vegas", "expected one of cubic, newreno, none"),
+        ("rto_mim", "1s", "unknown setting; did you mean 'rto_min'? `chitcpd --settings` lists them all"),
+        ("", "", "unknown setting; `chitcpd --settings` lists them all"),
+    ],
+)
+def test_what_may_not_be_written_and_what_was_expected(name: str, text: str, expected: str) -> None:
+    with pytest.raises(ValueError) as error:
+        settings.parse(name, text)
+    assert str(error.value) == expected
+
+
+@given(name=st.sampled_from([*settings.TABLE, "mtu"]), text=st.text() | st.from_regex(r"\d+(\.\d+)?(ms|s|B|GiB)"))
+def test_whatever_is_written_is_read_or_refused(name: str, text: str) -> None:
+    try:
+        value = settings.parse(name, text)
+    except ValueError as error:
+        assert "expected" in str(error) or "unknown" in str(error)
+    else:
+        settings.spell(name, value)
+
+
+def test_settings_stand_over_those_of_the_profile() -> None:
+    changed = settings.configure("classic", {"msl": "2s", "congestion": "newreno"})
+    assert changed == replace(PROFILES["classic"](), msl=2.0, congestion="newreno")
+
+
+def test_settings_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(ValueError, match="found rto_initial 1s above rto_max, expected at most 500ms, or a larger"):
+        settings.configure("modern", {"rto_max": "500ms"})
+    settings.configure("modern", {"rto_max": "500ms", "rto_initial": "500ms"})
 
 
 # ---- timers ------------------------------------------------------------------------------------------------
