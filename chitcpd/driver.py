@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _Arguments = TypeVarTuple("_Arguments")
 # Looked up for every segment, and slowly by way of the class before Python 3.12.
-_SYN_RCVD, _ESTABLISHED = State.SYN_RCVD, State.ESTABLISHED
+_SYN_RCVD, _ESTABLISHED, _TIME_WAIT = State.SYN_RCVD, State.ESTABLISHED, State.TIME_WAIT
 _NOT_KEPT = frozenset({State.CLOSED, State.LISTEN})  # no connection yet, or no more
 _HEADERS = 40  # bytes of an IPv4 and a TCP header without options, between MTU and MSS
 
@@ -144,11 +144,15 @@ class Driver:
         self._ask(endpoint, now, endpoint.connection.close, now)
 
     def release(self, endpoint: Endpoint, now: float) -> None:
-        """The application is done with it: close, and reset the peer if it still sends (RFC 9293 §3.6.1)."""
+        """The application is done with it: close.
+
+        The peer is reset if something is unread (RFC 9293 §3.6.1, SHLD-3), or if it sends later.
+        """
         endpoint.orphan = True
         if endpoint.connection.readable:
-            self.receive(endpoint, endpoint.connection.readable, now)
-        self.close(endpoint, now)
+            self.abort(endpoint, now)
+        else:
+            self.close(endpoint, now)
 
     def abort(self, endpoint: Endpoint, now: float, error: int | None = None) -> None:
         """Reset the connection; the application sees `error`. Never raises."""
@@ -168,13 +172,20 @@ class Driver:
         endpoint = self.demux.connections.get(four)
         listener = self.demux.listener(local, local_port) if endpoint is None else None
         self._recorder.segment("received", endpoint, four, seg, raw)
+        beyond = None
         if endpoint is not None:
+            may_reopen = endpoint.connection.state == _TIME_WAIT and seg.flags & (SYN | ACK | RST) == SYN
             self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
-        elif listener is not None and listener.full and seg.flags & (SYN | ACK | RST) == SYN:
+            if not may_reopen or endpoint.error is not None or four in self.demux.connections:
+                return
+            # The SYN has ended TIME-WAIT (RFC 9293 §3.6.1, MAY-2): now it is one for no connection.
+            beyond = endpoint.connection.snd_nxt
+            listener = self.demux.listener(local, local_port)
+        if listener is not None and listener.full and seg.flags & (SYN | ACK | RST) == SYN:
             self._recorder.dropped("backlog full", local, peer, raw)
         else:
             try:
-                self._to_new(listener, four, seg, now)
+                self._to_new(listener, four, seg, now, beyond)
             except OSError:
                 self._recorder.dropped("fault in the TCP", local, peer, raw)
 
@@ -218,27 +229,27 @@ class Driver:
 
     # ---- connections ---------------------------------------------------------------------------------------
 
-    def _new(self, four: FourTuple, changed: Callable[[], None], now: float) -> Endpoint:
-        """A connection in CLOSED. Raises OSError(EIO) if the loaded TCP can't make one."""
+    def _new(self, four: FourTuple, changed: Callable[[], None], now: float, beyond: int | None = None) -> Endpoint:
+        """A connection in CLOSED, its ISN not before `beyond`. Raises OSError(EIO) if the loaded TCP can't make one."""
         mtu = self._network.mtu(four.peer)
         config = self._config
         if mtu is not None:
             config = replace(config, mss=min(config.mss, mtu - _HEADERS), send_mss=min(config.send_mss, mtu - _HEADERS))
         try:
-            connection = self._tcp(iss=self.demux.initial_sequence_number(four, now), config=config)
+            connection = self._tcp(iss=self.demux.initial_sequence_number(four, now, beyond), config=config)
             connection.variables()  # an __init__ that leaves out its base class's shows here
         except Exception:
             log.error("fault in the TCP, no connection made:\n%s", traceback.format_exc())
             raise _tcp_has_failed() from None
         return Endpoint(next(self._numbers), four, connection, changed)
 
-    def _to_new(self, listener: Listener | None, four: FourTuple, seg: Segment, now: float) -> None:
+    def _to_new(self, listener: Listener | None, four: FourTuple, seg: Segment, now: float, beyond: int | None) -> None:
         """A segment for no connection yet. Raises OSError(EIO) if the loaded TCP can't make one.
 
         Without a listener, a fresh CLOSED one knows the answer (RFC 9293 §3.10.7.1). Else one in LISTEN takes it, and
         is kept if that was a SYN.
         """
-        endpoint = self._new(four, _nobody, now)
+        endpoint = self._new(four, _nobody, now, beyond)
         if listener is None:
             self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
             return
@@ -247,9 +258,7 @@ class Driver:
         self.demux.connections[four] = endpoint
         self._tell(endpoint, now, _accept, endpoint.connection, seg, now)
 
-    def _ask(
-        self, endpoint: Endpoint, now: float, call: Callable[[*_Arguments], _T], *arguments: *_Arguments
-    ) -> _T:
+    def _ask(self, endpoint: Endpoint, now: float, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """A call of the application's: misuse raises OSError, a fault of the TCP becomes EIO."""
         try:
             return call(*arguments)

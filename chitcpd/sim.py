@@ -234,10 +234,11 @@ class Host:
         """Carry a segment as far as its link does."""
         simulation = self.simulation
         simulation.segments += 1
-        if peer not in self._links:
+        link = self._links.get(peer)
+        if link is None:
             self._recorder.dropped("no link", local, peer, raw)
             return
-        host, impairment, _ = self._links[peer]
+        host, impairment, _ = link
         arrivals, why = impairment.push(raw, simulation.now)
         for due, copy in arrivals:
             simulation.schedule(due, host, host._deliver, (local, copy))
@@ -324,13 +325,14 @@ class Socket(Signal):
     def recv(self, limit: int = 1 << 20) -> Generator[Wait, None, bytes]:
         """Wait for data: at most `limit` bytes, b"" at the end of the stream. Raises OSError."""
         connection = self.endpoint.connection
-        while not (connection.readable or connection.at_eof or connection.state in _NO_MORE_TO_READ):
+        while not connection.readable:
+            if connection.at_eof:
+                return b""
+            if connection.state in _NO_MORE_TO_READ:
+                self._raise_error()
+                return b""
             yield self
-        if connection.readable:
-            return self.host.driver.receive(self.endpoint, limit, self._simulation.now)
-        if not connection.at_eof:
-            self._raise_error()
-        return b""
+        return self.host.driver.receive(self.endpoint, limit, self._simulation.now)
 
     def shutdown(self) -> None:
         """No more sending; what the peer sends can still be received."""
