@@ -760,8 +760,7 @@ class Connection(TcpConnection):
 
         §7.3 forbids a second probe before the first was answered and a round trip was measured: then it is not armed.
         """
-        in_recovery = lt(self.snd_una, self._loss.recovered)
-        if in_recovery or self._send.sacked or self._tail_probe is not None or not self._measured:
+        if self._loss.is_recovering() or self._send.sacked or self._tail_probe is not None or not self._measured:
             return
         assert self._rto.srtt is not None
         single = diff(self.snd_nxt, self.snd_una) <= self.mss

@@ -30,7 +30,7 @@ class LossDetection:
         self._buffer = buffer
         self.sack = False  # the peer tells by SACK
         self.recover: int | None = None  # in recovery until this is acknowledged (RFC 6582's RecoveryPoint)
-        self.recovered = iss  # no second recovery for what was in flight at the last loss
+        self._recovered = iss  # no second recovery for what was in flight at the last loss
         self._first_sign: int | None = None  # SND.NXT when the first ACK came that told of a gap
         self._duplicate_acks = 0
         self.left_network = 0  # bytes that duplicate ACKs say have arrived: without SACK, this is not in flight
@@ -49,7 +49,7 @@ class LossDetection:
     def on_timeout(self, snd_nxt: int, srtt: float | None, now: float) -> None:
         """The retransmission timer expired: what is not SACKed is lost, with RACK what is overdue (RFC 8985 §6.3)."""
         self.recover = None
-        self.recovered = snd_nxt
+        self._recovered = snd_nxt
         self._first_sign = None
         self._duplicate_acks = self.left_network = 0
         self._buffer.forget_sacks_if_broken()
@@ -66,7 +66,7 @@ class LossDetection:
         """RFC 5681 §3.2: True if this is the third, and means that the oldest segment is lost."""
         self._duplicate_acks += 1
         self.left_network = min(self.left_network + mss, self._buffer.in_flight)
-        if self._duplicate_acks != DUPLICATE_ACKS or self.recover is not None or not lt(self.recovered, ack):
+        if self._duplicate_acks != DUPLICATE_ACKS or self.recover is not None or not lt(self._recovered, ack):
             return False
         self._buffer.mark_lost(self._buffer.records[0])
         return True
@@ -80,7 +80,7 @@ class LossDetection:
 
     def is_news(self, lost: Record) -> bool:
         """It was sent after the last reaction to a loss."""
-        return self.recover is None and le(self.recovered, lost.seq)
+        return self.recover is None and le(self._recovered, lost.seq)
 
     def enter_recovery(self, congestion: Controller, snd_una: int, snd_nxt: int, now: float) -> None:
         """Something is lost: one reaction of the congestion control per window of data.
@@ -89,7 +89,7 @@ class LossDetection:
         """
         in_flight_up_to = snd_nxt if self._first_sign is None else self._first_sign
         congestion.on_loss(diff(in_flight_up_to, snd_una), now)
-        self.recover = self.recovered = snd_nxt
+        self.recover = self._recovered = snd_nxt
 
     def on_gap(self, snd_nxt: int) -> None:
         """An ACK has told of a gap, and acknowledged nothing."""
@@ -98,7 +98,7 @@ class LossDetection:
 
     def on_new_ack(self, snd_una: int, ack: int) -> None:
         """SND.UNA moves to `ack`; outside of recovery, or at its end, duplicates begin to count anew."""
-        if lt(snd_una, self.recovered) and le(self.recovered, ack):
+        if lt(snd_una, self._recovered) and le(self._recovered, ack):
             self.recover = None
             self._persist -= 1
             if self._persist <= 0:
@@ -108,7 +108,7 @@ class LossDetection:
         if self.recover is None:
             self._first_sign = None
             self._duplicate_acks = self.left_network = 0
-        self.recovered = newer(self.recovered, add(ack, -1))  # it must stay near, for the comparisons
+        self._recovered = newer(self._recovered, add(ack, -1))  # it must stay near, for the comparisons
 
     # ---- with SACK -----------------------------------------------------------------------------------------
 
@@ -117,7 +117,7 @@ class LossDetection:
 
         `echoed`: no copy that was sent after this time can be the one that arrived, says the ACK's timestamp.
         """
-        for record in sorted(records, key=lambda record: record.sent_at):
+        for record in sorted(records, key=lambda record: (record.sent_at, diff(record.end, self._fack))):
             rtt = now - record.sent_at
             if not record.retransmissions:
                 self._take_min_rtt(rtt, now)
@@ -146,11 +146,10 @@ class LossDetection:
 
     def detect(self, mss: int, srtt: float | None, now: float) -> float | None:
         """Mark what is lost; return when to look again, or None."""
-        if not self._buffer.sacked:
-            return None
-        if self._config.rack:
+        if self._config.rack and (self._buffer.sacked or self.is_recovering()):
             return self._detect_by_time(srtt, now)
-        self._detect_by_number(mss)
+        if not self._config.rack and self._buffer.sacked:
+            self._detect_by_number(mss)
         return None
 
     def _detect_by_number(self, mss: int) -> None:
@@ -179,10 +178,13 @@ class LossDetection:
 
     def _reordering_window(self, srtt: float | None) -> float:
         """RFC 8985 §6.2 step 4."""
-        in_recovery = lt(self._buffer.records[0].seq, self.recovered)
-        if not self._reordering_seen and (in_recovery or self._buffer.sacked >= DUPLICATE_ACKS):
+        if not self._reordering_seen and (self.is_recovering() or self._buffer.sacked >= DUPLICATE_ACKS):
             return 0.0
         return min(self._window_factor * (self._min_rtt or 0.0) / 4, srtt if srtt is not None else 0.0)
+
+    def is_recovering(self) -> bool:
+        """What was in flight at the last loss is not all acknowledged: fast recovery, or the one after a time-out."""
+        return bool(self._buffer.records) and lt(self._buffer.records[0].seq, self._recovered)
 
 
 def _sent_after(at: float, end: int, other_at: float, other_end: int) -> bool:
