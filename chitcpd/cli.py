@@ -7,6 +7,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import shutil
 import sys
 import time
 
@@ -34,7 +35,8 @@ def main() -> None:
     except ValueError as error:
         parser.error(f"argument --set: {error}")
     if arguments.settings:
-        print(f"Profile {arguments.profile}; --set NAME=VALUE changes a setting:\n\n{settings.listing(config)}")
+        print(f"Profile {arguments.profile}; --set NAME=VALUE changes a setting:\n")
+        print(settings.listing(config, max(shutil.get_terminal_size().columns, 40)))
         return
     _set_up_logging(arguments.verbose)
     try:

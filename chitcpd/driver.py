@@ -311,7 +311,10 @@ class Driver:
 
     def _emit(self, endpoint: Endpoint, seg: Segment) -> None:
         four = endpoint.four
-        raw = wire.encode(seg, four.local_port, four.peer_port, wire.pseudo_header(four.local, four.peer))
+        try:
+            raw = wire.encode(seg, four.local_port, four.peer_port, wire.pseudo_header(four.local, four.peer))
+        except Exception as error:
+            raise ValueError(f"the TCP has sent what is no segment: {seg!r:.500}") from error
         self._recorder.segment("sent", endpoint, four, seg, raw)
         self._network.send(four.local, four.peer, raw)
 

@@ -7,6 +7,7 @@ docs/tcp.md all read it. Names, types and defaults are those of chitcpd.tcp.api.
 from __future__ import annotations
 
 import difflib
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -64,9 +65,9 @@ TABLE = {
 
 _TYPES = {field.name: str(field.type) for field in fields(Config)}
 _KINDS = {
-    "Seconds": "a time with its unit",
-    "Seconds | None": "off, or a time with its unit",
-    "Bytes": "a size with its unit",
+    "Seconds": "a time in ms, s or min,",
+    "Seconds | None": "off, or a time in ms, s or min,",
+    "Bytes": "a size in B, KiB or MiB,",
     "int": "a whole number",
 }
 
@@ -143,14 +144,19 @@ def contradictions(profile: str, changes: Mapping[str, str]) -> Iterator[tuple[s
             yield name, "rto_max", f"{found}, expected at most {spell('rto_max', limit)}, or a larger rto_max"
 
 
-def listing(config: Config) -> str:
-    """All settings for a terminal: name, value, what may stand there, and what it is for."""
-    rows = [
-        (name, spell(name, getattr(config, name)), allowed(name), f"{setting.meaning} ({setting.source})")
-        for name, setting in TABLE.items()
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:3]
-    return "\n".join("  ".join([*map(str.ljust, row, widths), row[-1]]) for row in rows)
+def listing(config: Config, columns: int) -> str:
+    """All settings for a terminal of so many columns: name, value, what may stand there, and what it is for."""
+    rows = [(name, spell(name, getattr(config, name)), allowed(name)) for name in TABLE]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row, setting in zip(rows, TABLE.values(), strict=True):
+        facts = "  ".join(map(str.ljust, row, widths))
+        meaning = f"{setting.meaning} ({setting.source})"
+        if len(facts) + 2 + len(meaning) <= columns:
+            lines.append(f"{facts}  {meaning}")
+        else:
+            lines += [facts.rstrip(), *textwrap.wrap(meaning, columns, initial_indent="    ", subsequent_indent="    ")]
+    return "\n".join(lines)
 
 
 def allowed(name: str) -> str:

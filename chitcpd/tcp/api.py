@@ -132,6 +132,8 @@ class Expiry:
     timer: Timer
 
 
+_MOST_OUTPUTS = 1_000_000  # of one event: the largest buffer, in segments of a kilobyte
+
 Output = Segment | Transition | Expiry
 
 
@@ -277,7 +279,9 @@ class TcpConnection(ABC):
     # ---- effects, for the author of a TCP to call ----------------------------------------------------------
 
     def _emit(self, seg: Segment) -> None:
-        """Send a segment."""
+        """Send a segment. Raises RuntimeError when there is no end to them: else memory would be full first."""
+        if len(self._outputs) >= _MOST_OUTPUTS:
+            raise RuntimeError(f"one event has led to {_MOST_OUTPUTS:,} segments and more: does it never end?")
         self._outputs.append(seg)
 
     def _enter(self, state: State) -> None:

@@ -225,11 +225,20 @@ class TestSettings:
     ) -> None:
         arguments = ["--profile", "classic", "--set", "msl=1s", "--set", "msl=2s", "--settings"]
         monkeypatch.setattr(sys, "argv", ["chitcpd", *arguments])
+        monkeypatch.setenv("COLUMNS", "200")
         cli.main()
         lines = capsys.readouterr().out.splitlines()
         values = {line.split()[0]: line.split()[1] for line in lines[2:]}
         assert (values["msl"], values["mss"], values["congestion"]) == ("2s", "536B", "none")
         assert lines[0] == "Profile classic; --set NAME=VALUE changes a setting:"
+
+    def test_a_narrow_terminal_is_enough(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(sys, "argv", ["chitcpd", "--settings"])
+        monkeypatch.setenv("COLUMNS", "60")
+        cli.main()
+        assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
     def test_the_help_leads_to_them(self) -> None:
         said = " ".join(run("--help").stdout.split())
@@ -241,7 +250,7 @@ class TestSettings:
         [
             ("rto_min", "rto_min: expected NAME=VALUE, like rto_min=200ms; --settings lists them"),
             ("rto-min=1s", "rto-min=1s: unknown setting; did you mean 'rto_min'? `chitcpd --settings` lists them all"),
-            ("rto_min=200", "rto_min=200: expected a time with its unit from 1ms to 1440min, like 200ms"),
+            ("rto_min=200", "rto_min=200: expected a time in ms, s or min, from 1ms to 1440min, like 200ms"),
             ("rto_min=2min", "found rto_min 120s above rto_max, expected at most 60s, or a larger rto_max"),
             ("=", "=: unknown setting; `chitcpd --settings` lists them all"),
         ],

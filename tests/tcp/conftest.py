@@ -7,6 +7,8 @@ import pytest
 from chitcpd.loader import REFERENCE, LoadError, load
 from chitcpd.tcp.api import TcpConnection
 
+pytest.register_assert_rewrite("tests.tcp.harness")  # so that a failure shows what was sent
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(

@@ -13,12 +13,13 @@ the ISSs above, whichever it has; so each script can also be run where they wrap
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
 
-from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Options, Segment, State, TcpConnection, Transition
+from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Expiry, Options, Segment, State, TcpConnection, Transition
+from chitcpd.trace import flag_letters
 from tests.tcp.transitions import assert_legal
 
 ISS, IRS = 1000, 5000
@@ -152,7 +153,8 @@ class Script:
             self.waits_until(at - _EARLY)
             self.sends_nothing()
             self.waits_until(at)
-        assert [_seen(seg) for seg in self.take()] == list(expected)
+        sent = [_seen(seg) for seg in self.take()]
+        assert sent == list(expected), f"at {self.now:.3f} s it sent {_told(sent)}; expected was {_told(expected)}"
 
     def sends_nothing(self) -> None:
         """Nothing went out since the last look."""
@@ -165,7 +167,7 @@ class Script:
             self.sends_nothing()
             self.waits_until(at)
         sent = self.take()
-        assert [(seg.seq - ISS, len(seg.data)) for seg in sent] == list(spans)
+        assert [(seg.seq - ISS, len(seg.data)) for seg in sent] == list(spans), f"at {self.now:.3f} s (where, how much)"
         for seg in sent:
             assert seg.data == stream(len(seg.data), at=seg.seq - ISS)
 
@@ -234,7 +236,9 @@ class Script:
         assert_legal(changes)
         self.states += [change.new for change in changes]
         for seg in outputs:
+            assert isinstance(seg, Segment | Transition | Expiry), f"sent what is no segment: {seg!r}"
             if isinstance(seg, Segment):
+                _assert_well_formed(seg)
                 if seg.options is not None and seg.options.timestamp is not None:
                     self._stamped = seg.options.timestamp[0]
                 self.sent.append(self._from_real(seg))
@@ -306,6 +310,24 @@ def text_of(segments: list[Segment]) -> bytes:
 
 def _seen(seg: Segment) -> tuple[int, int, int, bytes]:
     return seg.seq, seg.ack if seg.flags & ACK else 0, seg.flags & (SYN | ACK | FIN | RST), seg.data
+
+
+def _told(sent: Iterable[tuple[int, int, int, bytes]]) -> str:
+    """Segments as a person reads them; numbers count from the ISSs."""
+    told = []
+    for seq, ack, flags, data in sent:
+        acknowledges = f" ack {_add(ack, -IRS)}" if flags & ACK else ""
+        told.append(f"[{flag_letters(flags)}] seq {_add(seq, -ISS)}{acknowledges} len {len(data)}")
+    return ", ".join(told) or "nothing"
+
+
+def _assert_well_formed(seg: Segment) -> None:
+    """Each field fits into its place in the header (3.1)."""
+    for name, most in (("seq", 0xFFFFFFFF), ("ack", 0xFFFFFFFF), ("flags", 0x3F), ("wnd", 0xFFFF), ("up", 0xFFFF)):
+        value = getattr(seg, name)
+        assert isinstance(value, int), f"{name} is no whole number in {seg}"
+        assert 0 <= value <= most, f"{name} is {value}, which is not from 0 to {most}, in {seg}"
+    assert isinstance(seg.data, bytes), f"data is no bytes in {seg}"
 
 
 def _shifted(seg: Segment, seq: int, ack: int, blocks: int) -> Segment:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from chitcpd.tcp.api import TcpConnection
 from tests.tcp.harness import Maker, maker
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A script takes milliseconds: a TCP that is still at it after ten seconds never ends."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(10))
 
 
 @pytest.fixture
