@@ -46,6 +46,7 @@ class NewReno:
     def __init__(self, mss: int, segments: int) -> None:
         self._mss = mss
         self._initial = initial_window(segments, mss)
+        self._most = 2 * mss  # by which one ACK lets cwnd grow (RFC 3465 §2.2)
         self._acked = 0  # bytes since cwnd last grew, in congestion avoidance
         self.cwnd = self._initial
         self.ssthresh = _UNLIMITED
@@ -53,7 +54,7 @@ class NewReno:
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
         """Grow: by what was acknowledged in slow start, by one segment per window after (RFC 5681 §3.1, RFC 3465)."""
         if self.cwnd < self.ssthresh:
-            self.cwnd += min(acked, 2 * self._mss)
+            self.cwnd += min(acked, self._most)
             return
         self._acked += acked
         if self._acked >= self.cwnd:
@@ -73,7 +74,7 @@ class NewReno:
         """Halve the threshold, but once, and start again from one segment (RFC 5681 §3.1, equation 4)."""
         if not again:
             self.on_loss(in_flight, now)
-        self.cwnd = self._mss
+        self.cwnd = self._most = self._mss  # RFC 3465 §2.3: one segment per ACK, what it covers may be old
 
     def on_idle(self) -> None:
         """Back to the restart window (RFC 5681 §4.1)."""
@@ -93,6 +94,7 @@ class Cubic:
     def __init__(self, mss: int, segments: int) -> None:
         self._mss = mss
         self._initial = initial_window(segments, mss) / mss
+        self._most = 2.0  # by which one ACK lets the window grow (RFC 3465 §2.2)
         self._w_max = 0.0  # the window at the last loss
         self._w_est = 0.0  # what Reno would have
         self._k = 0.0  # seconds from the loss until the window is W_max again
@@ -109,7 +111,7 @@ class Cubic:
         """Slow start as RFC 5681 has it; then along the cubic, or with Reno where that is faster (§4.2 to §4.4)."""
         segments = acked / self._mss
         if self.cwnd < self.ssthresh:
-            self._window += min(segments, 2.0)
+            self._window += min(segments, self._most)
             return
         if self._epoch is None:
             self._begin_epoch(now)
@@ -131,7 +133,7 @@ class Cubic:
         """As after a loss, but from one segment on (§4.8)."""
         if not again:
             self.on_loss(in_flight, now)
-        self._window = 1.0
+        self._window = self._most = 1.0  # RFC 3465 §2.3: one segment per ACK, what it covers may be old
 
     def on_idle(self) -> None:
         """Back to the restart window (RFC 5681 §4.1); the time without sending is none to grow by (§4.2)."""

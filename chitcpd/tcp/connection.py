@@ -57,10 +57,15 @@ class Connection(TcpConnection):
     def __init__(self, *, iss: int, config: Config) -> None:
         super().__init__(iss=iss, config=config)
         self._passive = False
-        self._send = SendBuffer(iss, config.send_buffer)
+        self._create_tcb()
+
+    def _create_tcb(self) -> None:
+        """All variables, as a connection begins with them; a passive one may begin more than once."""
+        self.snd_una = self.snd_nxt = self.iss
+        self._send = SendBuffer(self.iss, self.config.send_buffer)
         self._receive = ReceiveBuffer()
-        self._rto = RetransmissionTimeout(config)
-        self._loss = LossDetection(config, self._send, iss)
+        self._rto = RetransmissionTimeout(self.config)
+        self._loss = LossDetection(self.config, self._send, self.iss)
 
         # What the SYNs agree on.
         self.snd_wscale = self.rcv_wscale = 0  # RFC 7323 §2.2, Snd.Wind.Shift and Rcv.Wind.Shift
@@ -80,7 +85,7 @@ class Connection(TcpConnection):
         self._tail_probe_is_new = False  # it carried new data (not TLP.is_retrans)
         self._measured = False  # a round trip, since the last tail loss probe
 
-        self.rcv_wnd = min(config.receive_buffer, _MAX_UNSCALED)  # until the SYNs have agreed on more
+        self.rcv_wnd = min(self.config.receive_buffer, _MAX_UNSCALED)  # until the SYNs have agreed on more
         self._peer_fin: int | None = None  # the sequence number of the peer's FIN, once seen
         self._ack_due = 0  # segments with data received and not acknowledged
         self._ack_now = False
@@ -124,7 +129,7 @@ class Connection(TcpConnection):
         if not self.readable:
             self._raise_error()
         data = self._receive.read(limit)
-        if data and self.state in _RECEIVING and self._window_gain() > 0:
+        if data and self.state in _RECEIVING and self._window_update_is_due():
             self._send_ack(now)
         return data
 
@@ -281,23 +286,32 @@ class Connection(TcpConnection):
         """3.6.1, MAY-2: a new SYN beyond all that the old connection had seen (RFC 7323 §5.8, RFC 6191)."""
         if seg.flags & (SYN | ACK | RST) != SYN:
             return False
-        if self._timestamps and seg.options is not None and seg.options.timestamp is not None:
-            return lt(self._ts_recent, seg.options.timestamp[0])
+        stamps = self._stamps(seg)
+        if stamps is not None:
+            return lt(self._ts_recent, stamps[0])
         return lt(self.rcv_nxt, seg.seq)
 
     def _timestamp_holds(self, seg: Segment, now: float) -> bool:
-        """PAWS (RFC 7323 §5.3 R1 to R3): an old duplicate shows by its timestamp; else remember a newer one."""
+        """PAWS (RFC 7323 §5.3, R1): an old duplicate shows by its timestamp."""
         if not self._timestamps or seg.flags & RST:
             return True
-        if seg.options is None or seg.options.timestamp is None:
+        stamps = self._stamps(seg)
+        if stamps is None:
             return False  # §3.2: dropped silently
-        value = seg.options.timestamp[0]
-        if lt(value, self._ts_recent) and now - self._ts_recent_at < _IDLE_FOR_PAWS:
+        if lt(stamps[0], self._ts_recent) and now - self._ts_recent_at < _IDLE_FOR_PAWS:
             self._answer_unacceptable(seg, now)
             return False
-        if le(seg.seq, self._last_ack_sent) and self._acceptable(seg):  # §4.3 (2)
-            self._ts_recent, self._ts_recent_at = value, now
         return True
+
+    def _remember_timestamp(self, seg: Segment, now: float) -> None:
+        """TS.Recent (RFC 7323 §4.3 (2)), once SEG.ACK is checked too: a forged one could lock the peer out."""
+        stamps = self._stamps(seg)
+        if stamps is not None and le(seg.seq, self._last_ack_sent):
+            self._ts_recent, self._ts_recent_at = stamps[0], now
+
+    def _stamps(self, seg: Segment) -> tuple[int, int] | None:
+        """TSval and TSecr, if both ends use them."""
+        return seg.options.timestamp if self._timestamps and seg.options is not None else None
 
     def _rest_of_unacceptable(self, seg: Segment, now: float) -> Segment | None:
         """No part of it lies in the window: acknowledge and drop it, but for what a closed window must let pass."""
@@ -360,6 +374,7 @@ class Connection(TcpConnection):
         if lt(self.snd_nxt, seg.ack) or lt(seg.ack, add(self.snd_una, -self.max_snd_wnd)):
             self._challenge(now)  # RFC 5961 §5.2
             return False
+        self._remember_timestamp(seg, now)
         advanced = lt(self.snd_una, seg.ack)  # a retransmission with a newer ACK has a newer window too
         self._take_acknowledgement(seg, now)
         if not seg.wnd:
@@ -393,9 +408,11 @@ class Connection(TcpConnection):
         if before > 0:
             seq, data = self.rcv_nxt, data[before:]
         beyond = diff(add(seq, len(data)), add(self.rcv_nxt, self.rcv_wnd))
+        if self._peer_fin is not None:
+            beyond = max(beyond, diff(add(seq, len(data)), self._peer_fin))  # nothing comes after a FIN
         if beyond > 0:
             data, fin = data[: len(data) - beyond], False
-        if fin:
+        if fin and le(self._receive.end(self.rcv_nxt), add(seq, len(data))):
             self._peer_fin = add(seq, len(data))
         if data:
             self._take_text(seq, data)
@@ -459,6 +476,7 @@ class Connection(TcpConnection):
             return
         if not opening:
             self._congestion.on_timeout(diff(self.snd_nxt, self.snd_una), now, again=self._unanswered > 1)
+        self._cwnd_limits = True
         self._rto.double()
         self._loss.on_timeout(self.snd_nxt, self._rto.srtt, now)
         self._end_tail_probing()
@@ -539,12 +557,8 @@ class Connection(TcpConnection):
             return
         self._deadlines.clear()
         unsent = self._send.peek()
-        self._send = SendBuffer(self.iss, self.config.send_buffer)
+        self._create_tcb()
         self._send.write(unsent)
-        self._loss = LossDetection(self.config, self._send, self.iss)
-        self.snd_nxt = self.snd_una = self.iss
-        self.snd_wscale = self.rcv_wscale = self.max_snd_wnd = 0
-        self._timestamps = False
         self._enter(LISTEN)
 
     def _delete(self) -> None:
@@ -583,9 +597,8 @@ class Connection(TcpConnection):
 
     def _echoed_at(self, seg: Segment, now: float) -> float:
         """The end of the tick of our clock in which that was stamped which `seg` answers; infinity if nothing says."""
-        if not self._timestamps or seg.options is None or seg.options.timestamp is None:
-            return math.inf
-        return (int(now * 1000) - diff(self._clock(now), seg.options.timestamp[1]) + 1) / 1000
+        stamps = self._stamps(seg)
+        return (int(now * 1000) - diff(self._clock(now), stamps[1]) + 1) / 1000 if stamps is not None else math.inf
 
     def _acknowledged(self, seg: Segment, now: float) -> list[Record]:
         """SND.UNA < SEG.ACK =< SND.NXT: advance SND.UNA; return the records that it tells of for the first time."""
@@ -612,13 +625,13 @@ class Connection(TcpConnection):
 
     def _take_round_trip(self, seg: Segment, covered: list[Record], now: float) -> None:
         """RFC 6298 §3: no sample of what was sent twice (Karn), unless the timestamp tells which copy it was."""
-        rtt = None
+        rtt, stamps = None, self._stamps(seg)
         if covered and not any(record.retransmissions for record in covered):
             fresh = [record for record in covered if not record.sacked]
             if fresh:
                 rtt = now - fresh[-1].sent_at
-        elif self._timestamps and seg.options is not None and seg.options.timestamp is not None:
-            elapsed = diff(self._clock(now), seg.options.timestamp[1]) / 1000
+        elif stamps is not None:
+            elapsed = diff(self._clock(now), stamps[1]) / 1000
             if 0 <= elapsed <= self.config.rto_max:
                 rtt = elapsed
         if rtt is not None:
@@ -731,6 +744,7 @@ class Connection(TcpConnection):
             self._congestion.on_idle()
         for record in self._send.lost():
             if self._congestion_room() < record.length:
+                self._cwnd_limits = True
                 break
             self._retransmit(record, now)
         else:
@@ -911,6 +925,11 @@ class Connection(TcpConnection):
         largest = min(self.config.receive_buffer, _MAX_UNSCALED << self.rcv_wscale)
         gain = largest - self.readable - self.rcv_wnd
         return gain if gain >= min(largest // 2, self.mss) else 0
+
+    def _window_update_is_due(self) -> bool:
+        """Worth an ACK of its own, if it at least doubles what the peer may send; else the ACK of what comes tells."""
+        gain = self._window_gain()
+        return gain > 0 and gain >= self.rcv_wnd
 
     def _stay_alive(self, now: float) -> None:
         """The peer is there: the keep-alive timer begins anew (3.8.4)."""

@@ -44,6 +44,10 @@ class ReceiveBuffer:
             self._ranges = [block for block in self._ranges if lt(rcv_nxt, block[0])]
         return rcv_nxt
 
+    def end(self, rcv_nxt: int) -> int:
+        """The sequence number behind all that has come."""
+        return add(self._ahead[-1][0], len(self._ahead[-1][1])) if self._ahead else rcv_nxt
+
     def has(self, seq: int, end: int) -> bool:
         """All of this is held already, ahead of the gap."""
         return any(le(first, seq) and le(end, behind) for first, behind in self._ranges)

@@ -118,6 +118,8 @@ class SendBuffer:
         if self.records and lt(self.records[0].seq, ack):
             self._uncount(self.records[0], diff(ack, self.records[0].seq))
             self.records[0].seq = ack
+        if self._known:
+            self._known = tuple(block for block in self._known if lt(ack, block[1]))
         length = min(max(diff(ack, self._start), 0), len(self._data))
         del self._data[:length]
         self._start = add(self._start, length)

@@ -181,6 +181,21 @@ def test_a_time_out_leaves_one_segment_and_slow_start_goes_to_the_half(a_connect
         assert in_flight(tcp) <= max(most, 6)
 
 
+@pytest.mark.parametrize("congestion", ["newreno", "cubic"])
+def test_slow_start_repairs_what_a_time_out_has_lost(a_connection: Maker, congestion: str) -> None:
+    """RFC 5681 §3.1: also if the application has no more to send; one, two, four segments per round trip."""
+    tcp = sending(a_connection, congestion, data=7000)
+    tcp.take()
+    flights = []
+    for at in (2.01, 2.11, 2.21):
+        tcp.waits_until(at)
+        sent = tcp.take()
+        flights.append(len(sent))
+        for seg in sent:
+            tcp.arrives(peer(ack=seg.seq - 1000 + MSS, wnd=WIDE), at=at + 0.1)
+    assert flights == [1, 2, 4]
+
+
 def test_a_time_out_leaves_one_segment_also_after_a_fast_retransmission(a_connection: Maker) -> None:
     """RFC 5681 §3.1: "upon a timeout cwnd MUST be set to no more than the loss window"; here that was lost too."""
     tcp = sending(a_connection, data=10_000)

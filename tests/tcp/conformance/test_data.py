@@ -324,3 +324,12 @@ def test_a_long_stream_comes_whole_through_a_small_window(a_connection: Maker) -
     received += tcp.receive()
     assert received == stream(at - 1)
     assert tcp.take()[-1].ack - ISS == at + 4000  # the peer's numbers begin 4000 after ours
+
+
+def test_an_application_that_reads_at_once_costs_no_more_acknowledgements(a_connection: Maker) -> None:
+    """§3.8.6.3: one for two segments; an ACK for each bit of window that reading opens would be none delayed."""
+    tcp = a_connection(in_state=State.ESTABLISHED, settings=config(delayed_ack=0.2, receive_buffer=60_000))
+    for k in range(20):
+        tcp.arrives(peer(stream(MSS, at=1 + k * MSS), seq=1 + k * MSS), at=1.0 + k / 1000)
+        tcp.receive()
+    assert len(tcp.take()) == 10

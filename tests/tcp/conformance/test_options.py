@@ -424,6 +424,15 @@ def test_an_old_fin_is_dropped_too(a_connection: Maker) -> None:
     assert tcp.state == State.ESTABLISHED
 
 
+def test_a_forged_segment_does_not_set_the_clock(a_connection: Maker) -> None:
+    """RFC 5961 §5.2 drops what acknowledges too much; were its timestamp kept, PAWS would drop the honest peer's."""
+    tcp = timed(a_connection)
+    tcp.arrives(stamped(b"x" * 100, value=2_000_000_000, ack=1_000_000))
+    tcp.take()
+    tcp.arrives(stamped(b"abc", value=20_001))
+    assert tcp.receive() == b"abc"
+
+
 def test_timestamps_wrap(a_connection: Maker) -> None:
     """RFC 7323 §5.2: compared modulo 2^32."""
     offers = Options(mss=MSS, timestamp=(2**32 - 10, 0))

@@ -109,6 +109,20 @@ def test_a_fin_alone_that_comes_ahead_of_data_is_not_the_end(a_connection: Maker
     assert tcp.receive() == b"abc"
 
 
+@pytest.mark.parametrize("data_first", [True, False])
+def test_nothing_comes_after_a_fin(a_connection: Maker, data_first: bool) -> None:
+    """§3.4: it is the last of the stream. A peer that says otherwise is not believed the second time."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    beyond, fin = peer(stream(20, at=5), seq=5), peer(seq=11, flags=FIN)
+    for seg in (beyond, fin) if data_first else (fin, beyond):
+        tcp.arrives(seg)
+    tcp.arrives(peer(stream(4)))
+    read = tcp.receive()
+    assert read == stream(len(read))
+    assert tcp.connection.at_eof == (tcp.state == State.CLOSE_WAIT) == (len(read) == 10)
+    assert len(read) == (24 if data_first else 10)
+
+
 def test_nothing_beyond_the_window_is_kept(a_connection: Maker) -> None:
     """§3.10.7.4, seventh: memory is bounded by the buffer that was announced."""
     tcp = a_connection(in_state=State.ESTABLISHED)
