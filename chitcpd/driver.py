@@ -29,6 +29,7 @@ _Arguments = TypeVarTuple("_Arguments")
 # Looked up for every segment, and slowly by way of the class before Python 3.12.
 _SYN_RCVD, _ESTABLISHED, _TIME_WAIT = State.SYN_RCVD, State.ESTABLISHED, State.TIME_WAIT
 _NOT_KEPT = frozenset({State.CLOSED, State.LISTEN})  # no connection yet, or no more
+_MOSTLY_CLOSED = 8  # times as many deadlines as connections
 _HEADERS = 40  # bytes of an IPv4 and a TCP header without options, between MTU and MSS
 
 
@@ -297,7 +298,14 @@ class Driver:
         closed = connection.state in _NOT_KEPT
         if closed and self.demux.connections.get(endpoint.four) is endpoint:  # not a later one in its place
             del self.demux.connections[endpoint.four]
+            self._forget_closed()
         endpoint.changed()
+
+    def _forget_closed(self) -> None:
+        """Most of the heap may be closed connections, each until its last deadline, perhaps hours: let them go."""
+        if len(self._heap) > _MOSTLY_CLOSED * (len(self.demux.connections) + _MOSTLY_CLOSED):
+            self._heap = [entry for entry in self._heap if entry[2].connection.state not in _NOT_KEPT]
+            heapq.heapify(self._heap)
 
     def _emit_all(self, endpoint: Endpoint) -> None:
         for output in endpoint.connection.take_output():

@@ -80,6 +80,8 @@ def parse(name: str, text: str) -> Any:
     if name not in TABLE:
         near = _nearest(name, TABLE) or ";"
         raise ValueError(f"unknown setting{near} `chitcpd --settings` lists them all")
+    if not isinstance(text, str):
+        raise ValueError(f"expected text, like {spell(name, getattr(Config(), name))!r}")
     kind, setting = _TYPES[name], TABLE[name]
     if kind == "bool":
         return _on_off(text)

@@ -44,6 +44,7 @@ from chitcpd.tcp.api import Config, Expiry, Segment, State, TcpConnection, Trans
 
 __all__ = ["Host", "LimitExceeded", "Listener", "Process", "Shape", "Signal", "Simulation", "Socket"]
 
+_MOST_AT_ONCE = 1_000_000  # events at the same time: more, and time stands still
 _SENDING = frozenset({State.ESTABLISHED, State.CLOSE_WAIT})
 _NO_MORE_TO_READ = frozenset({State.CLOSING, State.LAST_ACK, State.TIME_WAIT, State.CLOSED})
 
@@ -119,6 +120,7 @@ class Simulation:
 
     def _run(self, end: float) -> None:
         events, ready, pop, most = self._events, self._ready, heapq.heappop, self.most_events
+        before, at_once = self.now, 0
         while ready or (events and events[0][0] <= end):
             if ready:
                 process = ready.popleft()
@@ -128,6 +130,10 @@ class Simulation:
                 self.now, _, host, action, argument = pop(events)
                 action(argument)
             self.events += 1
+            at_once = at_once + 1 if self.now == before else 0
+            before = self.now
+            if at_once > _MOST_AT_ONCE:
+                raise self._exceeded(f"{_MOST_AT_ONCE} events without any time between them")
             if self.step is not None:
                 self.step(host)
             if self.events >= most:
@@ -316,9 +322,12 @@ class Socket(Signal):
         view, endpoint, driver = memoryview(data), self.endpoint, self.host.driver
         while True:
             self._raise_error()
-            view = view[driver.send(endpoint, view, self._simulation.now) :]
+            taken = driver.send(endpoint, view, self._simulation.now)
+            view = view[taken:]
             if not view:
                 return
+            if not taken:
+                yield self
             while not endpoint.connection.writable and endpoint.connection.state in _SENDING:
                 yield self
 

@@ -9,8 +9,9 @@ import errno
 
 from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, Config, Options, Segment, State, TcpConnection, Timer
 
-CLOSED, LISTEN, SYN_RCVD, SYN_SENT, ESTABLISHED, *closing = State
-FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT, CLOSING, TIME_WAIT, LAST_ACK = closing
+CLOSED, LISTEN, SYN_RCVD, SYN_SENT = State.CLOSED, State.LISTEN, State.SYN_RCVD, State.SYN_SENT
+ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2 = State.ESTABLISHED, State.FIN_WAIT_1, State.FIN_WAIT_2
+CLOSE_WAIT, CLOSING, TIME_WAIT, LAST_ACK = State.CLOSE_WAIT, State.CLOSING, State.TIME_WAIT, State.LAST_ACK
 # How a connection ends (figure 5): when the peer's FIN comes, and when ours is acknowledged.
 FIN_COMES = {ESTABLISHED: CLOSE_WAIT, FIN_WAIT_1: CLOSING, FIN_WAIT_2: TIME_WAIT}
 FIN_ACKNOWLEDGED = {FIN_WAIT_1: FIN_WAIT_2, CLOSING: TIME_WAIT, LAST_ACK: CLOSED}
@@ -63,7 +64,7 @@ class StopAndWait(TcpConnection):
         return data
 
     def close(self, now: float) -> None:
-        self._closing = True  # the FIN follows what is waiting
+        self._closing = self.state != CLOSED  # the FIN follows what is waiting
         if self.state in (LISTEN, SYN_SENT):
             self.abort(now)
         elif self.state in MAY_SEND:
@@ -73,7 +74,6 @@ class StopAndWait(TcpConnection):
     def abort(self, now: float) -> None:
         if self.state in (SYN_RCVD, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT):
             self._emit(Segment(self.snd_nxt, flags=RST))
-        self._deadlines.clear()
         if self.state != CLOSED:
             self._enter(CLOSED)
 
@@ -151,7 +151,7 @@ class StopAndWait(TcpConnection):
         elif self.snd_wnd == 0:
             self._tries = 0  # a closed window is probed for as long as the peer answers (3.8.6.1)
             self._flight = None if seg.wnd else self._flight  # it opens: all that fits goes in place of the probe
-        self.snd_wnd = seg.wnd
+        self.snd_wnd = seg.wnd if acked >= 0 else self.snd_wnd  # not that of an old ACK
         if self.state == SYN_RCVD:
             self._enter(ESTABLISHED)
             if self._closing:

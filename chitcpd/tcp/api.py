@@ -10,7 +10,7 @@ A TCP is a subclass of TcpConnection: one object is one connection. It does no I
         segment_arrives(segment, now)                    from the network
         send(data, now)  receive(limit, now)             from the application
         close(now)  abort(now)
-        expire(now)                                      once next_deadline() is reached
+        expire(now)                                      once next_deadline() is reached; it calls timeout
 
     and after each of these
         take_output()                                    the segments to send and the states passed through, in order
@@ -85,10 +85,10 @@ class Options:
 class Segment:
     """The SEG.* variables of the RFC. Ports and checksum belong to the daemon."""
 
-    seq: int
+    seq: int  # 0 to 2^32 - 1, as all sequence numbers
     ack: int = 0  # meaningful if flags has ACK
     flags: int = 0
-    wnd: int = 0  # as it stands in the header
+    wnd: int = 0  # as it stands in the header: 0 to 65535
     data: bytes = b""
     options: Options | None = None
     up: int = 0  # urgent pointer, meaningful if flags has URG
@@ -212,7 +212,7 @@ class TcpConnection(ABC):
         self.snd_nxt = iss
         self.snd_wnd = 0
         self.rcv_nxt = 0
-        self.rcv_wnd = config.receive_buffer
+        self.rcv_wnd = min(config.receive_buffer, 0xFFFF)  # more needs window scaling
         self._outputs: list[Output] = []
         self._deadlines: dict[Timer, float] = {}
 
@@ -220,7 +220,7 @@ class TcpConnection(ABC):
 
     @abstractmethod
     def open(self, now: float, *, active: bool) -> None:
-        """OPEN (3.10.1): send a SYN if active, else enter LISTEN."""
+        """OPEN (3.10.1): send a SYN if active, else enter LISTEN. Raises OSError(EISCONN) the second time."""
 
     @abstractmethod
     def send(self, data: bytes | memoryview, now: float) -> int:
@@ -231,7 +231,10 @@ class TcpConnection(ABC):
 
     @abstractmethod
     def receive(self, limit: int, now: float) -> bytes:
-        """RECEIVE (3.10.3): hand out at most `limit` bytes in order; b"" if there are none now."""
+        """RECEIVE (3.10.3): hand out at most `limit` bytes in order; b"" if there are none now.
+
+        Raises OSError: `error`, once that is set and all was handed out.
+        """
 
     @abstractmethod
     def close(self, now: float) -> None:
@@ -259,7 +262,7 @@ class TcpConnection(ABC):
     @property
     @abstractmethod
     def writable(self) -> int:
-        """Bytes that send would take now."""
+        """Bytes that send would take now; 0 before ESTABLISHED, for who waits to write waits for that too."""
 
     @property
     @abstractmethod
@@ -267,7 +270,7 @@ class TcpConnection(ABC):
         """The peer has closed, and all that came before its FIN was received by the application."""
 
     @property
-    def unsent(self) -> bytes:
+    def unacknowledged(self) -> bytes:
         """What was taken by send and not acknowledged yet, for the debugger; empty if this TCP doesn't tell."""
         return b""
 
@@ -285,14 +288,18 @@ class TcpConnection(ABC):
         self._outputs.append(seg)
 
     def _enter(self, state: State) -> None:
-        """Change the state."""
+        """Change the state. CLOSED stops all timers.
+
+        From TIME-WAIT, a SYN that leads to CLOSED is given to the listener afterwards: so it may reopen (MAY-2).
+        """
         old, self.state = self.state, state
+        if state == State.CLOSED:
+            self._deadlines.clear()
         self._outputs.append(Transition(old, state, self.variables()))
 
     def _fail(self, error: int) -> None:
-        """The connection is lost: tell the application `error`, drop all timers, be CLOSED."""
+        """The connection is lost: tell the application `error`, be CLOSED."""
         self.error = error
-        self._deadlines.clear()
         if self.state != State.CLOSED:
             self._enter(State.CLOSED)
 

@@ -82,14 +82,14 @@ class NewReno:
 
 
 class Cubic:
-    """CUBIC (RFC 9438; its section numbers are those of RFC 8312 too): the window grows with the time since the loss.
+    """CUBIC (RFC 9438): the window grows with the time since the loss.
 
     Windows are counted in segments here, as the RFC does.
     """
 
-    _C = 0.4  # §4.1, segments per second cubed
-    _BETA = 0.7  # §4.5
-    _ALPHA = 3 * (1 - _BETA) / (1 + _BETA)  # §4.2: as much as Reno gets on the average
+    _C = 0.4  # §5.1, segments per second cubed
+    _BETA = 0.7  # §4.6
+    _ALPHA = 3 * (1 - _BETA) / (1 + _BETA)  # §4.3: as much as Reno gets on the average
 
     def __init__(self, mss: int, segments: int) -> None:
         self._mss = mss
@@ -97,6 +97,7 @@ class Cubic:
         self._most = 2.0  # by which one ACK lets the window grow (RFC 3465 §2.2)
         self._w_max = 0.0  # the window at the last loss
         self._w_est = 0.0  # what Reno would have
+        self._prior = 0.0  # cwnd_prior: the window when ssthresh was last set
         self._k = 0.0  # seconds from the loss until the window is W_max again
         self._epoch: float | None = None  # when congestion avoidance began
         self._window = self._initial
@@ -108,7 +109,7 @@ class Cubic:
         return int(self._window * self._mss)
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
-        """Slow start as RFC 5681 has it; then along the cubic, or with Reno where that is faster (§4.2 to §4.4)."""
+        """Slow start as Reno has it; then along the cubic, or with Reno where that is faster (§4.2 to §4.5)."""
         segments = acked / self._mss
         if self.cwnd < self.ssthresh:
             self._window += min(segments, self._most)
@@ -116,23 +117,25 @@ class Cubic:
         if self._epoch is None:
             self._begin_epoch(now)
         assert self._epoch is not None
-        self._w_est += self._ALPHA * segments / self._window
+        alpha = self._ALPHA if self._w_est < self._prior else 1.0  # §4.3
+        self._w_est += alpha * segments / self._window
         target = self._C * (now - self._epoch + rtt - self._k) ** 3 + self._w_max
         target = min(max(target, self._window), 1.5 * self._window)
         self._window = max(self._window + (target - self._window) / self._window * segments, self._w_est)
 
     def on_loss(self, in_flight: int, now: float) -> None:
         """Back to 0.7 of the window (§4.6); less than last time makes room for others (§4.7, fast convergence)."""
-        flight = min(in_flight / self._mss, self._window)
+        flight = self._prior = min(in_flight / self._mss, self._window)
         self._w_max = flight * (1 + self._BETA) / 2 if flight < self._w_max else flight
         self._window = max(flight * self._BETA, 2.0)
         self.ssthresh = self.cwnd
         self._epoch = None
 
     def on_timeout(self, in_flight: int, now: float, *, again: bool = False) -> None:
-        """As after a loss, but from one segment on (§4.8)."""
+        """As after a loss, but from one segment on; and the cubic begins where slow start ends (§4.8)."""
         if not again:
             self.on_loss(in_flight, now)
+        self._w_max = 0.0
         self._window = self._most = 1.0  # RFC 3465 §2.3: one segment per ACK, what it covers may be old
 
     def on_idle(self) -> None:

@@ -45,6 +45,7 @@ _DEFAULT_MSS = 536  # what a peer takes that announces nothing (3.7.1, MUST-15)
 _LEAST_MSS = 64  # a peer that announces less would have us send a storm of tiny segments
 _MAX_UNSCALED = 0xFFFF  # the largest window without window scaling
 _TIMESTAMP_BYTES = 12  # of each segment's header, if timestamps are on
+_WORTH_AN_ACK = 32  # the part of the receive buffer that reading must have freed
 _MAX_BLOCKS = 4  # of SACK that a header holds; 3 beside a timestamp
 _CHALLENGES, _CHALLENGE_PERIOD = 10, 5.0  # at most so many challenge ACKs in so many seconds (RFC 5961 §7)
 _MAX_ACK_DELAY = 0.2  # seconds for which the peer may hold an ACK back (RFC 8985 §7.2, WCDelAckT)
@@ -71,6 +72,7 @@ class Connection(TcpConnection):
         self.snd_wscale = self.rcv_wscale = 0  # RFC 7323 §2.2, Snd.Wind.Shift and Rcv.Wind.Shift
         self._timestamps = False
         self._set_mss(None)
+        self._congestion = controller(self.config.congestion, self.mss, self.config.initial_window)
 
         self.snd_wl1 = self.snd_wl2 = 0  # SEG.SEQ and SEG.ACK of the last window update
         self.max_snd_wnd = 0  # the largest window the peer has offered
@@ -114,10 +116,10 @@ class Connection(TcpConnection):
     def send(self, data: bytes | memoryview, now: float) -> int:
         """SEND (3.10.2): before ESTABLISHED, data is queued."""
         self._raise_error()
-        if self.state in (CLOSED, LISTEN):
-            raise not_connected()
         if self._closing:
             raise OSError(errno.EPIPE, "the connection is closed for sending")
+        if self.state in (CLOSED, LISTEN):
+            raise not_connected()
         taken = self._send.write(data)
         self._output(now)
         return taken
@@ -141,7 +143,7 @@ class Connection(TcpConnection):
             return
         self._closing = True
         if self.state in (LISTEN, SYN_SENT):
-            self._delete()
+            self._enter(CLOSED)
         elif self.state == ESTABLISHED or (self.state == SYN_RCVD and not self._send.unsent(self.snd_nxt)):
             self._enter(FIN_WAIT_1)
             self._output(now)
@@ -155,7 +157,7 @@ class Connection(TcpConnection):
         if self.state in (SYN_RCVD, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT):
             self._emit(Segment(seq=self.snd_nxt, ack=self.rcv_nxt, flags=RST | ACK))
         if self.state != CLOSED:
-            self._delete()
+            self._enter(CLOSED)
 
     # ---- 3.10.6 STATUS call --------------------------------------------------------------------------------
 
@@ -175,8 +177,8 @@ class Connection(TcpConnection):
         return self._fin_received() and not self.readable
 
     @property
-    def unsent(self) -> bytes:
-        """All that is not acknowledged."""
+    def unacknowledged(self) -> bytes:
+        """All that is not acknowledged, sent or not."""
         return self._send.peek()
 
     @property
@@ -231,7 +233,7 @@ class Connection(TcpConnection):
             if seg.flags & ACK:
                 self._fail(errno.ECONNREFUSED)
             return
-        # Fourth, check the SYN bit.
+        # Third, check security: there is none. Fourth, check the SYN bit; fifth, drop what has neither SYN nor RST.
         if not seg.flags & SYN:
             return
         self._synchronize(seg, now)
@@ -240,7 +242,7 @@ class Connection(TcpConnection):
             self._enter(SYN_RCVD)
             self._retransmit(self._send.records[0], now)
             return
-        self._acknowledged(seg, now)
+        self._advance_snd_una(seg, now)
         self._set_window(seg)
         self._enter(ESTABLISHED)
         self._stay_alive(now)
@@ -252,7 +254,7 @@ class Connection(TcpConnection):
     def _arrives_otherwise(self, seg: Segment, now: float) -> None:
         """3.10.7.4: the checks that all other states share."""
         if self.state == TIME_WAIT and self._reopens(seg):
-            self._delete()  # and the driver offers the SYN to the listener
+            self._enter(CLOSED)  # and the driver offers the SYN to the listener
             return
         # First, check the sequence number; before it, the timestamp (RFC 7323 §5.3).
         if not self._timestamp_holds(seg, now):
@@ -357,7 +359,7 @@ class Connection(TcpConnection):
         elif self.state == SYN_RCVD:
             self._fail(errno.ECONNREFUSED)
         elif self.state in (CLOSING, LAST_ACK, TIME_WAIT):
-            self._delete()
+            self._enter(CLOSED)
         else:
             self._fail(errno.ECONNRESET)
 
@@ -388,7 +390,7 @@ class Connection(TcpConnection):
             elif self.state == CLOSING:
                 self._enter_time_wait(now)
             elif self.state == LAST_ACK:
-                self._delete()
+                self._enter(CLOSED)
                 return False
         return True
 
@@ -411,7 +413,7 @@ class Connection(TcpConnection):
         if self._peer_fin is not None:
             beyond = max(beyond, diff(add(seq, len(data)), self._peer_fin))  # nothing comes after a FIN
         if beyond > 0:
-            data, fin = data[: len(data) - beyond], False
+            data, fin = data[: max(len(data) - beyond, 0)], False
         if fin and le(self._receive.end(self.rcv_nxt), add(seq, len(data))):
             self._peer_fin = add(seq, len(data))
         if data:
@@ -426,7 +428,7 @@ class Connection(TcpConnection):
         self._ack_now |= seq != self.rcv_nxt or self._receive.has_gap
         if seq != self.rcv_nxt and self._receive.has(seq, add(seq, len(data))):
             self._has_come_twice(seq, add(seq, len(data)))
-        self._advance(self._receive.insert(seq, data, self.rcv_nxt))
+        self._advance_rcv_nxt(self._receive.insert(seq, data, self.rcv_nxt))
         self._ack_due += 1
 
     def _has_come_twice(self, first: int, behind: int) -> None:
@@ -435,7 +437,7 @@ class Connection(TcpConnection):
             self._duplicate = (first, behind)
 
     def _fin_arrives(self, now: float) -> None:
-        self._advance(add(self.rcv_nxt, 1))
+        self._advance_rcv_nxt(add(self.rcv_nxt, 1))
         self._receive.clear_ahead()
         self._ack_now = True
         if self.state == ESTABLISHED:
@@ -456,7 +458,7 @@ class Connection(TcpConnection):
         elif timer == Timer.DELAYED_ACK:
             self._send_ack(now)
         elif timer == Timer.TIME_WAIT:
-            self._delete()
+            self._enter(CLOSED)
         elif timer == Timer.REORDERING:
             self._detect_loss(now)
             self._output(now)
@@ -544,6 +546,7 @@ class Connection(TcpConnection):
             self._timestamps = True
             self._ts_recent, self._ts_recent_at = options.timestamp[0], now
         self._set_mss(options.mss)
+        self._congestion = controller(self.config.congestion, self.mss, self.config.initial_window)
 
     def _enter_time_wait(self, now: float) -> None:
         self._enter(TIME_WAIT)
@@ -553,18 +556,13 @@ class Connection(TcpConnection):
     def _return_to_listen(self) -> None:
         """A passive connection whose handshake failed waits for the next SYN."""
         if self._closing:
-            self._delete()
+            self._enter(CLOSED)
             return
         self._deadlines.clear()
         unsent = self._send.peek()
         self._create_tcb()
         self._send.write(unsent)
         self._enter(LISTEN)
-
-    def _delete(self) -> None:
-        """Delete the TCB, enter the CLOSED state."""
-        self._deadlines.clear()
-        self._enter(CLOSED)
 
     def _raise_error(self) -> None:
         if self.error is not None:
@@ -585,7 +583,7 @@ class Connection(TcpConnection):
         if self._tail_probe is not None:
             self._judge_tail_probe(seg, now)
         if lt(self.snd_una, seg.ack):
-            delivered += self._acknowledged(seg, now)
+            delivered += self._advance_snd_una(seg, now)
         elif delivered or duplicate:
             self._loss.on_gap(self.snd_nxt)
         if self._loss.sack and delivered:
@@ -600,7 +598,7 @@ class Connection(TcpConnection):
         stamps = self._stamps(seg)
         return (int(now * 1000) - diff(self._clock(now), stamps[1]) + 1) / 1000 if stamps is not None else math.inf
 
-    def _acknowledged(self, seg: Segment, now: float) -> list[Record]:
+    def _advance_snd_una(self, seg: Segment, now: float) -> list[Record]:
         """SND.UNA < SEG.ACK =< SND.NXT: advance SND.UNA; return the records that it tells of for the first time."""
         acked = diff(seg.ack, self.snd_una)
         in_recovery = self._loss.recover is not None
@@ -609,7 +607,7 @@ class Connection(TcpConnection):
         self.snd_una = seg.ack
         self._take_round_trip(seg, covered, now)
         if covered and covered[0].flags & SYN:
-            self._synchronization_acknowledged()
+            self._syn_acknowledged()
         self._unanswered = 0
         self._disarm(Timer.RETRANSMISSION)  # RFC 6298 §5.2; _output arms it again if data is in flight (§5.3)
         self._disarm(Timer.PROBE)
@@ -638,7 +636,7 @@ class Connection(TcpConnection):
             self._rto.sample(rtt)
             self._measured = True
 
-    def _synchronization_acknowledged(self) -> None:
+    def _syn_acknowledged(self) -> None:
         """After a handshake that needed time-outs we begin carefully (RFC 6298 §5.7, RFC 6928 §2)."""
         if self._unanswered:
             self._rto.reset_after_syn()
@@ -718,14 +716,13 @@ class Connection(TcpConnection):
         """The effective send MSS (3.7.1): what the peer takes and what the link carries, whichever is less."""
         largest = min(max(announced or _DEFAULT_MSS, _LEAST_MSS), self.config.send_mss)
         self.mss = max(largest - (_TIMESTAMP_BYTES if self._timestamps else 0), 1)  # RFC 6691: options come off it
-        self._congestion = controller(self.config.congestion, self.mss, self.config.initial_window)
 
     def _own_shift(self) -> int:
         """The least Rcv.Wind.Shift that can say our whole buffer (RFC 7323 §2.3)."""
         return min(max(self.config.receive_buffer.bit_length() - 16, 0), 14)
 
     def _clock(self, now: float) -> int:
-        """The timestamp clock in milliseconds, from a point that is not known outside (RFC 7323 §5.4, §7.1)."""
+        """The timestamp clock in milliseconds, for each connection from a point of its own (RFC 7323 §5.4)."""
         return add(self.iss, int(now * 1000))
 
     # ---- 3.8 Data communication: what is sent, and when ----------------------------------------------------
@@ -743,7 +740,7 @@ class Connection(TcpConnection):
         if not self._send.records and now - self._sent_at > self._rto.rto:
             self._congestion.on_idle()
         for record in self._send.lost():
-            if self._congestion_room() < record.length:
+            if self._congestion_room() < min(record.length, self.mss):  # a FIN may be one more
                 self._cwnd_limits = True
                 break
             self._retransmit(record, now)
@@ -766,7 +763,7 @@ class Connection(TcpConnection):
         """3.9.1.1: for the oldest data in flight, and for data that a closed window keeps back."""
         if self._send.records:
             self._arm(Timer.USER_TIMEOUT, self._send.records[0].first_sent_at + longest)
-        elif self._send.unsent(self.snd_nxt):
+        elif self._send.unsent(self.snd_nxt) or self._fin_waits():
             self._arm(Timer.USER_TIMEOUT, now + longest)
 
     def _arm_tail_probe(self, now: float) -> None:
@@ -823,11 +820,13 @@ class Connection(TcpConnection):
         self._send.sent(record)
         self._transmit(record, now)
         self._arm(Timer.RETRANSMISSION, now + self._rto.rto)
+        if self.config.user_timeout is not None:
+            self._arm_user_timeout(self.config.user_timeout, now)
 
     def _transmit_new(self, length: int, now: float) -> None:
         """The next `length` bytes, with our FIN if nothing comes after them."""
         last = length == self._send.unsent(self.snd_nxt)
-        fin = last and self._fin_waits()
+        fin = last and self._fin_waits() and (self._probing or length < self._usable_window())
         record = Record(self.snd_nxt, add(self.snd_nxt, length + fin), FIN if fin else 0, now, now)
         self._send.sent(record)
         self.snd_nxt = record.end
@@ -892,12 +891,12 @@ class Connection(TcpConnection):
 
     def _emit_with_ack(self, seq: int, flags: int, data: bytes, now: float) -> None:
         """A segment with the acknowledgement and the window that hold now."""
-        self.rcv_wnd += max(self._window_gain(), 0)
+        self.rcv_wnd += self._window_gain()
         # Rounded down to what the field can say; what was offered once is still taken (RFC 7323 §2.4).
         wnd = min(self.rcv_wnd >> self.rcv_wscale, _MAX_UNSCALED)
         self._ack_due = 0
-        if not data or not (self._receive.has_gap or self._duplicate):
-            self._ack_now = False  # else only a segment without data tells the peer of the gap, or of the duplicate
+        told = not data or not (self._receive.has_gap or self._duplicate)  # SACK goes without data
+        self._ack_now = self._ack_now and not told
         self._disarm(Timer.DELAYED_ACK)
         self._last_ack_sent = self.rcv_nxt
         self._emit(Segment(seq, self.rcv_nxt, flags | ACK, wnd, data, self._options(data, now)))
@@ -914,7 +913,7 @@ class Connection(TcpConnection):
             return None
         return Options(sack=blocks, timestamp=(self._clock(now), self._ts_recent) if self._timestamps else None)
 
-    def _advance(self, rcv_nxt: int) -> None:
+    def _advance_rcv_nxt(self, rcv_nxt: int) -> None:
         """Move RCV.NXT; the window's right edge stays."""
         count = diff(rcv_nxt, self.rcv_nxt)
         self.rcv_nxt = newer(self.rcv_nxt, rcv_nxt)
@@ -927,9 +926,9 @@ class Connection(TcpConnection):
         return gain if gain >= min(largest // 2, self.mss) else 0
 
     def _window_update_is_due(self) -> bool:
-        """Worth an ACK of its own, if it at least doubles what the peer may send; else the ACK of what comes tells."""
+        """Worth an ACK of its own: a good part of the buffer, or as much again as the peer has."""
         gain = self._window_gain()
-        return gain > 0 and gain >= self.rcv_wnd
+        return gain > 0 and (gain >= self.rcv_wnd or gain >= self.config.receive_buffer // _WORTH_AN_ACK)
 
     def _stay_alive(self, now: float) -> None:
         """The peer is there: the keep-alive timer begins anew (3.8.4)."""

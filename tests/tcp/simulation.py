@@ -412,7 +412,7 @@ def _synchronized(tcp: TcpConnection) -> bool:
 # The reasons that a timer may have, as far as they show outside.
 MAY_RUN: dict[Timer, Callable[[TcpConnection], bool]] = {
     Timer.RETRANSMISSION: _in_flight,
-    Timer.PERSIST: lambda tcp: tcp.state in _CLOSING or bool(tcp.unsent),
+    Timer.PERSIST: lambda tcp: tcp.state in _CLOSING or bool(tcp.unacknowledged),
     Timer.DELAYED_ACK: _synchronized,
     Timer.TIME_WAIT: lambda tcp: tcp.state == State.TIME_WAIT,
     Timer.REORDERING: _in_flight,
@@ -468,12 +468,18 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.tcp.simulation", description=__doc__.partition("\n")[0])
-    parser.add_argument("--segments", type=int, default=200_000, help="segments with data to send in all")
+    parser.add_argument("--segments", type=_positive, default=200_000, help="segments with data to send in all")
     parser.add_argument("--seed", type=int, default=0, help="of the first scenario; each has the next")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes at work at once")
-    parser.add_argument("--minutes", type=float, help="stop after so long, at the latest")
+    parser.add_argument("--jobs", type=_positive, default=os.cpu_count() or 1, help="processes at work at once")
+    parser.add_argument("--minutes", type=_positive, help="stop after so long, at the latest")
     parser.add_argument("--replay", type=int, metavar="SEED", help="run one scenario, and show it")
     return parser.parse_args()
+
+
+def _positive(text: str) -> int:
+    if not text.replace("_", "").isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"expected a whole number above zero, not {text}")
+    return int(text)
 
 
 def _run_many(options: argparse.Namespace, tally: Tally, show: Callable[[Tally], None]) -> None:

@@ -328,7 +328,8 @@ def test_a_long_stream_comes_whole_through_a_small_window(a_connection: Maker) -
 
 def test_an_application_that_reads_at_once_costs_no_more_acknowledgements(a_connection: Maker) -> None:
     """§3.8.6.3: one for two segments; an ACK for each bit of window that reading opens would be none delayed."""
-    tcp = a_connection(in_state=State.ESTABLISHED, settings=config(delayed_ack=0.2, receive_buffer=60_000))
+    settings = config(delayed_ack=0.2, receive_buffer=1 << 20, window_scaling=True)
+    tcp = a_connection(in_state=State.ESTABLISHED, settings=settings, offers=Options(mss=MSS, window_scale=7))
     for k in range(20):
         tcp.arrives(peer(stream(MSS, at=1 + k * MSS), seq=1 + k * MSS), at=1.0 + k / 1000)
         tcp.receive()

@@ -214,7 +214,7 @@ def test_what_waits_can_be_looked_at() -> None:
     tcp = a_connection(in_state=State.ESTABLISHED)
     tcp.send(stream(6000))
     tcp.arrives(peer(b"abc", ack=1001))
-    assert tcp.connection.unsent == stream(5000, at=1001)
+    assert tcp.connection.unacknowledged == stream(5000, at=1001)
     assert tcp.connection.unread == b"abc"
     assert tcp.receive() == b"abc"
 
