@@ -449,6 +449,8 @@ def main() -> int:
         print(run(scenario))
         return 0
     tally, start = Tally(), time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have let a program in the background ignore SIGINT
+        signal.signal(number, signal.default_int_handler)
     try:
         with _progress(options.segments) as show:
             _run_many(options, tally, show)
