@@ -134,11 +134,11 @@ class Driver:
 
     def send(self, endpoint: Endpoint, data: bytes | memoryview, now: float) -> int:
         """Give the connection bytes to send; how many it took. Raises OSError."""
-        return self._ask(endpoint, now, endpoint.connection.send, data, now)
+        return self._ask(endpoint, now, _send, endpoint.connection, data, now)
 
     def receive(self, endpoint: Endpoint, limit: int, now: float) -> bytes:
         """Take what the connection has received. Raises OSError."""
-        return self._ask(endpoint, now, endpoint.connection.receive, limit, now)
+        return self._ask(endpoint, now, _receive, endpoint.connection, limit, now)
 
     def close(self, endpoint: Endpoint, now: float) -> None:
         """No more sending."""
@@ -352,6 +352,20 @@ class Driver:
 def _accept(connection: TcpConnection, seg: Segment, now: float) -> None:
     connection.open(now, active=False)
     connection.segment_arrives(seg, now)
+
+
+def _send(connection: TcpConnection, data: bytes | memoryview, now: float) -> int:
+    taken = connection.send(data, now)
+    if not isinstance(taken, int) or not 0 <= taken <= len(data):
+        raise TypeError(f"send has returned {taken!r:.100}, expected how many of the {len(data)} bytes it has taken")
+    return taken
+
+
+def _receive(connection: TcpConnection, limit: int, now: float) -> bytes:
+    data = connection.receive(limit, now)
+    if not isinstance(data, bytes) or len(data) > limit:
+        raise TypeError(f"receive has returned {data!r:.100}, expected at most {limit} bytes")
+    return data
 
 
 def _tcp_has_failed() -> OSError:

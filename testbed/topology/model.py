@@ -33,6 +33,7 @@ T = TypeVar("T")
 
 HOSTS = APPS = CHECKS = 64
 LINKS = 128
+SOURCE_SIZE = 1 << 20  # bytes, of somebody's own TCP
 FILES_IN_ALL = 2**30  # bytes: they are held in memory
 RESERVED_ENV = {"CHITCPD_SOCK", "CHITCP_HOSTS"}  # the testbed gives them to each application
 _NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
@@ -144,9 +145,29 @@ def subnet(value: object) -> IPv4Network:
 
 
 def _file_content(value: object, info: ValidationInfo) -> bytes:
-    """A path, relative to the topology file -> the file's content."""
+    """What stands in a file for an application."""
     if not isinstance(value, str) or not value:
         raise ValueError("expected a path, like ./payload.bin, or {random: 5MiB}")
+    return _content(value, info)
+
+
+def _implementation(value: object, info: ValidationInfo) -> bytes:
+    """The Python of a TCP."""
+    if not isinstance(value, str) or not value:
+        raise ValueError("expected the path of a Python file, like ./my_tcp.py")
+    source = _content(value, info)
+    if len(source) > SOURCE_SIZE:
+        raise ValueError(f"expected a Python file of at most {SOURCE_SIZE >> 20}MiB")
+    try:
+        compile(source, value, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        where = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        raise ValueError(f"expected Python, but{where} it is none ({getattr(error, 'msg', error)})") from error
+    return source
+
+
+def _content(value: str, info: ValidationInfo) -> bytes:
+    """A path, relative to the topology file -> the file's content."""
     files = info.context if isinstance(info.context, Files) else Files(Path())
     try:
         path = files.directory / _text(value)
@@ -236,7 +257,7 @@ class _Tcp(Part):
     """What of a host's TCP is no setting."""
 
     profile: Literal["modern", "classic"] = "modern"
-    implementation: FileContent | None = None
+    implementation: Annotated[bytes, PlainValidator(_implementation)] | None = None
 
     @property
     def changes(self) -> dict[str, str]:

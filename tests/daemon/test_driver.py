@@ -354,7 +354,13 @@ class Faulty(Connection):
             raise KeyError("a mistake in send")
         if data == b"garbage":
             self._emit(Segment(seq=2**32, flags=ACK))
+        if data == b"nothing":
+            return None  # type: ignore[return-value]
         return super().send(data, now)
+
+    def receive(self, limit: int, now: float) -> bytes:
+        data = super().receive(limit, now)
+        return "text" if data == b"text" else data  # type: ignore[return-value]
 
     def timeout(self, timer: Timer, now: float) -> None:
         raise KeyError("a mistake in timeout")
@@ -412,6 +418,27 @@ class TestFaultsOfTheLoadedTcp:
         assert "fault in the TCP" in caplog.text
         assert f"{__file__}" in caplog.text or "wire.py" in caplog.text or "driver.py" in caplog.text
         self.others_still_work(lab, alice, bob)
+
+    def test_in_what_it_returns(self, lab: Lab, alice: Host, bob: Host, caplog: pytest.LogCaptureFixture) -> None:
+        hers, his = connected(lab, alice, bob)
+        with raises_errno(errno.EIO):
+            bob.write(his, b"nothing")
+        assert "send has returned None, expected how many of the 7 bytes it has taken" in caplog.text
+        hers, his = connected(lab, alice, bob)
+        alice.write(hers, b"text")
+        lab.run(until=lab.now + 0.03)
+        with raises_errno(errno.EIO):
+            bob.read(his)
+        assert "receive has returned 'text', expected at most 1048576 bytes" in caplog.text
+        self.others_still_work(lab, alice, bob)
+
+    def test_a_segment_that_is_none_is_shown(
+        self, lab: Lab, alice: Host, bob: Host, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        _, his = connected(lab, alice, bob)
+        bob.write(his, b"garbage")
+        assert his.error == errno.EIO
+        assert "the TCP has sent what is no segment: Segment(seq=4294967296" in caplog.text
 
     def test_that_leaves_damaged_variables(self, lab: Lab, alice: Host, bob: Host) -> None:
         """No reset can be made of them; the peer learns of it when it sends again."""
