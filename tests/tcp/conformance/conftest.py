@@ -11,10 +11,10 @@ from tests.tcp.harness import Maker, maker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A script takes milliseconds: a TCP that is still at it after ten seconds never ends."""
+    """A script takes milliseconds: a TCP that is still at it after half a minute never ends."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(10))
+            item.add_marker(pytest.mark.timeout(30))
 
 
 @pytest.fixture

@@ -192,12 +192,14 @@ def test_a_scaled_right_edge_moves_left_by_less_than_the_field_can_say(a_connect
 
 def test_small_segments_do_not_push_the_window_beyond_the_buffer(a_connection: Maker) -> None:
     """RFC 7323 §2.4: rounding up with each ACK would promise more and more room that isn't there."""
-    tcp = scaling(a_connection, 1 << 18, offers=0)
+    tcp = scaling(a_connection, 1 << 20, offers=0)
     tcp.open(active=True)
     tcp.arrives(replace(SYN_ACK_FROM_PEER, options=tcp.offers))
-    for at in range(1, 300_000, 7):
-        tcp.arrives(peer(stream(7), seq=at))
-    assert tcp.connection.readable <= 1 << 18
+    for at in range(1, 1_000_000, 1000):
+        tcp.arrives(peer(stream(1000), seq=at))
+    for at in range(1_000_001, 1_100_000, 31):
+        tcp.arrives(peer(stream(31), seq=at))
+    assert tcp.connection.readable <= 1 << 20
 
 
 # ---- SACK: what a receiver tells (RFC 2018 §4) -------------------------------------------------------------
