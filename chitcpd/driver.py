@@ -74,6 +74,7 @@ class Endpoint:
     established: bool = False  # it is or has been
     error: int | None = None  # what the driver knows of a failure beyond what the connection knows
     orphan: bool = False  # no application will read from it any more
+    checksums: bool = False  # the peer computes them: one of zero is no longer one that was left out
     wake_ups: list[float] = field(default_factory=list)  # the times at which it stands in the heap, the earliest last
 
 
@@ -171,6 +172,9 @@ class Driver:
             return
         four = FourTuple(local, local_port, peer, peer_port)
         endpoint = self.demux.connections.get(four)
+        if endpoint is not None and _is_damaged(endpoint, raw):
+            self._recorder.dropped("wrong checksum", local, peer, raw)
+            return
         listener = self.demux.listener(local, local_port) if endpoint is None else None
         self._recorder.segment("received", endpoint, four, seg, raw)
         beyond = None
@@ -352,6 +356,15 @@ class Driver:
 def _accept(connection: TcpConnection, seg: Segment, now: float) -> None:
     connection.open(now, active=False)
     connection.segment_arrives(seg, now)
+
+
+def _is_damaged(endpoint: Endpoint, raw: bytes) -> bool:
+    """A checksum of zero is taken for one that was left out, until the peer has computed another."""
+    if not wire.has_no_checksum(raw):
+        endpoint.checksums = True  # and wire.decode has found it to be right
+        return False
+    four = endpoint.four
+    return endpoint.checksums and wire.checksum(raw, wire.pseudo_header(four.local, four.peer)) != 0
 
 
 def _send(connection: TcpConnection, data: bytes | memoryview, now: float) -> int:

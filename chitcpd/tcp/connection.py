@@ -826,7 +826,8 @@ class Connection(TcpConnection):
     def _transmit_new(self, length: int, now: float) -> None:
         """The next `length` bytes, with our FIN if nothing comes after them."""
         last = length == self._send.unsent(self.snd_nxt)
-        fin = last and self._fin_waits() and (self._probing or length < self._usable_window())
+        fits = length < self._usable_window() or (self._probing and not length)  # a probe is one octet, be it the FIN
+        fin = last and self._fin_waits() and fits
         record = Record(self.snd_nxt, add(self.snd_nxt, length + fin), FIN if fin else 0, now, now)
         self._send.sent(record)
         self.snd_nxt = record.end

@@ -84,6 +84,11 @@ def decode(raw: bytes, pseudo: int) -> tuple[int, int, Segment]:
     return source, destination, Segment(seq, ack, flags & 0x3F, wnd, raw[head:], options, up)
 
 
+def has_no_checksum(raw: bytes) -> bool:
+    """The field is zero: not computed, or computed to be zero, once in 65,535 segments."""
+    return raw[16:18] == b"\0\0"
+
+
 def options_length(options: Options | None) -> int:
     """The bytes that the options take in the header."""
     return len(_encode_options(options)) if options is not None else 0

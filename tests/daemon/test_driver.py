@@ -330,6 +330,41 @@ class TestTimeWait:
         assert not bob.driver.demux.connections
 
 
+class TestChecksum:
+    """The C chiTCP leaves it out, and then the field is zero; once in 65,535 segments it is zero when computed."""
+
+    def deliver(self, lab: Lab, his: Endpoint, host: Host, data: bytes, *, zero: bool, damaged: bool) -> None:
+        """The next segment for `his`; `zero`: as if its checksum had been computed to be that."""
+        four, seg = his.four, Segment(his.connection.rcv_nxt, his.connection.snd_nxt, ACK, 1000, data)
+        raw = wire.encode(seg, four.peer_port, four.local_port, wire.pseudo_header(four.peer, four.local))
+        if zero:  # the urgent pointer, of no meaning here, takes what the checksum would be
+            raw = raw[:16] + b"\0\0" + raw[16:18] + raw[20:]
+        if damaged:
+            raw = raw[:-1] + bytes([raw[-1] ^ 1])
+        host.driver.segment_arrives(four.local, four.peer, raw, lab.now)
+
+    def established(self, *, computes: bool) -> tuple[Lab, Host, Endpoint]:
+        lab, alice, bob = two_hosts(config=Config(timestamps=False))
+        _, his = connected(lab, alice, bob)
+        his.checksums = computes
+        return lab, bob, his
+
+    def test_zero_is_taken_from_a_peer_that_computes_none(self) -> None:
+        lab, bob, his = self.established(computes=False)
+        self.deliver(lab, his, bob, b"abc", zero=True, damaged=True)
+        assert bob.read(his) == b"abb"
+
+    def test_zero_is_checked_if_the_peer_has_computed_others(self) -> None:
+        """Else damage in such a segment would reach the application."""
+        lab, bob, his = self.established(computes=False)
+        self.deliver(lab, his, bob, b"abc", zero=False, damaged=False)
+        self.deliver(lab, his, bob, b"def", zero=True, damaged=True)
+        assert bob.read(his) == b"abc"
+        assert bob.notes.drops == ["wrong checksum"]
+        self.deliver(lab, his, bob, b"def", zero=True, damaged=False)
+        assert bob.read(his) == b"def"
+
+
 class Faulty(Connection):
     """A TCP that works until it is told to fail."""
 

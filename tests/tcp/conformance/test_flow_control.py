@@ -207,6 +207,24 @@ def test_the_window_may_close_again_and_again(a_connection: Maker) -> None:
     assert come == stream(3000, at=3001)
 
 
+def test_a_fin_takes_a_place_in_the_window(a_connection: Maker) -> None:
+    """§3.4: where the data alone fills it, and behind a probe too, the FIN comes later."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    tcp.arrives(peer(wnd=3), at=0.0)
+    tcp.send(b"abc")
+    tcp.close()
+    tcp.sends(us(b"abc"))
+    tcp.arrives(peer(ack=4, wnd=0), at=0.1)
+    tcp.waits_until(5.0)
+    assert {seg.flags & FIN for seg in tcp.take()} == {FIN}
+
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    tcp.arrives(peer(wnd=0), at=0.0)
+    tcp.send(b"a")
+    tcp.close()
+    tcp.sends(us(b"a"), at=1.0)
+
+
 def test_a_fin_waits_for_the_window_too(a_connection: Maker) -> None:
     """§3.8.6.1: it takes a sequence number, and may serve as the probe."""
     tcp = a_connection(in_state=State.ESTABLISHED)
