@@ -16,7 +16,7 @@ TIMEOUT := $(shell command -v timeout >/dev/null && echo timeout 900)
 BUILD := $(TIMEOUT) docker build $(DOCKER_BUILD_FLAGS) -t $(IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test image protocol clean
+.PHONY: help demo test coverage fuzz mutants image protocol clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -46,6 +46,20 @@ test: .venv/installed-dev ## lint, types and all tests; those for Docker where a
 	@echo "==> pytest"
 	@$(BIN)/pytest
 
+# The fast tests alone: those of the simulation reach no more, and take minutes.
+FAST_TCP_TESTS := tests/tcp/conformance tests/tcp/property tests/tcp/unit tests/tcp/test_fuzz.py tests/tcp/test_wire.py
+
+coverage: .venv/installed-dev ## how much of the TCP its fast tests reach, branches too; below 98 % is a failure
+	@echo "==> coverage of chitcpd/tcp by $(FAST_TCP_TESTS)"
+	@$(BIN)/coverage run -m pytest -q --hypothesis-profile=ci --timeout 600 $(FAST_TCP_TESTS)
+	@$(BIN)/coverage report
+
+mutants: .venv/installed-dev ## put 400 small faults into the TCP, one at a time: more than 10 % that no test sees is a failure
+	@$(BIN)/python -m tests.mutants
+
+fuzz: .venv/installed-dev ## 10 million times bad input for the TCP, drawn from a seed: about 20 minutes
+	@$(BIN)/python -m tests.tcp.fuzz --executions 10_000_000
+
 image: ## build the image of the lab's containers (DOCKER_BUILD_FLAGS are handed on)
 	@echo "==> building the image $(IMAGE) (one minute or two the first time, then seconds)"
 	@$(BUILD) . || $(if $(DOCKER_BUILD_FLAGS),false,{ \
@@ -66,7 +80,7 @@ protocol: ## generate chisocket/protocol/chitcpd_pb2.py from chitcpd.proto anew
 	$$venv/bin/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. chitcpd.proto
 
 clean: ## remove .venv/ and what tools keep between runs (not runs/, which is yours)
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis dist build
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build
 	find chitcpd chisocket testbed tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed anew when pyproject.toml has changed, and only then: the installation points at the sources here.
