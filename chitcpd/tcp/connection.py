@@ -317,6 +317,8 @@ class Connection(TcpConnection):
 
     def _rest_of_unacceptable(self, seg: Segment, now: float) -> Segment | None:
         """No part of it lies in the window: acknowledge and drop it, but for what a closed window must let pass."""
+        if self._says_something_at_the_edge(seg):
+            return seg
         closed = not self.rcv_wnd and seg.seq == self.rcv_nxt and self.state != TIME_WAIT
         if closed and seg.flags & (RST | SYN):
             return seg  # MUST-66; and a SYN is challenged in its turn
@@ -331,6 +333,15 @@ class Connection(TcpConnection):
         if self.state == TIME_WAIT and seg.flags & FIN:  # the peer has missed our ACK of its FIN
             self._arm(Timer.TIME_WAIT, now + 2 * self.config.msl)
         return None
+
+    def _says_something_at_the_edge(self, seg: Segment) -> bool:
+        """A mere ACK at the first number behind the window, from a peer that has filled it.
+
+        3.10.7.4 would drop it. But when both ends have filled each other's window, all that they have left to say
+        stands there: if neither listened, they would repeat themselves for ever.
+        """
+        mere_ack = not len(seg) and seg.flags & (ACK | RST) == ACK
+        return mere_ack and self.state in _SENDING and seg.seq == add(self.rcv_nxt, self.rcv_wnd)
 
     def _answer_unacceptable(self, seg: Segment, now: float) -> None:
         """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>; throttled for a mere ACK, or two ends could go on for ever."""

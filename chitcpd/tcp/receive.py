@@ -6,7 +6,7 @@ from chitcpd.tcp.seq import add, diff, le, lt, newer
 
 Block = tuple[int, int]  # sequence numbers: the first, and the one behind the last
 
-_MAX_BLOCKS = 4096  # ahead of a gap; beyond, a peer that sends single bytes would cost many times the window
+_MAX_BLOCKS = 1024  # ahead of a gap; beyond, a peer that sends single bytes would cost many times the window
 
 
 class ReceiveBuffer:

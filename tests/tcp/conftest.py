@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+
 import pytest
 
 from chitcpd.loader import REFERENCE, LoadError, load
@@ -17,6 +20,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=REFERENCE,
         help="the TCP under test: path/to/file.py, path/to/file.py:Class or module:Class (default: the reference)",
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _little_garbage_collection() -> Iterator[None]:
+    """Millions of objects come and go here, hardly any in cycles: looking for those costs a fifth of the time."""
+    before = gc.get_threshold()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

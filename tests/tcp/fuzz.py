@@ -45,7 +45,7 @@ _ATTEMPTS = 400  # to cut a failure down
 _MSS = (None, 1460, 1460, 536, 64, 65535, 1, 0)
 _BUFFERS = (1 << 20, 70_000, 16_000, 1000, 64)  # the two largest need window scaling
 _STATES = (*State, State.ESTABLISHED, State.ESTABLISHED, State.ESTABLISHED, State.CLOSE_WAIT, State.FIN_WAIT_1)
-_MAX_CHALLENGES, _MAX_BLOCKS = 10, 4096  # what connection.py and receive.py promise
+_MAX_CHALLENGES, _MAX_BLOCKS = 10, 1024  # what connection.py and receive.py promise
 
 # Data or a FIN that a closed window keeps back is not acknowledged either, so the user time-out may run.
 _MAY_RUN = {**MAY_RUN, Timer.USER_TIMEOUT: lambda tcp: tcp.snd_una != tcp.snd_nxt or MAY_RUN[Timer.PERSIST](tcp)}

@@ -42,13 +42,13 @@ def test_a_small_window_and_random_loss(loss: float, bar: int) -> None:
 @pytest.fixture(scope="module", params=["newreno", "cubic"])
 def alone(request: pytest.FixtureRequest) -> Flow:
     """A flow over 10 Mbit/s, 40 ms, with a queue of one BDP."""
-    return one_flow(request.param, BOTTLENECK, seed=1, seconds=60.0)
+    return one_flow(request.param, BOTTLENECK, seed=1, seconds=30.0)
 
 
 def test_one_flow_fills_the_link(alone: Flow) -> None:
     """Payload alone, as a share of all that the link carries: over the whole transfer, and after slow start."""
-    assert share_of_link(alone.goodput(0.0, 60.0), BOTTLENECK) >= 0.9
-    assert share_of_link(alone.goodput(10.0, 60.0), BOTTLENECK) >= 0.95
+    assert share_of_link(alone.goodput(0.0, 30.0), BOTTLENECK) >= 0.9
+    assert share_of_link(alone.goodput(10.0, 30.0), BOTTLENECK) >= 0.95
 
 
 @pytest.mark.parametrize(("congestion", "second"), [("newreno", 1.0), ("cubic", 4.0)])
@@ -88,7 +88,7 @@ def test_newreno_is_the_sawtooth(alone: Flow) -> None:
     full = 2 * BDP / SEGMENT  # segments that fill link and queue
     assert first[-1][1] > 1.5 * full  # slow start shoots beyond
     saw = rest[1:-1]  # its losses are over; and the last tooth is cut off
-    assert len(saw) >= 20
+    assert len(saw) >= 10
     for tooth, following in pairwise(saw):
         windows = [segments for _, segments in tooth]
         assert windows == sorted(windows)

@@ -18,7 +18,7 @@ from chitcpd.tcp.connection import Connection
 from chitcpd.tcp.receive import ReceiveBuffer
 from tests.tcp import simulation as scenarios
 
-DATA_SEGMENTS = 26_000  # of each family; there are eight
+DATA_SEGMENTS = 25_500  # of each family; there are eight
 ALICE, BOB = "10.0.0.2", "10.0.0.3"
 PLAIN = Config(nagle=False, delayed_ack=0.0, timestamps=False, congestion="none", msl=0.0)
 

@@ -207,6 +207,16 @@ def test_the_window_may_close_again_and_again(a_connection: Maker) -> None:
     assert come == stream(3000, at=3001)
 
 
+def test_an_ack_at_the_edge_of_our_window_is_heeded(a_connection: Maker) -> None:
+    """§3.4 would drop it; but a peer that has filled our window has no other place for it."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    tcp.send(stream(1000))
+    tcp.take()
+    tcp.arrives(peer(seq=1 + BUFFER, ack=1001))
+    tcp.sends_nothing()
+    assert tcp.snd_una == 1001
+
+
 def test_a_fin_takes_a_place_in_the_window(a_connection: Maker) -> None:
     """§3.4: where the data alone fills it, and behind a probe too, the FIN comes later."""
     tcp = a_connection(in_state=State.ESTABLISHED)

@@ -13,7 +13,7 @@ def test_single_bytes_ahead_of_a_gap_cost_a_bounded_number_of_blocks() -> None:
     buffer = ReceiveBuffer()
     for k in range(4500):
         assert buffer.insert(2 + 2 * k, b"x", 0) == 0
-    assert len(buffer._ahead) <= 4096
+    assert len(buffer._ahead) <= 1024
 
 
 def test_blocks_are_joined_and_the_newest_is_first() -> None:
