@@ -101,7 +101,7 @@ class StopAndWait(TcpConnection):
                 self._launch(SYN, 0, now)
 
     def _arrives_in_connection(self, seg: Segment, now: float) -> None:
-        # First of 3.10.7.4: does some of it lie in the window? One that is closed, or filled, still has room for an ACK.
+        # First of 3.10.7.4: does some of it lie in the window? A closed or filled one still has room for an ACK.
         first = diff(seg.seq, self.rcv_nxt)
         if first >= max(self.rcv_wnd, 1) + (not len(seg) and not seg.flags & RST) or first + max(len(seg), 1) <= 0:
             if not seg.flags & RST:
