@@ -24,11 +24,11 @@ from chitcpd.tcp.api import (
     not_connected,
 )
 from chitcpd.tcp.congestion import controller
-from chitcpd.tcp.receive import Block, ReceiveBuffer
+from chitcpd.tcp.receive import ReceiveBuffer
 from chitcpd.tcp.recovery import LossDetection
 from chitcpd.tcp.rto import RetransmissionTimeout
 from chitcpd.tcp.send import Record, SendBuffer
-from chitcpd.tcp.seq import add, diff, le, lt, newer
+from chitcpd.tcp.seq import Block, add, diff, le, lt, newer
 
 CLOSED, LISTEN, SYN_RCVD, SYN_SENT = State.CLOSED, State.LISTEN, State.SYN_RCVD, State.SYN_SENT
 ESTABLISHED, CLOSE_WAIT, LAST_ACK = State.ESTABLISHED, State.CLOSE_WAIT, State.LAST_ACK

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from chitcpd.tcp.seq import add, diff, le, lt, newer
-
-Block = tuple[int, int]  # sequence numbers: the first, and the one behind the last
+from chitcpd.tcp.seq import Block, add, diff, le, lt, newer
 
 _MAX_BLOCKS = 1024  # ahead of a gap; beyond, a peer that sends single bytes would cost many times the window
 

@@ -6,9 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from chitcpd.tcp.seq import add, diff, le, lt
-
-Block = tuple[int, int]  # sequence numbers: the first, and the one behind the last
+from chitcpd.tcp.seq import Block, add, diff, le, lt
 
 
 @dataclass(slots=True)

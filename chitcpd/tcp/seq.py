@@ -5,6 +5,8 @@ Comparisons hold for numbers less than 2^31 apart, as all numbers of one connect
 
 from __future__ import annotations
 
+Block = tuple[int, int]  # sequence numbers: the first, and the one behind the last
+
 _MASK = 0xFFFFFFFF
 _HALF = 0x80000000
 
