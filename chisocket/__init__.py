@@ -27,6 +27,7 @@ from chisocket.functions import (
     chisocket_socket,
     chitcp_addr_construct,
 )
+from chisocket.patch import getaddrinfo, gethostbyname, patched
 
 __all__ = [
     "AF_INET",
@@ -49,5 +50,8 @@ __all__ = [
     "chitcp_addr_construct",
     "create_connection",
     "create_server",
+    "getaddrinfo",
+    "gethostbyname",
+    "patched",
     "socket",
 ]

@@ -1,252 +1,402 @@
-"""The class `socket`: Python's own, as far as blocking streams go, over chiTCP."""
+"""The class `socket`: Python's own, over chiTCP.
+
+The object has a real descriptor, one end of a pair of UNIX sockets, and reads and writes it as every socket does. What
+is not data (connect, bind, options ...) is asked of chitcpd. Which socket of chitcpd's it is, the descriptor itself
+knows (protocol/descriptors.py), so that it outlives a fork, `dup` and `detach`.
+
+The functions here take any socket, and do for one that is not ours what Python's own do: `patched()` puts them into the
+class of the standard library.
+"""
 
 from __future__ import annotations
 
+import _socket
 import errno
-import io
 import os
-import warnings
-from socket import (
-    AF_INET,
-    AF_INET6,
-    EAI_ADDRFAMILY,
-    SOCK_STREAM,
-    AddressFamily,
-    SocketKind,
-    gaierror,
-)
-from types import TracebackType
-from typing import IO, Any, Self, cast
+import select
+import socket as system
+import struct
+from collections.abc import Iterable
+from typing import Any, Self
 
-from chisocket.functions import (
-    chisocket_accept,
-    chisocket_bind,
-    chisocket_close,
-    chisocket_connect,
-    chisocket_getpeername,
-    chisocket_getsockname,
-    chisocket_listen,
-    chisocket_recv,
-    chisocket_send,
-    chisocket_shutdown,
-    chisocket_socket,
-)
+from chisocket import requests
 from chisocket.names import resolve
+from chisocket.protocol import descriptors
 from chisocket.protocol.addresses import Address
+from chisocket.protocol.descriptors import Name
 
-_Bytes = bytes | bytearray | memoryview
-_RetAddress = tuple[str, int] | tuple[str, int, int, int]  # the longer one for IPv6: flow and scope are 0
 DEFAULT_BACKLOG = 128
+RetAddress = tuple[str, int] | tuple[str, int, int, int]  # the longer one for IPv6: flow and scope are 0
+
+_INT = struct.Struct("=i")
+_LINGER = struct.Struct("=ii")
+_OPTIONS_OF_THE_END = frozenset(  # those that are the descriptor's own
+    {system.SO_TYPE, system.SO_RCVTIMEO, system.SO_SNDTIMEO, system.SO_RCVLOWAT}
+)
+_lingering: dict[int, int] = {}  # descriptor -> seconds that close() waits (SO_LINGER)
+_Native = _socket.socket
+init_native = system.socket.__init__
 
 
-class socket:  # noqa: N801  # spelled as what it replaces
+def name_of(sock: _Native) -> Name | None:
+    """Which socket of chitcpd's it is; None if it is none. Raises OSError(EBADF) if it is closed."""
+    return descriptors.parse(_Native.getsockname(sock))
+
+
+def is_tcp(family: int, kind: int, protocol: int) -> bool:
+    """Whether these arguments of socket() ask for TCP."""
+    stream = kind & ~(system.SOCK_NONBLOCK | system.SOCK_CLOEXEC) in (-1, system.SOCK_STREAM)
+    return family in (-1, system.AF_INET, system.AF_INET6) and stream and protocol in (-1, 0, system.IPPROTO_TCP)
+
+
+# ---- what is asked of chitcpd ----------------------------------------------------------------------------------
+
+
+def make(self: system.socket, family: int, kind: int, protocol: int) -> None:
+    """A new descriptor, and `self` with it."""
+    family = system.AF_INET if family == -1 else family
+    plain = system.SOCK_STREAM if kind == -1 else kind & ~(system.SOCK_NONBLOCK | system.SOCK_CLOEXEC)
+    fd = requests.open_descriptor(family, plain, 0 if protocol == -1 else protocol)
+    try:
+        init_native(self, family, plain, 0 if protocol == -1 else protocol, fd)
+    except BaseException:
+        os.close(fd)
+        raise
+    if kind != -1 and kind & system.SOCK_NONBLOCK:
+        self.setblocking(False)
+
+
+def bind(self: _Native, address: Any, /) -> None:
+    """As socket.bind()."""
+    name = name_of(self)
+    if name is None:
+        return _Native.bind(self, address)
+    return requests.bind(name, _resolved(self, address, "bind"))
+
+
+def listen(self: _Native, backlog: int = DEFAULT_BACKLOG, /) -> None:
+    """As socket.listen()."""
+    name = name_of(self)
+    if name is None:
+        return _Native.listen(self, backlog)
+    return requests.listen(name, max(backlog, 0))
+
+
+def _accept(self: _Native) -> tuple[int, Any]:
+    """A connection's descriptor, and the peer's address."""
+    name = name_of(self)
+    if name is None:
+        return _Native._accept(self)  # type: ignore[attr-defined,no-any-return]
+    fd, address = requests.take_connection(self)
+    return fd, _named(self, address)
+
+
+def connect(self: _Native, address: Any, /) -> None:
+    """As socket.connect()."""
+    name = name_of(self)
+    if name is None:
+        return _Native.connect(self, address)
+    _start_connect(self, name, address)
+    if self.gettimeout() == 0:
+        raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
+    if not _wait_connected(self):
+        raise TimeoutError("timed out")
+    error = _outcome(self)
+    if error:
+        raise OSError(error, os.strerror(error))
+    return None
+
+
+def connect_ex(self: _Native, address: Any, /) -> int:
+    """As socket.connect_ex()."""
+    name = name_of(self)
+    if name is None:
+        return _Native.connect_ex(self, address)
+    try:
+        _start_connect(self, name, address)
+    except OSError as error:
+        if error.errno is None or isinstance(error, system.gaierror):
+            raise
+        return error.errno
+    if self.gettimeout() == 0:
+        return errno.EINPROGRESS
+    return _outcome(self) if _wait_connected(self) else errno.EAGAIN
+
+
+def shutdown(self: _Native, how: int, /) -> None:
+    """As socket.shutdown()."""
+    name = name_of(self)
+    if name is None or requests.shutdown(name, how):
+        return _Native.shutdown(self, how)
+    if how != system.SHUT_RD:
+        _Native.shutdown(self, system.SHUT_WR)
+    return None
+
+
+def getsockname(self: _Native) -> Any:
+    """As socket.getsockname()."""
+    name = name_of(self)
+    return _Native.getsockname(self) if name is None else _named(self, requests.getsockname(name))
+
+
+def getpeername(self: _Native) -> Any:
+    """As socket.getpeername()."""
+    name = name_of(self)
+    return _Native.getpeername(self) if name is None else _named(self, requests.getpeername(name))
+
+
+def getsockopt(self: _Native, level: int, optname: int, buflen: int = 0, /) -> Any:
+    """As socket.getsockopt()."""
+    name = name_of(self)
+    if name is None or (level == system.SOL_SOCKET and optname in _OPTIONS_OF_THE_END):
+        return _Native.getsockopt(self, level, optname, buflen)
+    if not 0 <= buflen <= 1024:
+        raise OSError("getsockopt buflen out of range")
+    value = requests.getsockopt(name, level, optname)
+    return value[:buflen] if buflen else _INT.unpack_from(value)[0]
+
+
+def setsockopt(self: _Native, level: int, optname: int, value: Any, optlen: int | None = None, /) -> None:
+    """As socket.setsockopt()."""
+    name = name_of(self)
+    arguments = (level, optname, value) if optlen is None else (level, optname, value, optlen)
+    if name is None or (level == system.SOL_SOCKET and optname in _OPTIONS_OF_THE_END):
+        return _Native.setsockopt(self, *arguments)
+    raw = bytes(optlen or 0) if value is None else _INT.pack(value) if isinstance(value, int) else bytes(value)
+    requests.setsockopt(name, level, optname, raw)
+    if (level, optname) == (system.SOL_SOCKET, system.SO_LINGER):
+        _remember_linger(self.fileno(), raw)
+    return None
+
+
+def _start_connect(self: _Native, name: Name, address: Any) -> None:
+    requests.start_connect(name, _resolved(self, address, "connect"), self.fileno())
+
+
+def _wait_connected(self: _Native) -> bool:
+    """Whether connecting has ended before the time-out."""
+    timeout = self.gettimeout()
+    return bool(_poll(self, select.POLLOUT, timeout))  # hung up is an event too
+
+
+def _outcome(self: _Native) -> int:
+    """The errno with which connecting has ended, or 0."""
+    name = name_of(self)
+    return _getint(name, system.SOL_SOCKET, system.SO_ERROR) if name is not None and _is_hung_up(self) else 0
+
+
+def _getint(name: Name, level: int, option: int) -> int:
+    return int(_INT.unpack_from(requests.getsockopt(name, level, option))[0])
+
+
+def _poll(self: _Native, events: int, timeout: float | None) -> int:
+    """The events that have come, 0 if none has in time."""
+    poll = select.poll()
+    poll.register(_Native.fileno(self), events)
+    return next((seen for _, seen in poll.poll(None if timeout is None else timeout * 1000)), 0)
+
+
+def _is_hung_up(self: _Native) -> bool:
+    return bool(_poll(self, 0, 0) & (select.POLLHUP | select.POLLERR))
+
+
+# ---- data: by the descriptor itself ----------------------------------------------------------------------------
+
+
+def recv(self: _Native, bufsize: int, flags: int = 0, /) -> bytes:
+    """As socket.recv()."""
+    data = _Native.recv(self, bufsize, flags)
+    if not data and bufsize:
+        _raise_if_failed(self)
+    return data
+
+
+def recv_into(self: _Native, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+    """As socket.recv_into()."""
+    count = _Native.recv_into(self, buffer, nbytes, flags)
+    if not count:
+        _raise_if_failed(self)
+    return count
+
+
+def recvmsg(self: _Native, bufsize: int, ancbufsize: int = 0, flags: int = 0, /) -> Any:
+    """As socket.recvmsg()."""
+    received = _Native.recvmsg(self, bufsize, ancbufsize, flags)
+    if not received[0] and bufsize:
+        _raise_if_failed(self)
+    return received
+
+
+def send(self: _Native, data: Any, flags: int = 0, /) -> int:
+    """As socket.send()."""
+    try:
+        return _Native.send(self, data, flags)
+    except BrokenPipeError:
+        _raise_if_failed(self)
+        raise
+
+
+def sendall(self: _Native, data: Any, flags: int = 0, /) -> None:
+    """As socket.sendall()."""
+    try:
+        return _Native.sendall(self, data, flags)
+    except BrokenPipeError:
+        _raise_if_failed(self)
+        raise
+
+
+def sendmsg(self: _Native, buffers: Iterable[Any], *rest: Any) -> int:
+    """As socket.sendmsg()."""
+    try:
+        return _Native.sendmsg(self, buffers, *rest)
+    except BrokenPipeError:
+        _raise_if_failed(self)
+        raise
+
+
+def _raise_if_failed(self: _Native) -> None:
+    """At the end of a stream: was it a reset or a time-out? The descriptor is hung up then, and not after a FIN."""
+    if not _is_hung_up(self):
+        return
+    name = name_of(self)
+    if name is None:
+        return
+    try:
+        error = _getint(name, system.SOL_SOCKET, system.SO_ERROR)
+    except OSError as failure:
+        if failure.errno not in (errno.ENETDOWN, errno.EBADF):
+            raise
+        error = errno.ECONNRESET  # the daemon itself is gone
+    if error:
+        raise OSError(error, os.strerror(error))
+
+
+# ---- closing ---------------------------------------------------------------------------------------------------
+
+
+def close(self: _Native) -> None:
+    """As socket.close(): returns at once, unless SO_LINGER says otherwise."""
+    seconds = _lingering.pop(_Native.fileno(self), 0) if _lingering else 0
+    if seconds and (name := name_of(self)) is not None:
+        _linger(self, name, seconds)
+    _Native.close(self)
+
+
+def _remember_linger(fd: int, raw: bytes) -> None:
+    on, seconds = _LINGER.unpack(raw)
+    if on and seconds > 0:
+        _lingering[fd] = seconds
+    else:
+        _lingering.pop(fd, None)
+
+
+def _linger(self: _Native, name: Name, seconds: int) -> None:
+    """Send a FIN, and wait until the peer has acknowledged it and all before it, or time is up."""
+    try:
+        shutdown(self, system.SHUT_WR)
+        requests.wait_acknowledged(name, seconds)
+    except OSError:
+        return
+
+
+# ---- addresses -------------------------------------------------------------------------------------------------
+
+
+def _resolved(self: _Native, address: Any, call: str) -> Address:
+    """An address as Python's sockets take it, and as chitcpd takes it."""
+    if not isinstance(address, tuple):
+        raise TypeError(f"{call}(): AF_INET address must be tuple, not {type(address).__name__}")
+    if len(address) < 2 or len(address) > (4 if self.family == system.AF_INET6 else 2):
+        raise TypeError(f"{call}(): AF_INET address must be a pair (host, port)")
+    host, port = address[:2]
+    if isinstance(host, bytes | bytearray):
+        host = host.decode("ascii")
+    if not isinstance(host, str):
+        raise TypeError("str, bytes or bytearray expected, not " + type(host).__name__)
+    if not isinstance(port, int):
+        raise TypeError(f"'{type(port).__name__}' object cannot be interpreted as an integer")
+    if not 0 <= port <= 0xFFFF:
+        raise OverflowError(f"{call}(): port must be 0-65535.")
+    for ip in resolve(host):
+        if (":" in ip) == (self.family == system.AF_INET6):
+            return ip, port
+    raise system.gaierror(system.EAI_ADDRFAMILY, f"{host} has no address of the family {self.family!r}")
+
+
+def _named(self: _Native, address: Address) -> RetAddress:
+    return (*address, 0, 0) if self.family == system.AF_INET6 else address
+
+
+class socket(system.socket):  # noqa: N801  # spelled as what it replaces
     """A stream socket whose TCP is chitcpd's. Methods do what those of the standard library's class of this name do.
 
-    Close it, or use it in a `with`: the end of the process aborts a socket that is still open. It may be used by many
-    threads, and by no child of a fork. There are neither timeouts nor a non-blocking mode, and no `fileno()`: the
-    descriptor is chitcpd's, and `select` could not wait for it.
+    `select`, `poll`, `epoll` and asyncio wait for it as for any other. It may be used by many threads, and by the
+    child of a fork.
     """
 
-    _sockfd = -1
-
-    def __init__(self, family: int = AF_INET, type: int = SOCK_STREAM, proto: int = 0) -> None:  # noqa: A002
-        self._sockfd = chisocket_socket(family, type, proto)
-        self._describe(family, type, proto)
-
-    def _describe(self, family: int, type: int, proto: int) -> None:  # noqa: A002
-        self.family = AddressFamily(family)
-        self.type = SocketKind(type)
-        self.proto = proto
-        self._files = 0  # made by makefile() and still open
-        self._closed = False
-
-    def bind(self, address: tuple[Any, ...]) -> None:
-        """Take (host, port) as the own address; host "" is every address of the host, port 0 one that is free."""
-        chisocket_bind(self._sockfd, self._resolve(address))
-
-    def listen(self, backlog: int = DEFAULT_BACKLOG) -> None:
-        """Wait for connections, at most `backlog` of them until they are accepted."""
-        chisocket_listen(self._sockfd, max(backlog, 0))
-
-    def accept(self) -> tuple[socket, _RetAddress]:
-        """Wait for a connection: a socket for it, and the peer's address."""
-        sockfd, address = chisocket_accept(self._sockfd)
-        accepted = socket.__new__(socket)
-        accepted._sockfd = sockfd
-        accepted._describe(self.family, self.type, self.proto)
-        return accepted, self._named(address)
-
-    def connect(self, address: tuple[Any, ...]) -> None:
-        """Connect to (host, port); returns once the connection is established."""
-        chisocket_connect(self._sockfd, self._resolve(address))
-
-    def connect_ex(self, address: tuple[Any, ...]) -> int:
-        """As connect(), but return the errno of a failure to connect, or 0."""
-        resolved = self._resolve(address)
-        try:
-            chisocket_connect(self._sockfd, resolved)
-        except OSError as error:
-            if error.errno is None:
-                raise
-            return error.errno
-        return 0
-
-    def send(self, data: _Bytes, flags: int = 0) -> int:
-        """Queue data, waiting for room; returns how many of its bytes were taken."""
-        return chisocket_send(self._sockfd, data, flags) if len(data) else 0
-
-    def sendall(self, data: _Bytes, flags: int = 0) -> None:
-        """Queue all of the data, waiting for room."""
-        left = memoryview(data).cast("B")
-        while left:
-            left = left[chisocket_send(self._sockfd, left, flags) :]
-
-    def recv(self, bufsize: int, flags: int = 0) -> bytes:
-        """Wait for data: from 1 to `bufsize` bytes, or b"" at the end of the stream."""
-        if bufsize < 0:
-            raise ValueError("negative buffersize in recv")
-        return chisocket_recv(self._sockfd, bufsize, flags) if bufsize else b""
-
-    def recv_into(self, buffer: bytearray | memoryview, nbytes: int = 0, flags: int = 0) -> int:
-        """As recv(), into a buffer; returns the number of bytes. At most `nbytes`, or what the buffer holds."""
-        view = memoryview(buffer).cast("B")
-        if nbytes < 0:
-            raise ValueError("negative buffersize in recv_into")
-        if nbytes > len(view):
-            raise ValueError("buffer too small for requested bytes")
-        data = self.recv(nbytes or len(view), flags)
-        view[: len(data)] = data
-        return len(data)
-
-    def shutdown(self, how: int) -> None:
-        """End one direction or both: SHUT_RD, SHUT_WR or SHUT_RDWR."""
-        chisocket_shutdown(self._sockfd, how)
-
-    def close(self) -> None:
-        """Close the connection in order, once the files that makefile() made are closed too.
-
-        Returns when the peer has acknowledged all that was sent. Closing again does nothing.
-        """
-        self._closed = True
-        if not self._files:
-            self._close()
-
-    def getsockname(self) -> _RetAddress:
-        """The own address."""
-        return self._named(chisocket_getsockname(self._sockfd))
-
-    def getpeername(self) -> _RetAddress:
-        """The peer's address; ENOTCONN if there is none."""
-        return self._named(chisocket_getpeername(self._sockfd))
-
-    def makefile(
+    def __init__(
         self,
-        mode: str = "r",
-        buffering: int | None = None,
-        *,
-        encoding: str | None = None,
-        errors: str | None = None,
-        newline: str | None = None,
-    ) -> IO[Any]:
-        """A file over this connection, as `open()` makes them. Closing it leaves the socket open."""
-        if not mode or not set(mode) <= set("rwb"):
-            raise ValueError(f"invalid mode {mode!r} (only r, w, b allowed)")
-        binary = "b" in mode
-        if buffering == 0 and not binary:
-            raise ValueError("unbuffered streams must be binary")
-        writing = "w" in mode
-        reading = "r" in mode or not writing
-        raw = _SocketFile(self, reading=reading, writing=writing)
-        self._files += 1
-        size = buffering if buffering is not None and buffering > 0 else io.DEFAULT_BUFFER_SIZE
-        stream: Any = raw
-        if buffering != 0 and reading and writing:
-            stream = io.BufferedRWPair(raw, raw, size)
-        elif buffering != 0:
-            stream = io.BufferedReader(raw, size) if reading else io.BufferedWriter(raw, size)
-        return cast(IO[Any], stream if binary else io.TextIOWrapper(stream, encoding, errors, newline))
-
-    def _file_closed(self) -> None:
-        self._files -= 1
-        if self._closed and not self._files:
-            self._close()
-
-    def _close(self) -> None:
-        sockfd, self._sockfd = self._sockfd, -1
-        if sockfd < 0:
-            return
-        try:
-            chisocket_close(sockfd)
-        except OSError as error:
-            # Of a socket that never connected, or whose connection is over, the C daemon says ENOTCONN. Python's own
-            # class passes over a reset that it meets here.
-            if error.errno not in (errno.ENOTCONN, errno.ECONNRESET):
-                raise
-
-    def _resolve(self, address: tuple[Any, ...]) -> Address:
-        host, port = address[:2]
-        for ip in resolve(host):
-            if (":" in ip) == (self.family == AF_INET6):
-                return ip, port
-        raise gaierror(EAI_ADDRFAMILY, f"{host} has no address of the family {self.family.name}")
-
-    def _named(self, address: Address) -> _RetAddress:
-        return (*address, 0, 0) if self.family == AF_INET6 else address
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        family: int = -1,
+        type: int = -1,  # noqa: A002
+        proto: int = -1,
+        fileno: int | None = None,
     ) -> None:
-        self.close()
+        if fileno is None:
+            make(self, family, type, proto)
+        else:
+            adopt(self, family, type, proto, fileno)
 
-    def __repr__(self) -> str:
-        if self._sockfd < 0:
-            return "<chisocket.socket [closed]>"
-        return f"<chisocket.socket sockfd={self._sockfd}, family={self.family.name}, pid={os.getpid()}>"
+    bind = bind
+    listen = listen
+    connect = connect
+    connect_ex = connect_ex
+    shutdown = shutdown
+    getsockname = getsockname
+    getpeername = getpeername
+    getsockopt = getsockopt
+    setsockopt = setsockopt
+    recv = recv
+    recv_into = recv_into
+    recvmsg = recvmsg
+    send = send
+    sendall = sendall
+    sendmsg = sendmsg
 
-    def __del__(self) -> None:
-        # It can't be closed here: that waits for the peer, and the garbage collector may run inside a request.
-        if self._sockfd >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+    def accept(self) -> tuple[Self, RetAddress]:
+        """Wait for a connection: a socket for it, and the peer's address."""
+        fd, address = _accept(self)
+        accepted = self.__class__(self.family, self.type, self.proto, fileno=fd)
+        if system.getdefaulttimeout() is None and self.gettimeout():
+            accepted.setblocking(True)
+        return accepted, address
 
-
-class _SocketFile(io.RawIOBase):
-    """The unbuffered file below what makefile() returns."""
-
-    def __init__(self, sock: socket, *, reading: bool, writing: bool) -> None:
-        self._socket = sock
-        self._reading = reading
-        self._writing = writing
-
-    def readable(self) -> bool:
-        return self._reading and not self.closed
-
-    def writable(self) -> bool:
-        return self._writing and not self.closed
-
-    def readinto(self, buffer: Any) -> int:
-        return self._socket.recv_into(buffer)
-
-    def write(self, data: Any) -> int:
-        return self._socket.send(data)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._socket._file_closed()
+    def _real_close(self, _: object = None) -> None:
+        close(self)
 
 
-def create_connection(address: tuple[str, int], *, source_address: tuple[str, int] | None = None) -> socket:
-    """A socket connected to (host, port): to the first of the host's addresses that accepts.
+def adopt(self: system.socket, family: int, kind: int, protocol: int, fileno: int) -> None:
+    """`self` with a descriptor that is there: one of ours is a UNIX socket to its kernel, and TCP to its owner."""
+    init_native(self, family, kind, protocol, fileno)
+    if family == -1 and (name := name_of(self)) is not None:
+        host, _ = requests.getsockname(name)
+        init_native(self, system.AF_INET6 if ":" in host else system.AF_INET, kind, protocol, fileno)
 
-    Raises the last address's OSError if none does.
-    """
+
+def create_connection(
+    address: tuple[str, int],
+    timeout: float | object | None = system._GLOBAL_DEFAULT_TIMEOUT,  # type: ignore[attr-defined]
+    source_address: tuple[str, int] | None = None,
+    *,
+    all_errors: bool = False,
+) -> socket:
+    """As socket.create_connection(): a socket connected to the first of the host's addresses that accepts."""
     host, port = address
+    errors = []
     for ip in resolve(host):
-        sock = socket(AF_INET6 if ":" in ip else AF_INET)
+        sock = socket(system.AF_INET6 if ":" in ip else system.AF_INET)
         try:
+            if timeout is not system._GLOBAL_DEFAULT_TIMEOUT:  # type: ignore[attr-defined]
+                sock.settimeout(timeout)  # type: ignore[arg-type]
             if source_address is not None:
                 sock.bind(source_address)
             sock.connect((ip, port))
@@ -254,18 +404,36 @@ def create_connection(address: tuple[str, int], *, source_address: tuple[str, in
             sock.close()
             if not isinstance(error, OSError):
                 raise
-            failure = error
+            errors.append(error)
         else:
             return sock
-    raise failure
+    try:
+        if all_errors:
+            raise ExceptionGroup("create_connection failed", errors)
+        raise errors[0]
+    finally:
+        errors.clear()  # else there is a cycle: the error's traceback holds this frame
 
 
-def create_server(address: tuple[str, int], *, family: int = AF_INET, backlog: int = DEFAULT_BACKLOG) -> socket:
-    """A socket that listens at (host, port)."""
+def create_server(
+    address: tuple[str, int],
+    *,
+    family: int = system.AF_INET,
+    backlog: int | None = None,
+    reuse_port: bool = False,
+    dualstack_ipv6: bool = False,
+) -> socket:
+    """As socket.create_server(): a socket that listens at (host, port)."""
+    if reuse_port:
+        raise ValueError("SO_REUSEPORT not supported on this platform")
+    if dualstack_ipv6 and family != system.AF_INET6:
+        raise ValueError("dualstack_ipv6 requires AF_INET6 family")
     sock = socket(family)
     try:
+        if family == system.AF_INET6:
+            sock.setsockopt(system.IPPROTO_IPV6, system.IPV6_V6ONLY, int(not dualstack_ipv6))
         sock.bind(address)
-        sock.listen(backlog)
+        sock.listen(DEFAULT_BACKLOG if backlog is None else backlog)
     except BaseException:
         sock.close()
         raise

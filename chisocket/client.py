@@ -1,4 +1,4 @@
-"""Requests to this host's chitcpd: one message out, one RESP back, over a bounded pool of command connections.
+"""Requests to a chitcpd: one message out, one RESP back, over a bounded pool of command connections.
 
 A request may block (accept, connect, recv ...) and a connection carries one request at a time, so each request takes
 an idle connection, or opens one, and puts it back. A connection whose request was interrupted (Ctrl-C, a signal
@@ -13,56 +13,72 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import threading
 
 from chisocket.protocol.chitcpd_pb2 import COMMAND_CONNECTION, INIT, RESP, ChitcpdMsg, InitArgs, Resp
 from chisocket.protocol.framing import LENGTH, ProtocolError, body_length, decode, encode
 from chisocket.protocol.location import socket_path
 
+_INT = struct.Struct("=i")
 MAX_CONNECTIONS = 2048  # of one process: one for each socket it has, and one for each request that waits
 
 
-class _Connection:
-    """One command connection to the daemon that `socket_path()` names."""
+_UnixSocket = socket.SocketType  # of the C module: patched() does not change it
 
-    def __init__(self) -> None:
-        self._path = socket_path()
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+class _Connection:
+    """One command connection to the daemon at `path`."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.instance = ""  # of the daemon; a C chitcpd has none
+        self._socket = _UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() has been told
 
     def open(self) -> None:
         """Connect and say INIT. Raises OSError that tells what to do if no daemon answers."""
         try:
-            self._socket.connect(self._path)
+            self._socket.connect(self.path)
         except PermissionError:
             raise PermissionError(
                 errno.EACCES,
-                f"the chitcpd at {self._path} belongs to another user: "
+                f"the chitcpd at {self.path} belongs to another user: "
                 "set CHITCPD_SOCK to the socket of a chitcpd of your own",
             ) from None
         except OSError as error:
             raise OSError(
                 errno.ENETDOWN,
-                f"no chitcpd answers at {self._path} ({error.strerror or error}): "
-                f"start one with `chitcpd -s {self._path}`, or set CHITCPD_SOCK to the socket of one that runs",
+                f"no chitcpd answers at {self.path} ({error.strerror or error}): "
+                f"start one with `chitcpd -s {self.path}`, or set CHITCPD_SOCK to the socket of one that runs",
             ) from None
         hello = ChitcpdMsg(code=INIT, init_args=InitArgs(connection_type=COMMAND_CONNECTION))
-        _raise_if_refused(self.exchange(hello))
+        self.instance = _raise_if_refused(self.exchange(hello)).buf.decode(errors="replace")
 
-    def exchange(self, message: ChitcpdMsg) -> Resp:
-        """Send `message` and wait for its answer. After any exception the connection is of no more use."""
+    def exchange(self, message: ChitcpdMsg, rights: list[int] | None = None) -> Resp:
+        """Send `message` and wait for its answer. After any exception the connection is of no more use.
+
+        A descriptor that comes with the answer is added to `rights`.
+        """
         try:
             self._socket.sendall(encode(message))
-            answer = decode(self._read(body_length(self._read(LENGTH.size))))
+            header = self._read(LENGTH.size) if rights is None else self._read_with_rights(LENGTH.size, rights)
+            answer = decode(self._read(body_length(header)))
         except ConnectionError as error:  # and not OSError: a signal handler may raise TimeoutError here
             raise OSError(
                 errno.ENETDOWN,
-                f"the chitcpd at {self._path} has gone away ({error.strerror}): see the end of its log",
+                f"the chitcpd at {self.path} has gone away ({error.strerror}): see the end of its log",
             ) from None
         except ProtocolError as error:
             raise self._not_chitcpd(str(error)) from None
         if answer.code != RESP or not answer.HasField("resp"):
             raise self._not_chitcpd("it answers with another message than RESP")
         return answer.resp
+
+    def set_timeout(self, seconds: float | None) -> None:
+        """For how long to wait for an answer, from now on."""
+        if self._socket.gettimeout() != seconds:
+            self._socket.settimeout(seconds)
 
     def is_gone(self) -> bool:
         """Whether the daemon has closed this idle connection, or has sent what nobody asked for."""
@@ -87,58 +103,86 @@ class _Connection:
             length -= len(chunk)
         return b"".join(chunks)
 
+    def _read_with_rights(self, length: int, rights: list[int]) -> bytes:
+        space = socket.CMSG_SPACE(_INT.size)
+        data, ancillary, _, _ = self._socket.recvmsg(length, space, socket.MSG_CMSG_CLOEXEC)
+        rights += [_INT.unpack_from(content)[0] for _, kind, content in ancillary if kind == socket.SCM_RIGHTS]
+        return data + self._read(length - len(data)) if data else self._read(length)
+
     def _not_chitcpd(self, found: str) -> OSError:
         return OSError(
             errno.EPROTO,
-            f"what answers at {self._path} is no chitcpd ({found}): set CHITCPD_SOCK to the socket of one that runs",
+            f"what answers at {self.path} is no chitcpd ({found}): set CHITCPD_SOCK to the socket of one that runs",
         )
 
 
 class Client:
-    """A process's connections to its host's daemon. Thread-safe.
+    """A process's connections to the daemon that `socket_path()` names, and to those that it has named before.
 
-    Each request raises OSError: with the daemon's errno if the daemon refuses it, ENETDOWN if no daemon answers,
-    EMFILE if MAX_CONNECTIONS are in use (waiting for one could wait for ever: for a thread that waits for us).
+    Thread-safe. Each request raises OSError: with the daemon's errno if the daemon refuses it, ENETDOWN if no daemon
+    answers, EMFILE if MAX_CONNECTIONS are in use (waiting for one could wait for ever: for a thread that waits for us).
     """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # re-entrant: its holder may be interrupted by a signal handler that asks too
         self._all: set[_Connection] = set()
         self._idle: list[_Connection] = []
-        self._makers: dict[int, _Connection] = {}  # descriptor -> the connection that made it
+        self._makers: dict[tuple[str, int], _Connection] = {}  # path, descriptor -> the connection that made it
+        self._paths: dict[str, str] = {}  # instance -> where it is
 
-    def request(self, message: ChitcpdMsg) -> Resp:
-        """The daemon's answer to `message`, which makes and closes no socket."""
-        connection = self._take()
-        answer = self._exchange(connection, message)
+    def request(self, message: ChitcpdMsg, instance: str | None = None, timeout: float | None = None) -> Resp:
+        """The daemon's answer to `message`, which makes and closes no socket. Raises TimeoutError too."""
+        return self._request(message, instance, None, timeout)
+
+    def request_rights(self, message: ChitcpdMsg, instance: str | None = None) -> tuple[Resp, int | None]:
+        """The same for a message whose answer may bring a descriptor: it is the caller's to close."""
+        rights: list[int] = []
+        try:
+            return self._request(message, instance, rights, None), (rights[0] if rights else None)
+        except BaseException:
+            for fd in rights:
+                os.close(fd)
+            raise
+
+    def _request(
+        self, message: ChitcpdMsg, instance: str | None, rights: list[int] | None, timeout: float | None
+    ) -> Resp:
+        connection = self._take(self._paths.get(instance or "", "") or socket_path())
+        if instance is not None and connection.instance != instance:
+            self._put_back(connection)
+            raise OSError(errno.ENETDOWN, f"the chitcpd of this socket has ended; another one is at {connection.path}")
+        connection.set_timeout(timeout)
+        answer = self._exchange(connection, message, rights)
+        connection.set_timeout(None)
         self._put_back(connection)
         return _raise_if_refused(answer)
 
     def make(self, message: ChitcpdMsg) -> Resp:
         """The daemon's answer to `message`, SOCKET or ACCEPT, which makes the socket `ret`."""
-        connection = self._take()
+        connection = self._take(socket_path())
         answer = self._exchange(connection, message)
         if answer.error_code:
             self._put_back(connection)
         else:
             with self._lock:
-                former = self._makers.pop(answer.ret, None)
-                self._makers[answer.ret] = connection
+                former = self._makers.pop((connection.path, answer.ret), None)
+                self._makers[connection.path, answer.ret] = connection
             if former is not None:  # its socket ended without a CLOSE that succeeded: the number was free again
                 self._put_back(former)
         return _raise_if_refused(answer)
 
     def close(self, sockfd: int, message: ChitcpdMsg) -> Resp:
         """The daemon's answer to `message`, CLOSE of `sockfd`."""
+        key = (socket_path(), sockfd)
         with self._lock:
             # Before the request: once the daemon has freed the number, another thread may be given it.
-            maker = self._makers.pop(sockfd, None)
+            maker = self._makers.pop(key, None)
         if maker is None:
             return self.request(message)
         answer = self._exchange(maker, message)
         with self._lock:
-            if answer.error_code and sockfd not in self._makers:
-                self._makers[sockfd] = maker  # the socket may still be there
+            if answer.error_code and key not in self._makers:
+                self._makers[key] = maker  # the socket may still be there
             else:
                 self._idle.append(maker)
         return _raise_if_refused(answer)
@@ -152,11 +196,12 @@ class Client:
         self._idle.clear()
         self._makers.clear()
 
-    def _take(self) -> _Connection:
+    def _take(self, path: str) -> _Connection:
         while True:
             with self._lock:
-                if self._idle:
-                    connection = self._idle.pop()
+                at = next((i for i in reversed(range(len(self._idle))) if self._idle[i].path == path), None)
+                if at is not None:
+                    connection = self._idle.pop(at)
                 elif len(self._all) >= MAX_CONNECTIONS:
                     raise OSError(
                         errno.EMFILE,
@@ -164,7 +209,7 @@ class Client:
                         "close some sockets first",
                     )
                 else:
-                    connection = _Connection()
+                    connection = _Connection(path)
                     self._all.add(connection)
                     break
             if not connection.is_gone():
@@ -175,15 +220,17 @@ class Client:
         except BaseException:
             self._discard(connection)
             raise
+        if connection.instance:
+            self._paths[connection.instance] = path
         return connection
 
     def _put_back(self, connection: _Connection) -> None:
         with self._lock:
             self._idle.append(connection)
 
-    def _exchange(self, connection: _Connection, message: ChitcpdMsg) -> Resp:
+    def _exchange(self, connection: _Connection, message: ChitcpdMsg, rights: list[int] | None = None) -> Resp:
         try:
-            return connection.exchange(message)
+            return connection.exchange(message, rights)
         except BaseException:
             self._discard(connection)
             raise

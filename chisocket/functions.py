@@ -7,35 +7,26 @@ A descriptor belongs to the process that made it: a child of a fork can't use it
 
 from __future__ import annotations
 
-import errno
-
+from chisocket import requests
 from chisocket.client import client
 from chisocket.names import resolve
-from chisocket.protocol.addresses import Address, pack, unpack
+from chisocket.protocol.addresses import Address, pack
 from chisocket.protocol.chitcpd_pb2 import (
     ACCEPT,
-    BIND,
     CLOSE,
     CONNECT,
-    GETPEERNAME,
-    GETSOCKNAME,
-    LISTEN,
     RECV,
     SEND,
-    SHUTDOWN,
     SOCKET,
     AcceptArgs,
-    BindArgs,
     ChitcpdMsg,
     CloseArgs,
     ConnectArgs,
-    ListenArgs,
-    NameArgs,
     RecvArgs,
     SendArgs,
-    ShutdownArgs,
     SocketArgs,
 )
+from chisocket.protocol.descriptors import Name
 
 MAX_DATA = 256 << 10  # bytes that one SEND or RECV carries: well below MAX_MESSAGE
 
@@ -53,18 +44,18 @@ def chisocket_socket(domain: int, type: int, protocol: int) -> int:  # noqa: A00
 
 def chisocket_bind(sockfd: int, address: Address) -> None:
     """Give the socket its own address; port 0 asks for one that is free."""
-    client.request(ChitcpdMsg(code=BIND, bind_args=BindArgs(sockfd=sockfd, addr=pack(address))))
+    requests.bind(Name(None, sockfd), address)
 
 
 def chisocket_listen(sockfd: int, backlog: int) -> None:
     """Wait for connections, at most `backlog` of them until they are accepted."""
-    client.request(ChitcpdMsg(code=LISTEN, listen_args=ListenArgs(sockfd=sockfd, backlog=backlog)))
+    requests.listen(Name(None, sockfd), backlog)
 
 
 def chisocket_accept(sockfd: int) -> tuple[int, Address]:
     """Wait for a connection to a listening socket: its new descriptor, and the peer's address."""
     answer = client.make(ChitcpdMsg(code=ACCEPT, accept_args=AcceptArgs(sockfd=sockfd)))
-    return answer.ret, _address(answer.addr)
+    return answer.ret, requests.unpack_address(answer.addr)
 
 
 def chisocket_connect(sockfd: int, address: Address) -> None:
@@ -98,21 +89,14 @@ def chisocket_close(sockfd: int) -> None:
 
 def chisocket_shutdown(sockfd: int, how: int) -> None:
     """End one direction or both: SHUT_RD, SHUT_WR or SHUT_RDWR."""
-    client.request(ChitcpdMsg(code=SHUTDOWN, shutdown_args=ShutdownArgs(sockfd=sockfd, how=how)))
+    requests.shutdown(Name(None, sockfd), how)
 
 
 def chisocket_getsockname(sockfd: int) -> Address:
     """The socket's own address."""
-    return _address(client.request(ChitcpdMsg(code=GETSOCKNAME, name_args=NameArgs(sockfd=sockfd))).addr)
+    return requests.getsockname(Name(None, sockfd))
 
 
 def chisocket_getpeername(sockfd: int) -> Address:
     """The address of the peer; ENOTCONN if there is none."""
-    return _address(client.request(ChitcpdMsg(code=GETPEERNAME, name_args=NameArgs(sockfd=sockfd))).addr)
-
-
-def _address(raw: bytes) -> Address:
-    try:
-        return unpack(raw)
-    except ValueError as error:
-        raise OSError(errno.EPROTO, f"chitcpd answered with {error}") from None
+    return requests.getpeername(Name(None, sockfd))

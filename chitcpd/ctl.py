@@ -6,15 +6,17 @@ import argparse
 import errno
 import json
 import os
+import shutil
 import socket
 import sys
 import time
 from typing import Any
 
+from chisocket.names import resolve
 from chisocket.protocol import chitcpd_pb2 as pb
 from chisocket.protocol import framing
 from chisocket.protocol.location import socket_path
-from chitcpd import units
+from chitcpd import ss, units
 from chitcpd.control import ControlError
 
 __all__ = ["ControlError", "main", "request"]
@@ -98,19 +100,28 @@ def main(arguments: list[str]) -> int:
     except (OSError, ControlError, ValueError, framing.ProtocolError) as error:
         print(f"chitcpd ctl: {getattr(error, 'strerror', None) or error}", file=sys.stderr)
         return 1
-    print(json.dumps(answer, indent=2 if sys.stdout.isatty() else None))
+    if parsed.command == "sockets" and sys.stdout.isatty() and not parsed.json:
+        print(ss.table(answer, shutil.get_terminal_size().columns))
+    else:
+        print(json.dumps(answer, indent=2 if sys.stdout.isatty() else None))
     return 0
 
 
 def _command(parsed: argparse.Namespace) -> tuple[str, dict[str, Any], float | None]:
     """(command, its arguments, time-out) of a command line. Raises ValueError."""
     if parsed.command == "link":
-        return "links", {"links": [{"peer": parsed.peer, **_settings(parsed.settings)}]}, 5.0
+        return *_link(resolve(parsed.peer)[0], parsed.settings), 5.0
     if parsed.command == "listening":
         return "wait_listening", {"port": parsed.port}, parsed.wait or 0.1
     if parsed.command == "request":
         return parsed.name, _json(parsed.json), None
     return parsed.command, {}, 5.0
+
+
+def _link(peer: str, words: list[str]) -> tuple[str, dict[str, Any]]:
+    if not words:
+        return "link", {"peer": peer}
+    return "links", {"links": [{"peer": peer, **_settings([] if words == ["reset"] else words)}]}
 
 
 def _json(text: str) -> Any:
@@ -157,15 +168,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--wait", type=float, default=0.0, metavar="SECONDS", help="try for so long (default: once)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("ping", help="is it there, and which TCP does it run?")
-    commands.add_parser("sockets", help="its sockets and their connections; what happened to segments on links")
+    sockets = commands.add_parser(
+        "sockets", help="its sockets and their connections; what happened to segments on links"
+    )
+    sockets.add_argument("--json", action="store_true", help="as JSON on a terminal too")
     link = commands.add_parser(
         "link",
-        help="change what happens to segments towards a peer",
-        epilog="Example: chitcpd ctl link 10.0.0.3 loss=5% delay=20ms rate=10mbit queue=100pkt. Without settings, "
-        "the link is perfect again.",
+        help="show or change what happens to segments towards a peer",
+        epilog="Example: chitcpd ctl link bob loss=5% delay=20ms rate=10mbit queue=100pkt. `chitcpd ctl link bob` "
+        "shows the link, `chitcpd ctl link bob reset` makes it perfect again.",
     )
-    link.add_argument("peer", help="the peer's IP address")
-    link.add_argument("settings", nargs="*", metavar="NAME=VALUE")
+    link.add_argument("peer", help="the peer's IP address, or its name in $CHITCP_HOSTS or the system's resolver")
+    link.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="or the word `reset`; nothing: show it")
     listening = commands.add_parser("listening", help="wait (--wait) until an application listens on a port")
     listening.add_argument("port", type=int)
     raw = commands.add_parser("request", help="any request, as JSON")

@@ -17,8 +17,10 @@ from dataclasses import dataclass
 from typing import IO
 
 import chitcpd
+from chisocket.protocol.descriptors import new_instance
 from chitcpd.control import Control
 from chitcpd.driver import Driver
+from chitcpd.pcap import Capture
 from chitcpd.peers import Peers
 from chitcpd.rpc import Server
 from chitcpd.sockets import Sockets
@@ -60,7 +62,7 @@ async def serve(settings: Settings) -> None:
     with contextlib.ExitStack() as files:
         listening = files.enter_context(_unix_socket(settings.socket))  # first: else we'd empty a live daemon's files
         trace = _open(settings.trace, files)
-        capture = _open(settings.capture, files)
+        capture = _open_capture(settings.capture, files)
         flusher = _Flusher(loop, [file for file in (trace, capture) if file is not None])
         recorder = Recorder(_clock(loop), trace, capture, flusher)
         peers, driver, server = _build(settings, loop, recorder)
@@ -80,6 +82,7 @@ async def serve(settings: Settings) -> None:
         unix.close()
         for endpoint in list(driver.demux.connections.values()):
             driver.abort(endpoint, loop.time(), errno.ECONNABORTED)
+        server.sockets.stop()
         for client in list(server.clients):
             client.close()
         await peers.close(_LAST_WORDS)
@@ -105,7 +108,7 @@ def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Record
         addresses=settings.addresses,
         deliver=lambda own, peer, raw: driver.segment_arrives(own, peer, raw, loop.time()),
         unreachable=lambda own, peer: driver.unreachable(own, peer, loop.time()),
-        dropped=recorder.dropped,
+        dropped=recorder.lost,
     )
     driver = Driver(
         tcp=settings.tcp,
@@ -115,7 +118,9 @@ def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Record
         seed=settings.seed,
         wake=alarm.set,
     )
-    sockets = Sockets(driver, lambda address: _is_own(address, settings.addresses), loop.time)
+    instance = new_instance()
+    recorder.connections = driver.demux.connections
+    sockets = Sockets(driver, lambda address: _is_own(address, settings.addresses), loop, instance)
     about = {
         "version": chitcpd.__version__,
         "pid": os.getpid(),
@@ -124,7 +129,7 @@ def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Record
         "addresses": settings.addresses,
         "port": settings.port,
     }
-    return peers, driver, Server(sockets, Control(about, peers, sockets))
+    return peers, driver, Server(sockets, Control(about, peers, sockets), instance)
 
 
 async def _listen(settings: Settings, peers: Peers) -> None:
@@ -176,6 +181,15 @@ def _open(path: str | None, files: contextlib.ExitStack) -> _Output | None:
         raise StartError(f"can't write {path}: {error.strerror}") from None
     files.callback(output.close)
     return output
+
+
+def _open_capture(path: str | None, files: contextlib.ExitStack) -> Capture | None:
+    output = _open(path, files)
+    if path is None or output is None:
+        return None
+    capture = Capture(output, pcapng=path.endswith(".pcapng"))
+    files.callback(capture.flush)
+    return capture
 
 
 def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
@@ -259,7 +273,7 @@ class _Output:
 class _Flusher:
     """Writes files out once per round of the event loop in which there was something: a killed daemon loses no line."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, outputs: list[_Output]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, outputs: list[_Output | Capture]) -> None:
         self._loop = loop
         self._outputs = outputs
         self._scheduled = False

@@ -9,10 +9,13 @@ from collections.abc import Callable, Collection
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
+from chitcpd.tcp.api import Config
+
 if TYPE_CHECKING:
     from chitcpd.driver import Endpoint
 
-ANY = ""  # the local address of a listener that takes connections to each of ours
+ANY = ""  # the local address of a listener that takes connections to each of ours, of both families
+ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"  # the same, of one family
 _EPHEMERAL = range(49152, 65536)  # RFC 6335 §6
 _ISN_TICKS = 250_000  # per second: the 4 microseconds of RFC 9293 §3.4.1
 
@@ -29,10 +32,12 @@ class FourTuple(NamedTuple):
 class Listener:
     """A port that takes connections, and those that wait to be accepted."""
 
-    def __init__(self, local: str, port: int, backlog: int, changed: Callable[[], None]) -> None:
+    def __init__(self, local: str, port: int, backlog: int, config: Config, changed: Callable[[], None]) -> None:
+        """`config`: of the connections that it takes."""
         self.local = local
         self.port = port
         self.backlog = backlog
+        self.config = config
         self.changed = changed
         self.opening = 0  # connections in SYN-RECEIVED
         self.ready: deque[Endpoint] = deque()
@@ -54,17 +59,18 @@ class Demux:
 
     def listener(self, local: str, port: int) -> Listener | None:
         """The listener for this address and port, the most specific first."""
-        return self.listeners.get((local, port)) or self.listeners.get((ANY, port))
+        of_family = ANY_IPV6 if ":" in local else ANY_IPV4
+        listeners = self.listeners
+        return listeners.get((local, port)) or listeners.get((of_family, port)) or listeners.get((ANY, port))
 
     def check_bind(self, local: str, port: int) -> None:
         """Raise OSError(EADDRINUSE) if a listener has this port already, on this address or on all."""
-        clash = [at for at, used in self.listeners if used == port and (at in (local, ANY) or local == ANY)]
-        if clash:
+        if any(used == port and overlap(at, local) for at, used in self.listeners):
             raise OSError(errno.EADDRINUSE, f"port {port} is in use")
 
     def ephemeral_port(self, local: str, taken: Collection[int] = ()) -> int:
         """A port that nothing of ours uses, and not one of `taken`. Raises OSError(EADDRNOTAVAIL) if there is none."""
-        used = {four.local_port for four in self.connections if local in (four.local, ANY)}
+        used = {four.local_port for four in self.connections if overlap(local, four.local)}
         used |= {port for _, port in self.listeners}
         used.update(taken)
         start = self._random.randrange(len(_EPHEMERAL))
@@ -79,3 +85,11 @@ class Demux:
         digest = hashlib.blake2b(repr(tuple(four)).encode(), key=self._secret, digest_size=4).digest()
         number = (int(now * _ISN_TICKS) + int.from_bytes(digest)) & 0xFFFFFFFF
         return beyond if beyond is not None and (number - beyond) & 0xFFFFFFFF >= 1 << 31 else number
+
+
+def overlap(a: str, b: str) -> bool:
+    """Whether two local addresses, each of which may stand for many, have one in common."""
+    if a == b or ANY in (a, b):
+        return True
+    any_of_a_family = a in (ANY_IPV4, ANY_IPV6) or b in (ANY_IPV4, ANY_IPV6)
+    return any_of_a_family and (":" in a) == (":" in b)

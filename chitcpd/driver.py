@@ -16,9 +16,9 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Protocol, TypeVar, TypeVarTuple
+from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
 
-from chitcpd.demux import ANY, Demux, FourTuple, Listener
+from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Demux, FourTuple, Listener
 from chitcpd.tcp import wire
 from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Segment, State, TcpConnection, Transition
 
@@ -30,7 +30,7 @@ _Arguments = TypeVarTuple("_Arguments")
 _SYN_RCVD, _ESTABLISHED, _TIME_WAIT = State.SYN_RCVD, State.ESTABLISHED, State.TIME_WAIT
 _NOT_KEPT = frozenset({State.CLOSED, State.LISTEN})  # no connection yet, or no more
 _MOSTLY_CLOSED = 8  # times as many deadlines as connections
-_HEADERS = 40  # bytes of an IPv4 and a TCP header without options, between MTU and MSS
+_HEADERS = {4: 40, 6: 60}  # bytes of an IP and a TCP header without options, between MTU and MSS
 
 
 class Network(Protocol):
@@ -59,7 +59,59 @@ class Recorder(Protocol):
         """A timer of a connection has expired."""
 
     def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None:
-        """A segment went no further."""
+        """A segment that has come went no further."""
+
+    def lost(self, why: str, local: str, peer: str, raw: bytes) -> None:
+        """A segment of ours went no further; the network says so."""
+
+    def settled(self, endpoint: Endpoint) -> None:
+        """An event of a connection, and all that it led to, was told."""
+
+
+class Levels(NamedTuple):
+    """How much an application could read and write now, and whether it has read all."""
+
+    readable: int
+    writable: int
+    at_eof: bool
+
+
+@dataclass(slots=True)
+class Counters:
+    """What has happened on one connection so far: segments, bytes of data, seconds of the driver's clock."""
+
+    segs_out: int = 0
+    segs_in: int = 0
+    data_segs_out: int = 0
+    data_segs_in: int = 0
+    bytes_sent: int = 0  # retransmitted ones too
+    bytes_received: int = 0  # likewise
+    retransmissions: int = 0  # segments
+    last_sent: float = 0.0  # when data was last sent
+    last_received: float = 0.0
+    snd_max: int | None = None  # the sequence number behind the last one that was sent
+
+    def sent(self, seg: Segment, now: float) -> None:
+        """A segment goes out."""
+        self.segs_out += 1
+        length = len(seg)
+        end = (seg.seq + length) & 0xFFFFFFFF
+        if self.snd_max is None or 0 < (end - self.snd_max) & 0xFFFFFFFF < 1 << 31:
+            self.snd_max = end
+        elif length:
+            self.retransmissions += 1
+        if seg.data:
+            self.data_segs_out += 1
+            self.bytes_sent += len(seg.data)
+            self.last_sent = now
+
+    def received(self, seg: Segment, now: float) -> None:
+        """A segment has come."""
+        self.segs_in += 1
+        if seg.data:
+            self.data_segs_in += 1
+            self.bytes_received += len(seg.data)
+            self.last_received = now
 
 
 @dataclass(slots=True, eq=False)
@@ -76,6 +128,7 @@ class Endpoint:
     orphan: bool = False  # no application will read from it any more
     checksums: bool = False  # the peer computes them: one of zero is no longer one that was left out
     wake_ups: list[float] = field(default_factory=list)  # the times at which it stands in the heap, the earliest last
+    counters: Counters = field(default_factory=Counters)
 
 
 class Driver:
@@ -92,7 +145,7 @@ class Driver:
         wake: Callable[[float], None],
     ) -> None:
         self._tcp = tcp
-        self._config = config
+        self.config = config
         self._network = network
         self._recorder = recorder
         self._wake = wake
@@ -103,10 +156,12 @@ class Driver:
 
     # ---- the application's side ----------------------------------------------------------------------------
 
-    def listen(self, local: str, port: int, backlog: int, changed: Callable[[], None]) -> Listener:
-        """Take connections to (local, port); `local` may be demux.ANY. Raises OSError(EADDRINUSE)."""
+    def listen(
+        self, local: str, port: int, backlog: int, changed: Callable[[], None], config: Config | None = None
+    ) -> Listener:
+        """Take connections to (local, port); `local` may be demux.ANY or its like. Raises OSError(EADDRINUSE)."""
         self.demux.check_bind(local, port)
-        listener = Listener(local, port, max(backlog, 1), changed)
+        listener = Listener(local, port, max(backlog, 1), config or self.config, changed)
         self.demux.listeners[local, port] = listener
         return listener
 
@@ -118,17 +173,24 @@ class Driver:
             self.abort(endpoint, now)
 
     def connect(
-        self, local: tuple[str, int], peer: tuple[str, int], changed: Callable[[], None], now: float
+        self,
+        local: tuple[str, int],
+        peer: tuple[str, int],
+        changed: Callable[[], None],
+        now: float,
+        config: Config | None = None,
     ) -> Endpoint:
-        """Open a connection from `local` (address ANY or port 0: we choose) to `peer`.
+        """Open a connection from `local` (address ANY or its like, or port 0: we choose) to `peer`.
 
         Raises OSError: EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH.
         """
-        address = local[0] if local[0] != ANY else self._network.source(peer[0])
+        if peer[0] in (ANY_IPV4, ANY_IPV6):  # no host's address: this host, says every stack
+            peer = (self._network.source(peer[0]), peer[1])
+        address = self._network.source(peer[0]) if local[0] in (ANY, ANY_IPV4, ANY_IPV6) else local[0]
         four = FourTuple(address, local[1] or self.demux.ephemeral_port(address), *peer)
         if four in self.demux.connections:
             raise OSError(errno.EADDRINUSE, f"there is a connection from port {four.local_port} already")
-        endpoint = self._new(four, changed, now)
+        endpoint = self._new(four, config or self.config, changed, now)
         self.demux.connections[four] = endpoint
         self._ask(endpoint, now, partial(endpoint.connection.open, active=True), now)
         return endpoint
@@ -140,6 +202,21 @@ class Driver:
     def receive(self, endpoint: Endpoint, limit: int, now: float) -> bytes:
         """Take what the connection has received. Raises OSError."""
         return self._ask(endpoint, now, _receive, endpoint.connection, limit, now)
+
+    def levels(self, endpoint: Endpoint) -> Levels:
+        """What of the application to wake; a TCP that fails at this is CLOSED, and has nothing."""
+        connection = endpoint.connection
+        try:
+            return Levels(connection.readable, connection.writable, connection.at_eof)
+        except Exception:
+            now = endpoint.counters.last_received
+            self._fault(endpoint, now)
+            self._settle(endpoint, now)
+            return Levels(0, 0, False)
+
+    def reconfigure(self, endpoint: Endpoint, config: Config, now: float) -> None:
+        """Other settings from now on. Raises OSError."""
+        self._ask(endpoint, now, endpoint.connection.reconfigure, config, now)
 
     def close(self, endpoint: Endpoint, now: float) -> None:
         """No more sending."""
@@ -179,6 +256,7 @@ class Driver:
         self._recorder.segment("received", endpoint, four, seg, raw)
         beyond = None
         if endpoint is not None:
+            endpoint.counters.received(seg, now)
             may_reopen = endpoint.connection.state == _TIME_WAIT and seg.flags & (SYN | ACK | RST) == SYN
             self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
             if not may_reopen or endpoint.error is not None or four in self.demux.connections:
@@ -234,12 +312,14 @@ class Driver:
 
     # ---- connections ---------------------------------------------------------------------------------------
 
-    def _new(self, four: FourTuple, changed: Callable[[], None], now: float, beyond: int | None = None) -> Endpoint:
+    def _new(
+        self, four: FourTuple, config: Config, changed: Callable[[], None], now: float, beyond: int | None = None
+    ) -> Endpoint:
         """A connection in CLOSED, its ISN not before `beyond`. Raises OSError(EIO) if the loaded TCP can't make one."""
         mtu = self._network.mtu(four.peer)
-        config = self._config
         if mtu is not None:
-            config = replace(config, mss=min(config.mss, mtu - _HEADERS), send_mss=min(config.send_mss, mtu - _HEADERS))
+            largest = mtu - _HEADERS[6 if ":" in four.peer else 4]
+            config = replace(config, mss=min(config.mss, largest), send_mss=min(config.send_mss, largest))
         try:
             connection = self._tcp(iss=self.demux.initial_sequence_number(four, now, beyond), config=config)
             connection.variables()  # an __init__ that leaves out its base class's shows here
@@ -254,7 +334,8 @@ class Driver:
         Without a listener, a fresh CLOSED one knows the answer (RFC 9293 §3.10.7.1). Else one in LISTEN takes it, and
         is kept if that was a SYN.
         """
-        endpoint = self._new(four, _nobody, now, beyond)
+        endpoint = self._new(four, self.config if listener is None else listener.config, _nobody, now, beyond)
+        endpoint.counters.received(seg, now)
         if listener is None:
             self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
             return
@@ -270,7 +351,7 @@ class Driver:
         except OSError:
             raise
         except Exception:
-            self._fault(endpoint)
+            self._fault(endpoint, now)
             raise _tcp_has_failed() from None
         finally:
             self._settle(endpoint, now)
@@ -282,21 +363,22 @@ class Driver:
         try:
             event(*arguments)
         except Exception:
-            self._fault(endpoint)
+            self._fault(endpoint, now)
         self._settle(endpoint, now)
 
     def _settle(self, endpoint: Endpoint, now: float) -> None:
         """Carry out what an event led to, and tell those who wait for the connection's state."""
         connection = endpoint.connection
         try:
-            self._emit_all(endpoint)
+            self._emit_all(endpoint, now)
             if endpoint.orphan and connection.readable:
                 connection.abort(now)
-                self._emit_all(endpoint)
+                self._emit_all(endpoint, now)
+            self._recorder.settled(endpoint)
             if connection.state not in _NOT_KEPT:
                 self._schedule(endpoint)
         except Exception:
-            self._fault(endpoint)
+            self._fault(endpoint, now)
         if endpoint.listener is not None and connection.state != _SYN_RCVD:
             self._opened(endpoint, endpoint.listener)
         closed = connection.state in _NOT_KEPT
@@ -311,22 +393,23 @@ class Driver:
             self._heap = [entry for entry in self._heap if entry[2].connection.state not in _NOT_KEPT]
             heapq.heapify(self._heap)
 
-    def _emit_all(self, endpoint: Endpoint) -> None:
+    def _emit_all(self, endpoint: Endpoint, now: float) -> None:
         for output in endpoint.connection.take_output():
             if isinstance(output, Segment):
-                self._emit(endpoint, output)
+                self._emit(endpoint, output, now)
             elif isinstance(output, Transition):
                 endpoint.established |= output.new == _ESTABLISHED
                 self._recorder.transition(endpoint, output)
             else:
                 self._recorder.expiry(endpoint, output)
 
-    def _emit(self, endpoint: Endpoint, seg: Segment) -> None:
+    def _emit(self, endpoint: Endpoint, seg: Segment, now: float) -> None:
         four = endpoint.four
         try:
             raw = wire.encode(seg, four.local_port, four.peer_port, wire.pseudo_header(four.local, four.peer))
         except Exception as error:
             raise ValueError(f"the TCP has sent what is no segment: {seg!r:.500}") from error
+        endpoint.counters.sent(seg, now)
         self._recorder.segment("sent", endpoint, four, seg, raw)
         self._network.send(four.local, four.peer, raw)
 
@@ -338,7 +421,7 @@ class Driver:
             listener.ready.append(endpoint)
             listener.changed()
 
-    def _fault(self, endpoint: Endpoint) -> None:
+    def _fault(self, endpoint: Endpoint, now: float) -> None:
         """The loaded TCP has raised: say where, reset the peer, and serve the others."""
         connection = endpoint.connection
         log.error("[S%d] fault in the TCP, connection reset:\n%s", endpoint.number, traceback.format_exc())
@@ -346,10 +429,10 @@ class Driver:
         with suppress(Exception):  # its variables may be damaged too
             connection.take_output()
             if connection.state not in _NOT_KEPT:  # else it may be a reset that it fails on, and ours the peer's next
-                self._emit(endpoint, Segment(connection.snd_nxt, connection.rcv_nxt, RST | ACK))
+                self._emit(endpoint, Segment(connection.snd_nxt, connection.rcv_nxt, RST | ACK), now)
         with suppress(Exception):
             connection._fail(errno.EIO)
-            self._emit_all(endpoint)
+            self._emit_all(endpoint, now)
         connection.state = State.CLOSED  # whatever it says itself
 
 

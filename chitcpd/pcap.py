@@ -1,13 +1,16 @@
-"""Captures of segments: pcap with nanoseconds, each segment behind an IP header made for it.
+"""Captures of segments: pcap or pcapng, with nanoseconds, each segment behind an IP header made for it.
 
-Any analyser shows plain TCP, with the addresses as the network has them: the sender first.
+Any analyser shows plain TCP, with the addresses as the network has them: the sender first. A segment that was dropped
+has no hop left (TTL 0; others have 64); in pcapng a comment says why besides, and flags say which way it went.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import struct
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 _MAGIC_NANOSECONDS = 0xA1B23C4D
 _LINKTYPE_RAW = 101
@@ -15,23 +18,116 @@ _SNAPSHOT = 1 << 18
 _FILE_HEADER = struct.Struct("=IHHiIII")
 _RECORD_HEADER = struct.Struct("=IIII")
 _BILLION = 1_000_000_000
+_HOPS = 64
 
-FILE_HEADER = _FILE_HEADER.pack(_MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPSHOT, _LINKTYPE_RAW)
+# pcapng (draft-ietf-opsawg-pcapng): blocks of type, length, body, length again; options of code, length, padded value.
+_SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
+_BYTE_ORDER = 0x1A2B3C4D
+_COMMENT, _FLAGS, _NAME, _RESOLUTION = 1, 2, 2, 9
+_INBOUND, _OUTBOUND = 1, 2
 
 
-def record(time_ns: int, source: str, destination: str, segment: bytes) -> bytes:
-    """The bytes of one packet in a capture: `time_ns` since the epoch, an IP header, the segment."""
-    packet = _ip_header(source, destination, len(segment)) + segment
-    return _RECORD_HEADER.pack(time_ns // _BILLION, time_ns % _BILLION, len(packet), len(packet)) + packet
+class Sink(Protocol):
+    """Where bytes go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take them."""
+
+    def flush(self) -> object:
+        """Write them out."""
+
+
+@dataclass(slots=True)
+class Packet:
+    """What is known of a packet in a capture."""
+
+    time: int  # nanoseconds since the epoch
+    source: str
+    destination: str
+    segment: bytes
+    sent: bool  # by the host that captures; else received
+    dropped: str | None = None  # why, if it went no further
+
+
+class Capture:
+    """Writes a capture. It holds each packet back until the next or the flush, for it may be dropped meanwhile."""
+
+    def __init__(self, sink: Sink, *, pcapng: bool = False) -> None:
+        self._sink = sink
+        self._encode = _enhanced_packet if pcapng else _record
+        self._held: Packet | None = None
+        sink.write(_section() if pcapng else _file_header())
+
+    def take(self, packet: Packet) -> None:
+        """A packet was sent or received; or dropped, and then this may be the one before again."""
+        held = self._held
+        if held is not None and packet.dropped is not None and packet.segment is held.segment:
+            held.dropped = packet.dropped
+            return
+        self._write_held()
+        self._held = packet
+
+    def flush(self) -> None:
+        """Write out all that was taken."""
+        self._write_held()
+        self._sink.flush()
+
+    def _write_held(self) -> None:
+        if self._held is not None:
+            self._sink.write(self._encode(self._held))
+            self._held = None
+
+
+def _file_header() -> bytes:
+    return _FILE_HEADER.pack(_MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPSHOT, _LINKTYPE_RAW)
+
+
+def _record(packet: Packet) -> bytes:
+    raw = _ip_packet(packet)
+    return _RECORD_HEADER.pack(packet.time // _BILLION, packet.time % _BILLION, len(raw), len(raw)) + raw
+
+
+def _section() -> bytes:
+    section = struct.pack("=IHHq", _BYTE_ORDER, 1, 0, -1)
+    interface = struct.pack("=HHI", _LINKTYPE_RAW, 0, _SNAPSHOT)
+    interface += _option(_NAME, b"chitcp") + _option(_RESOLUTION, b"\x09") + _option(0, b"")
+    return _block(_SECTION, section) + _block(_INTERFACE, interface)
+
+
+def _enhanced_packet(packet: Packet) -> bytes:
+    raw = _ip_packet(packet)
+    head = struct.pack("=IIIII", 0, packet.time >> 32, packet.time & 0xFFFFFFFF, len(raw), len(raw))
+    options = _option(_FLAGS, struct.pack("=I", _OUTBOUND if packet.sent else _INBOUND))
+    if packet.dropped is not None:
+        options += _option(_COMMENT, f"dropped: {packet.dropped}".encode())
+    return _block(_PACKET, head + _padded(raw) + options + _option(0, b""))
+
+
+def _block(kind: int, body: bytes) -> bytes:
+    length = 12 + len(body)
+    return struct.pack("=II", kind, length) + body + struct.pack("=I", length)
+
+
+def _option(code: int, value: bytes) -> bytes:
+    return struct.pack("=HH", code, len(value)) + _padded(value)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def _ip_packet(packet: Packet) -> bytes:
+    hops = _HOPS if packet.dropped is None else 0
+    return _ip_header(packet.source, packet.destination, len(packet.segment), hops) + packet.segment
 
 
 @lru_cache(maxsize=4096)
-def _ip_header(source: str, destination: str, length: int) -> bytes:
+def _ip_header(source: str, destination: str, length: int, hops: int) -> bytes:
     src, dst = ipaddress.ip_address(source), ipaddress.ip_address(destination)
     if src.version == 6:
-        return struct.pack("!IHBB", 6 << 28, length, 6, 64) + src.packed + dst.packed
+        return struct.pack("!IHBB", 6 << 28, length, 6, hops) + src.packed + dst.packed
     # Longer than a real packet could be: analysers take a length of 0 as "see the record" (as with TSO).
     total = 20 + length if 20 + length <= 0xFFFF else 0
-    head = struct.pack("!BBHHHBBH", 0x45, 0, total, 0, 0x4000, 64, 6, 0) + src.packed + dst.packed
+    head = struct.pack("!BBHHHBBH", 0x45, 0, total, 0, 0x4000, hops, 6, 0) + src.packed + dst.packed
     checksum = -int.from_bytes(head) % 0xFFFF
     return head[:10] + checksum.to_bytes(2) + head[12:]

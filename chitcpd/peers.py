@@ -3,12 +3,16 @@
 A connection (a "carrier") is dialled when the first segment wants to go, serves both directions whoever dialled it,
 and stays. If both sides dial at once, the carrier that the lower address has dialled is kept; the other is drained:
 its dialler closes its sending side and reads on until the other side has closed too, so no segment is lost.
+
+Whoever can reach the port may say anything, so all that a stranger can make us keep has a bound: carriers, bytes of an
+unfinished segment and the time for it, bytes that wait to be sent, peers that are remembered, lines in the log.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import logging
 import os
@@ -25,12 +29,31 @@ log = logging.getLogger(__name__)
 
 HEADER = struct.Struct("!HBB12x")  # payload length, protocol, flags, zeros
 PROTO_TCP = 1
-_MIN_SEGMENT = 20
-_READ_BUFFER = 1 << 18
+_HEADER_START = struct.Struct("!HB")  # all of it that is read
+_MIN_SEGMENT, _MAX_SEGMENT = 20, 0xFFFF  # bytes
+
+# ---- what waits to be sent
 _BACKLOG_PACKETS = 1000  # what waits for a carrier, if the link says nothing: as long as a Linux txqueuelen
+_BACKLOG_BYTES = 1 << 21  # and at most this: as many packets of 1500 bytes, and some
+_WRITE = 1 << 18  # bytes at once; beyond these, and asyncio's high-water mark of 64 KiB, the transport buffers nothing
+_UNDER_WAY_BYTES = 1 << 27  # on all links with a delay: a second of 1 Gbit/s
+_HANDLE = 400  # bytes that a delayed segment takes beside its own
+
+# ---- what comes in
+_READ = 1 << 16  # bytes of one carrier at most, before the others have their turn
+_FRAME_TIMEOUT = 30.0  # seconds for a segment to come whole: 1500 bytes at 400 bit/s. And for the first one to come
+_LISTEN_BACKLOG = 256  # connections that may come at once
+_MOST_OF_A_PEER = 4  # carriers: two when dials cross, and again two after a restart of which we know nothing yet
+_MOST_ACCEPTED = 512  # carriers in all, before one more is accepted
+_MOST_CARRIERS = 1024  # in all, before one more is dialled: strangers can't take all of the room
+_MOST_PEERS = 1024  # that are remembered without need, for what went wrong with them
+
+# ---- time
 _DIAL_TIMEOUT = 5.0  # seconds
 _RETRY_FIRST, _RETRY_MAX = 0.1, 5.0  # seconds between dials that fail
+_QUIET = 60.0  # seconds between two lines in the log about what one peer sends
 _CARRIER_DEAD_AFTER = 10_000  # ms without an acknowledgement from the peer's kernel (TCP_USER_TIMEOUT)
+_KEEP_IDLE, _KEEP_INTERVAL = 60, 10  # seconds: the kernel asks after a peer of which nothing is heard
 
 Deliver = Callable[[str, str, bytes], None]  # our address, the peer's, the segment
 Unreachable = Callable[[str, str], None]  # our address, the peer's
@@ -49,56 +72,82 @@ class Link:
 class Carrier(asyncio.BufferedProtocol):
     """One real TCP connection: cuts what arrives into segments."""
 
+    __slots__ = ("_drained", "_peers", "_rest", "_since", "_watch", "dialled", "paused", "peer", "proven", "transport")
+
     def __init__(self, peers: Peers) -> None:
         self._peers = peers
-        self._buffer = bytearray(_READ_BUFFER)
-        self._view = memoryview(self._buffer)
-        self._filled = 0
+        self._rest = b""  # of a segment that has not come whole yet
+        self._since = 0.0  # when that began
+        self._watch: asyncio.TimerHandle | None = None
+        self._drained = False
         self.transport: asyncio.Transport | None = None
         self.peer: Peer | None = None
         self.dialled = False  # by us
         self.paused = False
-        self._drained = False
+        self.proven = False  # the other end speaks chiTCP: a whole segment has come, and nothing else
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is up: find whose it is."""
         self.transport = cast(asyncio.Transport, transport)
         sock: socket.socket = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _CARRIER_DEAD_AFTER)
-        if not self.dialled:
-            address = transport.get_extra_info("peername")[0]  # the socket forgets it if the peer has reset it already
-            self.peer = self._peers.peer(sock.getsockname()[0], address)
-            self.peer.accepted(self)
+        _set_options(sock)
+        if self.dialled:
+            assert self.peer is not None
+            self._peers.carriers[self] = None
+            self.peer.carriers.append(self)
+            return
+        # The peer's name as it was when the connection came: the socket forgets it if the peer has reset it already.
+        self.peer = self._peers.admit(self, sock.getsockname(), transport.get_extra_info("peername"))
+        if self.peer is None:
+            self.transport.abort()
+            return
+        self._begin_watch()
+        self.peer.accepted(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go."""
-        return self._view[self._filled :]
+        """Where the next bytes go: one place for all carriers, since `buffer_updated` follows at once."""
+        return self._peers.scratch
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come: hand on each whole segment."""
-        self._filled += nbytes
-        assert self.peer is not None
-        at = 0
-        while self._filled - at >= HEADER.size:
-            length, proto, _ = HEADER.unpack_from(self._view, at)
+        peer, deliver, unpack = self.peer, self._peers.deliver, _HEADER_START.unpack_from
+        assert peer is not None
+        own, address = peer.own, peer.address
+        data = self._rest + self._peers.scratch[:nbytes]
+        filled, at, start = len(data), 0, HEADER.size
+        while start <= filled:
+            length, proto = unpack(data, at)
             if proto != PROTO_TCP or length < _MIN_SEGMENT:
                 self._give_up(f"a chiTCP header with protocol {proto} and length {length}")
                 return
-            end = at + HEADER.size + length
-            if end > self._filled:
+            end = start + length
+            if end > filled:
                 break
-            self._peers.deliver(self.peer.own, self.peer.address, bytes(self._view[at + HEADER.size : end]))
-            at = end
-        self._buffer[: self._filled - at] = self._buffer[at : self._filled]
-        self._filled -= at
+            if not self.proven:
+                self.proven = True
+                peer.proven(self)
+            deliver(own, address, data[start:end])
+            at, start = end, end + HEADER.size
+        if at == filled:
+            self._rest = b""
+        elif at or not self._rest:
+            self._rest = data[at:]
+            self._begin_watch()
+        else:
+            self._rest = data
 
     def eof_received(self) -> bool:
         """The peer sends no more on it; what we still send may be lost, so another carrier must be found."""
+        if self._rest and self.peer is not None:
+            self.peer.complain("a part of a segment, and then the end")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        self._peers.forget(self)
         if self.peer is not None:
             self.peer.lost(self, exc)
 
@@ -113,9 +162,14 @@ class Carrier(asyncio.BufferedProtocol):
             self.peer.flush()
 
     @property
+    def is_open(self) -> bool:
+        """Whether it is up, and nobody has begun to close it."""
+        return self.transport is not None and not self.transport.is_closing()
+
+    @property
     def usable(self) -> bool:
         """Whether what is sent on it arrives, as far as we know."""
-        return self.transport is not None and not self.transport.is_closing() and not self._drained
+        return self.is_open and not self._drained
 
     def drain(self) -> None:
         """Send no more on it, and read on until the peer has closed it too."""
@@ -124,137 +178,261 @@ class Carrier(asyncio.BufferedProtocol):
             with contextlib.suppress(OSError):  # the peer has reset it already
                 self.transport.write_eof()
 
-    def _give_up(self, why: str) -> None:
+    def abort(self) -> None:
+        """End it now."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def _begin_watch(self) -> None:
+        """A segment is due, whole, within _FRAME_TIMEOUT. The timer that runs already looks again when it expires."""
+        self._since = self._peers.loop.time()
+        if self._watch is None:
+            self._watch = self._peers.loop.call_at(self._since + _FRAME_TIMEOUT, self._look)
+
+    def _look(self) -> None:
+        """End a carrier that stalls. One that is merely silent has no timer, once its first segment has come."""
+        self._watch = None
+        if not self._rest and (self.proven or self.dialled):
+            return
+        due = self._since + _FRAME_TIMEOUT
+        if self._peers.loop.time() < due:
+            self._watch = self._peers.loop.call_at(due, self._look)
+        else:
+            self._give_up(f"no whole segment for {_FRAME_TIMEOUT:g} s")
+
+    def _give_up(self, what: str) -> None:
         assert self.peer is not None
-        assert self.transport is not None
-        log.warning("%s sent %s; connection closed", self.peer.address, why)
-        self.transport.abort()
+        self.proven = False
+        self.peer.complain(what)
+        self.abort()
 
 
 class Peer:
     """The daemon at one address, as seen from one address of ours."""
 
+    __slots__ = (
+        *(
+            "_answered",
+            "_carrier",
+            "_dial",
+            "_down",
+            "_flushing",
+            "_peers",
+            "_queue",
+            "_queued",
+            "_quiet_until",
+            "_retry_after",
+        ),
+        *("_retry_at", "address", "carriers", "own"),
+    )
+
     def __init__(self, peers: Peers, own: str, address: str) -> None:
         self._peers = peers
         self._carrier: Carrier | None = None  # what we send on
         self._queue: deque[bytes] = deque()
+        self._queued = 0  # bytes in it
         self._dial: asyncio.Task[None] | None = None
         self._retry_after = _RETRY_FIRST
         self._retry_at = 0.0  # no dial before this
+        self._down = False  # the last dial has failed
+        self._answered = False  # something came since we last dialled, on whichever carrier
+        self._quiet_until = 0.0
         self._flushing = False
         self.own = own
         self.address = address
+        self.carriers: list[Carrier] = []  # all that are up, the oldest first
 
     def send(self, raw: bytes) -> None:
         """Queue a segment; the queue is short, and what finds it full is lost."""
-        if len(self._queue) >= _BACKLOG_PACKETS:
+        if len(self._queue) >= _BACKLOG_PACKETS or self._queued + len(raw) > _BACKLOG_BYTES:
             self._peers.dropped("queue", self.own, self.address, raw)
             return
-        self._queue.append(HEADER.pack(len(raw), PROTO_TCP, 0) + raw)
+        frame = HEADER.pack(len(raw), PROTO_TCP, 0) + raw
+        self._queue.append(frame)
+        self._queued += len(frame)
         if not self._flushing:
             self._flushing = True
             self._peers.loop.call_soon(self.flush)
 
     def flush(self) -> None:
-        """Write all that waits in one call, or see to it that there is a carrier."""
+        """Write what waits, as far as the carrier takes it, or see to it that there is a carrier."""
         self._flushing = False
-        if not self._queue:
-            return
         carrier = self._carrier
         if carrier is None:
-            self._start_dial()
-        elif carrier.usable and not carrier.paused:
+            if self._queue:
+                self._start_dial()
+            return
+        while self._queue and carrier.usable and not carrier.paused:
             assert carrier.transport is not None
-            carrier.transport.write(b"".join(self._queue))
-            self._queue.clear()
+            carrier.transport.write(self._take(_WRITE))
+
+    def end(self) -> None:
+        """Write all that waits, and close."""
+        if self._dial is not None:
+            self._dial.cancel()
+        if self._queue and self._carrier is not None and self._carrier.usable:
+            assert self._carrier.transport is not None
+            self._carrier.transport.write(self._take(self._queued))
+        for carrier in self.carriers:
+            if carrier.transport is not None:
+                carrier.transport.close()
 
     def accepted(self, carrier: Carrier) -> None:
         """The peer has dialled us. We take its carrier, unless we have dialled too and our address is the lower one.
 
         Even long after: the peer may have given this dial up since, for ours. If not, ours is dead, and the next
-        segment on it will tell.
+        segment on it will tell. One that replaces another must first prove that it is no passing stranger's.
         """
-        dialled = self._dial is not None or (self._carrier is not None and self._carrier.dialled)
-        if dialled and _lower(self.own, self.address):
+        self.carriers.append(carrier)
+        self._shed()
+        if self._keeps_its_own():
             return
         if self._dial is not None:
             self._dial.cancel()
             self._dial = None
-        self._use(carrier)
+        if self._carrier is None:
+            self._use(carrier)
+
+    def proven(self, carrier: Carrier) -> None:
+        """The first segment has come on this carrier: whoever is there is a chitcpd."""
+        log.info("connection to %s %s", self.address, "made" if carrier.dialled else "accepted")
+        self._retry_after, self._retry_at, self._down, self._answered = _RETRY_FIRST, 0.0, False, True
+        if carrier is not self._carrier and not carrier.dialled and carrier.usable and not self._keeps_its_own():
+            self._use(carrier)
 
     def lost(self, carrier: Carrier, exc: Exception | None) -> None:
         """A carrier is gone; the next segment dials a new one."""
-        self._peers.forget(carrier)
+        self.carriers.remove(carrier)
         if carrier is self._carrier:
             self._carrier = None
-            log.info("connection to %s closed%s", self.address, f": {exc}" if exc else "")
-            if not self._use_another() and self._queue:
+            if self._answered:
+                log.info("connection to %s closed%s", self.address, f": {exc}" if exc else "")
+            if not self._use_another():
+                if carrier.dialled and not self._answered:
+                    self._back_off()  # it takes our dials, and hangs up
                 self.flush()
+        self._peers.release(self)
+
+    def complain(self, what: str) -> None:
+        """The peer has sent something wrong: a line in the log, but not many."""
+        self._answered = False
+        now = self._peers.loop.time()
+        if now >= self._quiet_until:
+            self._quiet_until = now + _QUIET
+            log.warning("%s sent %s; connection closed", self.address, what)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything goes on."""
+        return bool(self.carriers or self._queue or self._flushing or self._dial is not None)
+
+    @property
+    def memorable(self) -> bool:
+        """Whether something went wrong that should be known at its next segment, or at its next garbage."""
+        return self._down or max(self._retry_at, self._quiet_until) > self._peers.loop.time()
+
+    def _keeps_its_own(self) -> bool:
+        dialled = self._dial is not None or (self._carrier is not None and self._carrier.dialled)
+        return dialled and _lower(self.own, self.address)
+
+    def _shed(self) -> None:
+        """End the carrier that is needed least, if there are too many."""
+        others = [c for c in self.carriers[:-1] if c is not self._carrier and c.is_open]
+        if len(others) > _MOST_OF_A_PEER - 2:
+            min(others, key=lambda c: c.proven).abort()
 
     def _use_another(self) -> bool:
         """Send on a carrier that the peer has dialled, if there is one."""
-        another = next((c for c in self._peers.carriers if c.peer is self and c.usable), None)
+        another = max((c for c in self.carriers if c.usable), key=lambda c: c.proven, default=None)
         if another is not None:
             self._use(another)
         return another is not None
 
     def _use(self, carrier: Carrier) -> None:
         old, self._carrier = self._carrier, carrier
-        self._retry_after, self._retry_at = _RETRY_FIRST, 0.0
         if old is not None:
             old.drain()
-        log.info("connection to %s %s", self.address, "made" if carrier.dialled else "accepted")
         self.flush()
+
+    def _take(self, most: int) -> bytes:
+        """Take whole frames from the queue, until there are `most` bytes or more."""
+        if self._queued <= most:
+            frames = b"".join(self._queue)
+            self._queue.clear()
+        else:
+            some, size = [], 0
+            while size < most:
+                some.append(self._queue.popleft())
+                size += len(some[-1])
+            frames = b"".join(some)
+        self._queued -= len(frames)
+        return frames
+
+    # ---- dialling
 
     def _start_dial(self) -> None:
         if self._dial is not None:
             return
-        if self._peers.loop.time() < self._retry_at:
+        if self._peers.loop.time() < self._retry_at or self._peers.closing:
             self._fail_queue()
-            return
-        self._dial = self._peers.loop.create_task(self._dial_once())
+        elif not self._peers.may_dial():
+            self._tell_once("too many connections are open")
+            self._fail_queue()
+        else:
+            self._answered = False
+            self._dial = self._peers.loop.create_task(self._dial_once())
 
     async def _dial_once(self) -> None:
-        loop = self._peers.loop
         try:
             async with asyncio.timeout(_DIAL_TIMEOUT):
                 carrier = await self._connect()
         except OSError as error:  # TimeoutError is one
             self._dial = None
-            if self._use_another():
-                return
-            self._retry_at = loop.time() + self._retry_after
-            self._retry_after = min(self._retry_after * 2, _RETRY_MAX)
-            why = os.strerror(error.errno) if error.errno else "timed out"
-            log.warning("%s can't be reached: %s", self.address, why)
-            self._fail_queue()
+            if not self._use_another():
+                self._tell_once(_reason(error))
+                self._back_off()
+                self._fail_queue()
+                self._peers.release(self)
             return
         self._dial = None
         self._use(carrier)
 
     async def _connect(self) -> Carrier:
-        family = socket.AF_INET6 if ":" in self.address else socket.AF_INET
+        ip = ipaddress.ip_address(self.address)
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:  # its own name is another
+            raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
+        family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
         sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._peers.dialling += 1
         try:
             sock.bind((self.own, 0))
             await self._peers.loop.sock_connect(sock, (self.address, self._peers.port))
         except BaseException:
             sock.close()
             raise
-        carrier = self._peers.new_carrier()
+        finally:
+            self._peers.dialling -= 1
+        carrier = Carrier(self._peers)
         carrier.peer, carrier.dialled = self, True
-        try:
-            await self._peers.loop.create_connection(lambda: carrier, sock=sock)
-        except BaseException:
-            self._peers.forget(carrier)
-            raise
+        await self._peers.loop.create_connection(lambda: carrier, sock=sock)
         return carrier
+
+    def _tell_once(self, why: str) -> None:
+        """Into the log, until the peer can be reached again."""
+        log.log(logging.DEBUG if self._down else logging.WARNING, "%s can't be reached: %s", self.address, why)
+        self._down = True
+
+    def _back_off(self) -> None:
+        self._retry_at = self._peers.loop.time() + self._retry_after
+        self._retry_after = min(self._retry_after * 2, _RETRY_MAX)
 
     def _fail_queue(self) -> None:
         for frame in self._queue:
             self._peers.dropped("unreachable", self.own, self.address, frame[HEADER.size :])
         self._queue.clear()
-        self._peers.unreachable(self.own, self.address)
+        self._queued = 0
+        if self._down:
+            self._peers.unreachable(self.own, self.address)
 
 
 class Peers:
@@ -270,7 +448,14 @@ class Peers:
         self.deliver = deliver
         self.unreachable = unreachable
         self.dropped = dropped
-        self.carriers: set[Carrier] = set()
+        self.carriers: dict[Carrier, None] = {}  # all that are up, the oldest first
+        self.dialling = 0  # connections that are not up yet
+        self.closing = False
+        self.scratch = memoryview(bytearray(_READ))
+        self._own = frozenset(addresses)
+        self._own_queue: list[tuple[str, str, bytes]] = []  # to ourselves: (our address, the peer's, the segment)
+        self._own_queued = 0  # bytes in it
+        self._under_way = 0  # bytes on links with a delay
         self._carrier_lost = asyncio.Event()
         self._links: dict[str, Link] = {}
         self._peers: dict[tuple[str, str], Peer] = {}
@@ -279,40 +464,71 @@ class Peers:
     async def listen(self) -> None:
         """Take connections from other daemons. Raises OSError if the port is in use or an address is not ours."""
         for address in self.addresses:
-            self._servers.append(await self.loop.create_server(self.new_carrier, address, self.port))
+            self._servers.append(
+                await self.loop.create_server(lambda: Carrier(self), address, self.port, backlog=_LISTEN_BACKLOG)
+            )
 
     async def close(self, within: float) -> None:
         """Close every connection, after what waits for it is written, or after so many seconds."""
+        self.closing = True
         for server in self._servers:
             server.close()
-        for peer in self._peers.values():
-            peer.flush()
-        for carrier in self.carriers:
-            if carrier.transport is not None:
-                carrier.transport.close()
+        for peer in list(self._peers.values()):
+            peer.end()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within):
-                while self.carriers:
-                    await self._carrier_lost.wait()
-                    self._carrier_lost.clear()
+                await self._until_all_are_lost()
+        for carrier in list(self.carriers):
+            carrier.abort()
+        await self._until_all_are_lost()
 
-    def new_carrier(self) -> Carrier:
-        """A carrier that is not connected yet."""
-        carrier = Carrier(self)
-        self.carriers.add(carrier)
-        return carrier
+    async def _until_all_are_lost(self) -> None:
+        while self.carriers:
+            self._carrier_lost.clear()
+            await self._carrier_lost.wait()
+
+    def admit(self, carrier: Carrier, own: tuple[str | int, ...], peer: tuple[str | int, ...]) -> Peer | None:
+        """Whose this new connection is, by its two socket addresses; None if it can't be kept.
+
+        An IPv6 address with a scope would not be the peer's name without it: nobody could answer.
+        """
+        scoped = len(peer) == 4 and peer[3] != 0
+        if self.closing or scoped or (len(self.carriers) >= _MOST_ACCEPTED and not self._make_room()):
+            return None
+        self.carriers[carrier] = None
+        return self.peer(str(own[0]), str(peer[0]))
+
+    def _make_room(self) -> bool:
+        """End the oldest carrier on which no segment has come; False if there is none."""
+        stranger = next((c for c in self.carriers if c.is_open and not c.dialled and not c.proven), None)
+        if stranger is not None:
+            stranger.abort()
+        return stranger is not None
+
+    def may_dial(self) -> bool:
+        """Whether there is room for one more connection."""
+        return len(self.carriers) + self.dialling < _MOST_CARRIERS
 
     def forget(self, carrier: Carrier) -> None:
         """A carrier is gone."""
-        self.carriers.discard(carrier)
+        self.carriers.pop(carrier, None)
         self._carrier_lost.set()
 
     def peer(self, own: str, address: str) -> Peer:
         """The peer at `address`, from our address `own`."""
         peer = self._peers.get((own, address))
         if peer is None:
+            if len(self._peers) >= _MOST_PEERS:
+                idle = next((key for key, peer in self._peers.items() if not peer.busy), None)
+                if idle is not None:
+                    del self._peers[idle]
             peer = self._peers[own, address] = Peer(self, own, address)
         return peer
+
+    def release(self, peer: Peer) -> None:
+        """Nothing goes on with this peer for now: forget it, unless it is worth remembering."""
+        if not peer.busy and not peer.memorable:
+            self._peers.pop((peer.own, peer.address), None)
 
     def set_link(self, peer: str, *, own: str | None, mtu: int | None, shape: Shape, seed: int) -> None:
         """From now on, reach `peer` from `own`, and do to its segments what `shape` says."""
@@ -327,6 +543,9 @@ class Peers:
 
     def send(self, local: str, peer: str, raw: bytes) -> None:
         """Carry a segment, past the link's impairment."""
+        if len(raw) > _MAX_SEGMENT:
+            self.dropped("length", local, peer, raw)
+            return
         link = self._links.get(peer)
         if link is None or link.impairment is None:
             self._carry(local, peer, raw)
@@ -338,35 +557,79 @@ class Peers:
         for due, copy in arrivals:
             if due <= now:
                 self._carry(local, peer, copy)
+            elif self._under_way > _UNDER_WAY_BYTES:
+                self.dropped("queue", local, peer, copy)
             else:
-                self.loop.call_at(due, self._carry, local, peer, copy)
+                self._under_way += len(copy) + _HANDLE
+                self.loop.call_at(due, self._arrive, local, peer, copy)
 
     def source(self, peer: str) -> str:
-        """Our address towards `peer`: the link's, or the one we listen on, or the kernel's choice."""
+        """Our address towards `peer`: the link's, or one that we listen on, as the kernel chooses.
+
+        Raises OSError if there is no way.
+        """
         link = self._links.get(peer)
         if link is not None and link.own is not None:
             return link.own
-        if peer in self.addresses:
+        if peer in self._own:
             return peer
         ip = ipaddress.ip_address(peer)
         mine = [a for a in self.addresses if ipaddress.ip_address(a).version == ip.version]
-        if len(mine) == 1 and not ipaddress.ip_address(mine[0]).is_unspecified:
+        anywhere = any(ipaddress.ip_address(a).is_unspecified for a in mine)
+        if len(mine) == 1 and not anywhere:
             return mine[0]
         family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
         with contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
             probe.connect((peer, self.port))  # sends nothing: only asks for the route
-            return cast(str, probe.getsockname()[0])
+            chosen = cast(str, probe.getsockname()[0])
+        return chosen if anywhere or not mine or chosen in mine else mine[0]
 
     def mtu(self, peer: str) -> int | None:
         """The link's MTU in bytes, if it was told."""
         link = self._links.get(peer)
         return link.mtu if link is not None else None
 
+    def _arrive(self, local: str, peer: str, raw: bytes) -> None:
+        """A segment comes to the end of a link with a delay."""
+        self._under_way -= len(raw) + _HANDLE
+        self._carry(local, peer, raw)
+
     def _carry(self, local: str, peer: str, raw: bytes) -> None:
-        if local == peer or peer in self.addresses:  # our own address: no real connection is needed
-            self.loop.call_soon(self.deliver, peer, local, raw)
+        if local == peer or peer in self._own:
+            self._carry_to_ourselves(local, peer, raw)
         else:
             self.peer(local, peer).send(raw)
+
+    def _carry_to_ourselves(self, local: str, peer: str, raw: bytes) -> None:
+        """No real connection is needed, but a queue: what is sent while a segment is delivered waits for its turn."""
+        if len(self._own_queue) >= _BACKLOG_PACKETS or self._own_queued + len(raw) > _BACKLOG_BYTES:
+            self.dropped("queue", local, peer, raw)
+            return
+        if not self._own_queue:
+            self.loop.call_soon(self._deliver_to_ourselves)
+        self._own_queue.append((peer, local, raw))
+        self._own_queued += len(raw)
+
+    def _deliver_to_ourselves(self) -> None:
+        arrived, self._own_queue, self._own_queued = self._own_queue, [], 0
+        for own, peer, raw in arrived:
+            self.deliver(own, peer, raw)
+
+
+def _set_options(sock: socket.socket) -> None:
+    """Segments leave at once, and the kernel finds out when the peer's machine is gone, whether we send or not."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _CARRIER_DEAD_AFTER)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_IDLE)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_INTERVAL)
+
+
+def _reason(error: OSError) -> str:
+    """In words; asyncio's own name the address once more, and a resolver's numbers are not the system's."""
+    if isinstance(error, TimeoutError) and not error.errno:
+        return "timed out"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
 
 
 def _lower(a: str, b: str) -> bool:

@@ -38,7 +38,9 @@ class Client(asyncio.Protocol):
         self._greeted = False
         self._transport: asyncio.Transport | None = None
         self._paused = False  # it does not read our answers
+        self._skip = 0  # bytes of a message that is too long, still to come
         self.uid = -1
+        self.rights: socket.socket | None = None  # the descriptor that goes with the next answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Find out who it is."""
@@ -50,6 +52,8 @@ class Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Bytes have come: begin the next call if none is under way."""
         self._received += data
+        if self._skip:
+            self._pass_over()
         if len(self._received) > framing.MAX_MESSAGE + framing.LENGTH.size:
             self._drop("it sends without waiting for answers")
         else:
@@ -95,19 +99,34 @@ class Client(asyncio.Protocol):
 
     def _take_message(self) -> pb.ChitcpdMsg | None:
         header = framing.LENGTH.size
-        if len(self._received) < header:
+        if self._skip or len(self._received) < header:
             return None
-        end = header + framing.body_length(bytes(self._received[:header]))
+        try:
+            end = header + framing.body_length(bytes(self._received[:header]))
+        except framing.TooLong as error:
+            if not self._greeted:
+                raise
+            self._skip = header + error.length
+            self._pass_over()
+            return None
         if len(self._received) < end:
             return None
         body = bytes(self._received[header:end])
         del self._received[:end]
         return framing.decode(body)
 
+    def _pass_over(self) -> None:
+        """A message is longer than we take: read on to its end, and refuse it."""
+        passed = min(self._skip, len(self._received))
+        del self._received[:passed]
+        self._skip -= passed
+        if not self._skip:
+            self._write(pb.Resp(ret=-1, error_code=errno.EMSGSIZE))
+
     def _greet(self, init: pb.InitArgs) -> None:
         if init.connection_type == pb.COMMAND_CONNECTION:
             self._greeted = True
-            self._write(pb.Resp(ret=0, error_code=0))
+            self._write(pb.Resp(ret=0, error_code=0, buf=self._server.instance.encode()))
             self._next()
         else:
             self._write(pb.Resp(ret=_UNKNOWN_CONNECTION_TYPE, error_code=errno.EOPNOTSUPP))
@@ -119,8 +138,28 @@ class Client(asyncio.Protocol):
         self._next()
 
     def _write(self, resp: pb.Resp) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        rights, self.rights = self.rights, None
+        if self._transport is None or self._transport.is_closing():
+            pass
+        elif rights is None:
             self._transport.write(framing.encode(pb.ChitcpdMsg(code=pb.RESP, resp=resp)))
+        else:
+            self._write_with_rights(framing.encode(pb.ChitcpdMsg(code=pb.RESP, resp=resp)), rights)
+        if rights is not None:
+            rights.close()
+
+    def _write_with_rights(self, frame: bytes, rights: socket.socket) -> None:
+        """An answer, and a descriptor with its first byte: asyncio can't send that."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        try:
+            if self._transport.get_write_buffer_size() == 0:
+                with sock.dup() as own:
+                    if socket.send_fds(own, [frame], [rights.fileno()]) == len(frame):
+                        return
+        except OSError:
+            pass
+        self._drop("it does not read the answers")
 
     def _drop(self, why: str) -> None:
         log.warning("an application is disconnected: %s", why)
@@ -131,8 +170,10 @@ class Client(asyncio.Protocol):
 class Server:
     """Answers the requests of all applications."""
 
-    def __init__(self, sockets: Sockets, control: Control) -> None:
+    def __init__(self, sockets: Sockets, control: Control, instance: str) -> None:
+        """`instance`: as it stands in the names of descriptors."""
         self.sockets = sockets
+        self.instance = instance
         self.clients: set[Client] = set()
         self._control = control
         self._handlers: dict[int, tuple[str, Handler]] = {
@@ -148,6 +189,10 @@ class Server:
             pb.GETSOCKNAME: ("name_args", self._getsockname),
             pb.GETPEERNAME: ("name_args", self._getpeername),
             pb.CONTROL: ("control_args", self._ask_control),
+            pb.OPEN: ("socket_args", self._open),
+            pb.START_CONNECT: ("connect_args", self._start_connect),
+            pb.GETSOCKOPT: ("sockopt_args", self._getsockopt),
+            pb.SETSOCKOPT: ("sockopt_args", self._setsockopt),
         }
 
     def new_client(self) -> Client:
@@ -158,17 +203,17 @@ class Server:
 
     async def handle(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         """The answer to a request; errors become `error_code`."""
-        log.debug("%s of uid %d", pb.MsgCode.Name(message.code), client.uid)
+        log.debug("%s of uid %d", _code_name(message.code), client.uid)
         args, handler = self._handlers.get(message.code, ("", None))
         if handler is None or not message.HasField(args):
             return pb.Resp(ret=-1, error_code=errno.EINVAL)
         try:
             return await handler(client, message)
         except OSError as error:
-            log.debug("%s: %s", pb.MsgCode.Name(message.code), error)
+            log.debug("%s: %s", _code_name(message.code), error)
             return pb.Resp(ret=-1, error_code=error.errno or errno.EIO)
         except Exception:
-            log.exception("fault in the daemon while answering %s", pb.MsgCode.Name(message.code))
+            log.exception("fault in the daemon while answering %s", _code_name(message.code))
             return pb.Resp(ret=-1, error_code=errno.EIO)
 
     async def _socket(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
@@ -188,7 +233,7 @@ class Server:
     async def _accept(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         sock = self.sockets.get(message.accept_args.sockfd, client.uid)
         new = await self.sockets.accept(sock, client)
-        address = addresses.pack(new.connected().four[2:]).ljust(addresses.STORAGE, b"\0")
+        address = addresses.pack(new.named(new.connected().four[2:])).ljust(addresses.STORAGE, b"\0")
         return pb.Resp(ret=new.fd, error_code=0, addr=address)
 
     async def _connect(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
@@ -197,12 +242,13 @@ class Server:
         return _success()
 
     async def _send(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
-        sock = self.sockets.get(message.send_args.sockfd, client.uid)
-        return _success(await self.sockets.send(sock, message.send_args.buf))
+        args = message.send_args
+        return _success(await self.sockets.send(self.sockets.get(args.sockfd, client.uid), args.buf, args.flags))
 
     async def _recv(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         args = message.recv_args
-        data = await self.sockets.recv(self.sockets.get(args.sockfd, client.uid), min(args.len, _MAX_RECV))
+        sock = self.sockets.get(args.sockfd, client.uid)
+        data = await self.sockets.recv(sock, min(args.len, _MAX_RECV), args.flags)
         return pb.Resp(ret=len(data), error_code=0, buf=data)
 
     async def _close(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
@@ -211,18 +257,38 @@ class Server:
 
     async def _shutdown(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         args = message.shutdown_args
-        self.sockets.shutdown(self.sockets.get(args.sockfd, client.uid), args.how)
-        return _success()
+        return _success(int(self.sockets.shutdown(self.sockets.get(args.sockfd, client.uid), args.how)))
 
     async def _getsockname(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         sock = self.sockets.get(message.name_args.sockfd, client.uid)
         host, port = sock.local or ("", 0)
         wildcard = "::" if sock.family == socket.AF_INET6 else "0.0.0.0"
-        return pb.Resp(ret=0, error_code=0, addr=addresses.pack((host or wildcard, port)))
+        return pb.Resp(ret=0, error_code=0, addr=addresses.pack(sock.named((host or wildcard, port))))
 
     async def _getpeername(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         sock = self.sockets.get(message.name_args.sockfd, client.uid)
-        return pb.Resp(ret=0, error_code=0, addr=addresses.pack(sock.connected().four[2:]))
+        return pb.Resp(ret=0, error_code=0, addr=addresses.pack(sock.named(sock.connected().four[2:])))
+
+    async def _open(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        args = message.socket_args
+        sock, client.rights = self.sockets.open(args.domain, args.type, args.protocol, client.uid)
+        return _success(sock.fd)
+
+    async def _start_connect(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        sock = self.sockets.get(message.connect_args.sockfd, client.uid)
+        client.rights = self.sockets.start_connect(sock, _unpack(message.connect_args.addr))
+        return _success()
+
+    async def _getsockopt(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        args = message.sockopt_args
+        value = self.sockets.get_option(self.sockets.get(args.sockfd, client.uid), args.level, args.name)
+        return pb.Resp(ret=0, error_code=0, buf=value)
+
+    async def _setsockopt(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        args = message.sockopt_args
+        sock = self.sockets.get(args.sockfd, client.uid)
+        self.sockets.set_option(sock, args.level, args.name, args.value)
+        return _success()
 
     async def _ask_control(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         try:
@@ -230,6 +296,10 @@ class Server:
         except ControlError as error:
             return pb.Resp(ret=-1, error_code=errno.EINVAL, buf=str(error).encode())
         return pb.Resp(ret=0, error_code=0, buf=answer)
+
+
+def _code_name(code: int) -> str:
+    return pb.MsgCode.Name(pb.MsgCode.ValueType(code)) if code in pb.MsgCode.values() else f"code {code}"
 
 
 def _success(ret: int = 0) -> pb.Resp:

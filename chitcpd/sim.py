@@ -242,14 +242,14 @@ class Host:
         simulation.segments += 1
         link = self._links.get(peer)
         if link is None:
-            self._recorder.dropped("no link", local, peer, raw)
+            self._recorder.lost("no link", local, peer, raw)
             return
         host, impairment, _ = link
         arrivals, why = impairment.push(raw, simulation.now)
         for due, copy in arrivals:
             simulation.schedule(due, host, host._deliver, (local, copy))
         if why is not None:
-            self._recorder.dropped(why, local, peer, raw)
+            self._recorder.lost(why, local, peer, raw)
 
     def source(self, peer: str) -> str:
         """Our address. Raises OSError(ENETUNREACH) if there is no link to `peer`."""
@@ -372,3 +372,7 @@ class _Nobody:
     def expiry(self, endpoint: Endpoint, expiry: Expiry) -> None: ...
 
     def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None: ...
+
+    def lost(self, why: str, local: str, peer: str, raw: bytes) -> None: ...
+
+    def settled(self, endpoint: Endpoint) -> None: ...

@@ -1,5 +1,9 @@
 """The daemon's sockets: descriptors, and the calls on them that may have to wait.
 
+A socket is of one of two kinds. Of the first, made by `create`, each read and write is a call of ours (the C chiTCP's
+way). Of the second, made by `open`, the application has one end of a pair of UNIX sockets, and reads and writes that
+(pairs.py); it lives until that end is closed.
+
 A call that has to wait is a coroutine; cancelling it leaves the socket as it is. Errors are OSError with the errno
 that the application will see.
 """
@@ -9,19 +13,25 @@ from __future__ import annotations
 import asyncio
 import errno
 import heapq
+import ipaddress
+import itertools
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from chitcpd.demux import ANY, Listener
+from chisocket.protocol import addresses, descriptors
+from chitcpd import options, pairs
+from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Listener, overlap
 from chitcpd.driver import Driver, Endpoint
+from chitcpd.options import Options
 from chitcpd.tcp.api import State
 
 Address = tuple[str, int]
 
-MAX_SOCKETS = 1024
+MAX_SOCKETS = 8192
 _CLOSE_ENDS_IN = frozenset({State.CLOSED, State.FIN_WAIT_2, State.CLOSING, State.TIME_WAIT, State.LAST_ACK})
 _NO_MORE_TO_READ = frozenset({State.CLOSING, State.LAST_ACK, State.TIME_WAIT})
+_ORPHAN_LIMIT = 60.0  # seconds without progress, then a connection that no application has any more is reset
 
 
 class Signal:
@@ -51,18 +61,26 @@ class Socket(Signal):
 
     fd: int
     family: int
-    owner: object  # whose end closes it: the connection to the application
+    owner: object  # whose end closes it: the connection to the application; None: the pair's
     uid: int  # whose user may use it
+    options: Options
+    bound: Address | None = None  # what bind() has given it
     local: Address | None = None
     listener: Listener | None = None
     endpoint: Endpoint | None = None
+    ours: socket.socket | None = None  # our end of the pair, if it has one
+    name: bytes = b""  # of the application's end
+    stream: pairs.Stream | None = None  # what carries its data, if it has a pair and is connected
+    offers: pairs.Offers | None = None  # what hands connections over, if it has a pair and listens
+    failed: bool = False  # its last connect has failed, and so its pair is shut down
+    error: int | None = None  # why; the application has not been told yet
 
     def __post_init__(self) -> None:
         super().__init__()
 
     def connected(self) -> Endpoint:
         """The connection. Raises OSError(ENOTCONN) if there is none."""
-        if self.endpoint is None:
+        if self.endpoint is None or (self.ours is not None and self.stream is None):
             raise OSError(errno.ENOTCONN, "the socket is not connected")
         return self.endpoint
 
@@ -73,16 +91,30 @@ class Socket(Signal):
             return State.LISTEN
         return self.endpoint.connection.state if self.endpoint is not None else State.CLOSED
 
+    def named(self, address: Address) -> Address:
+        """An address as this socket's family has it: IPv4 ones mapped, for IPv6 (RFC 4291 §2.5.5.2)."""
+        host, port = address
+        mapped = self.family == socket.AF_INET6 and ":" not in host
+        return (f"::ffff:{host}" if mapped else host, port)
+
 
 class Sockets:
     """All sockets of this daemon."""
 
-    def __init__(self, driver: Driver, is_own: Callable[[str], bool], clock: Callable[[], float]) -> None:
-        """`is_own`: whether an address is one of this daemon's."""
+    def __init__(
+        self, driver: Driver, is_own: Callable[[str], bool], loop: asyncio.AbstractEventLoop, instance: str
+    ) -> None:
+        """`is_own`: whether an address is one of this daemon's; `instance`: in the names of its descriptors."""
         self._driver = driver
         self._is_own = is_own
-        self._now = clock
+        self._loop = loop
+        self._now = loop.time
         self._free = list(range(MAX_SOCKETS))
+        self._instance = instance
+        self._serials = itertools.count()
+        self._hangups = pairs.Hangups(loop)
+        self._bound: dict[Address, Socket] = {}  # by what bind() has given them
+        self._short_of_sockets: set[Socket] = set()  # listening; a connection of theirs waits for a descriptor
         self.table: dict[int, Socket] = {}
         self._listeners = Signal()
 
@@ -101,35 +133,46 @@ class Sockets:
             raise OSError(errno.ESOCKTNOSUPPORT, "only SOCK_STREAM")
         if protocol not in (0, socket.IPPROTO_TCP):
             raise OSError(errno.EPROTONOSUPPORT, "only IPPROTO_TCP")
-        if not self._free:
-            raise OSError(errno.ENOMEM, f"all {MAX_SOCKETS} sockets are in use")
-        sock = Socket(heapq.heappop(self._free), domain, owner, uid)
-        self.table[sock.fd] = sock
-        return sock
+        return self._new(domain, owner, uid, Options(self._driver.config))
+
+    def open(self, domain: int, kind: int, protocol: int, uid: int) -> tuple[Socket, socket.socket]:
+        """A fresh socket, and the application's end of its pair."""
+        sock = self.create(domain, kind, protocol, None, uid)
+        theirs = self._give_pair(sock)
+        pairs.fill(theirs)
+        return sock, theirs
 
     def bind(self, sock: Socket, address: Address) -> None:
         """Give it a local address; port 0 picks one."""
-        if sock.state != State.CLOSED or sock.endpoint is not None:
-            raise OSError(errno.EBADF, "the socket is in use")
-        host, port = _any(address[0]), address[1]
-        if host != ANY and not self._is_own(host):
+        if sock.state != State.CLOSED or sock.endpoint is not None or (sock.ours is not None and sock.local):
+            raise OSError(errno.EBADF if sock.ours is None else errno.EINVAL, "the socket is in use")
+        host, port = self._plain(sock, address)
+        if host not in (ANY, ANY_IPV4, ANY_IPV6) and not self._is_own(host):
             raise OSError(errno.EADDRNOTAVAIL, f"{host} is no address of this daemon")
         if port == 0:
-            bound = {s.local[1] for s in self.table.values() if s.local is not None}
-            port = self._driver.demux.ephemeral_port(host, bound)
+            port = self._driver.demux.ephemeral_port(host, {bound for _, bound in self._bound})
         self._driver.demux.check_bind(host, port)
-        if any(s.local is not None and s.local[1] == port and _overlap(s.local[0], host) for s in self.table.values()):
+        if any(bound == port and overlap(at, host) for at, bound in self._bound):
             raise OSError(errno.EADDRINUSE, f"port {port} is in use")
-        sock.local = (host, port)
+        sock.bound = sock.local = (host, port)
+        self._bound[sock.bound] = sock
 
     def listen(self, sock: Socket, backlog: int) -> None:
-        """Take connections."""
+        """Take connections; again, only to change the backlog of one that has a pair."""
+        if sock.listener is not None and sock.ours is not None:
+            sock.listener.backlog = _backlog(backlog)
+            return
         if sock.state != State.CLOSED or sock.endpoint is not None:
-            raise OSError(errno.EBADF, "the socket is in use")
+            raise OSError(errno.EBADF if sock.ours is None else errno.EINVAL, "the socket is in use")
         if sock.local is None:
-            self.bind(sock, (ANY, 0))
+            self.bind(sock, (ANY_IPV6 if sock.family == socket.AF_INET6 else ANY_IPV4, 0))
         assert sock.local is not None
-        sock.listener = self._driver.listen(*sock.local, min(backlog, MAX_SOCKETS), sock.changed)
+        changed = sock.changed
+        if sock.ours is not None:
+            pairs.empty(sock.ours)
+            sock.offers = pairs.Offers(self._loop, sock.ours, lambda: self._next_offer(sock))
+            changed = sock.offers.look
+        sock.listener = self._driver.listen(*sock.local, _backlog(backlog), changed, sock.options.config)
         self._listeners.changed()
 
     async def wait_listening(self, port: int) -> None:
@@ -139,100 +182,343 @@ class Sockets:
     async def accept(self, sock: Socket, owner: object) -> Socket:
         """The next connection, once there is one that is established or has been."""
         listener = sock.listener
-        if listener is None:
-            raise OSError(errno.EINVAL, "the socket does not listen")
+        if listener is None or sock.ours is not None:
+            raise OSError(errno.EINVAL, "the socket does not listen, or is accepted from by its descriptor")
         await sock.until(lambda: bool(listener.ready) or sock.listener is None)
         if sock.listener is None:
             raise OSError(errno.EBADF, "the socket was closed")
-        new = self.create(sock.family, socket.SOCK_STREAM, 0, owner, sock.uid)
-        new.endpoint = listener.ready.popleft()
-        new.endpoint.changed = new.changed
-        new.local = new.endpoint.four[:2]
+        new = self._new(sock.family, owner, sock.uid, sock.options.copy())
+        endpoint = listener.ready.popleft()
+        self._adopt(new, endpoint)
+        endpoint.changed = new.changed
         return new
 
     async def connect(self, sock: Socket, peer: Address) -> None:
         """Open a connection; return once it is established."""
-        if sock.state != State.CLOSED or sock.endpoint is not None:
+        if sock.state != State.CLOSED or sock.endpoint is not None or sock.ours is not None:
             raise OSError(errno.EALREADY, "the socket is in use")
-        local = sock.local or (ANY, 0)
-        endpoint = sock.endpoint = self._driver.connect(local, peer, sock.changed, self._now())
-        sock.local = endpoint.four[:2]
+        endpoint = self._begin_connect(sock, peer, sock.changed)
         await sock.until(lambda: endpoint.established or endpoint.connection.state == State.CLOSED)
         if not endpoint.established:
             sock.endpoint = None
             raise OSError(_error(endpoint) or errno.ECONNABORTED, "the connection could not be opened")
 
-    async def send(self, sock: Socket, data: bytes) -> int:
+    def start_connect(self, sock: Socket, peer: Address) -> socket.socket | None:
+        """Open a connection for a socket with a pair: its end can be written to once that has succeeded.
+
+        Returns the application's end of a new pair, if a former connect has failed: a pair that is shut down stays so.
+        """
+        if sock.ours is None or sock.listener is not None:
+            raise OSError(errno.EOPNOTSUPP, "the socket has no descriptor, or listens")
+        if sock.endpoint is not None:
+            raise OSError(errno.EISCONN if sock.stream is not None else errno.EALREADY, "the socket is in use")
+        self._begin_connect(sock, peer, lambda: self._connecting(sock))
+        theirs = self._renew_pair(sock) if sock.failed else None
+        self._connecting(sock)  # it may have ended already
+        return theirs
+
+    async def send(self, sock: Socket, data: bytes, flags: int = 0) -> int:
         """Queue all of `data`, or as much as the send buffer holds at most; how much that was."""
         if not data:
             raise OSError(errno.EINVAL, "nothing to send")
         if sock.listener is not None:
             raise OSError(errno.EOPNOTSUPP, "the socket listens")
-        endpoint, view, taken = sock.connected(), memoryview(data), 0
-        goal = min(len(data), endpoint.connection.config.send_buffer)
+        endpoint, view, taken = self._without_pair(sock), memoryview(data), 0
+        goal = min(len(data), sock.options.config.send_buffer)
         while True:
             self._raise_error(endpoint)
             taken += self._driver.send(endpoint, view[taken:goal], self._now())
-            if taken == goal:
+            if taken == goal or (taken and flags & socket.MSG_DONTWAIT):
                 return taken
-            if endpoint.connection.writable > 0 or not _may_send(endpoint):
+            if self._driver.levels(endpoint).writable > 0 or not _may_send(endpoint):
                 raise OSError(errno.EIO, "the TCP took less than it said it would")  # and would for ever
-            await sock.until(lambda: endpoint.connection.writable > 0 or not _may_send(endpoint))
+            if flags & socket.MSG_DONTWAIT:
+                raise OSError(errno.EAGAIN, "the send buffer is full")
+            await sock.until(lambda: self._driver.levels(endpoint).writable > 0 or not _may_send(endpoint))
 
-    async def recv(self, sock: Socket, limit: int) -> bytes:
+    async def recv(self, sock: Socket, limit: int, flags: int = 0) -> bytes:
         """What has come, at least one byte; b"" at the end of the stream."""
         if limit <= 0:
             raise OSError(errno.EINVAL, "nothing to receive into")
-        endpoint = sock.connected()
-        connection = endpoint.connection
-        await sock.until(lambda: _ready_to_receive(endpoint))
-        if connection.readable:
+        endpoint = self._without_pair(sock)
+        if flags & socket.MSG_DONTWAIT and not self._ready_to_receive(endpoint):
+            raise OSError(errno.EAGAIN, "nothing has come")
+        await sock.until(lambda: self._ready_to_receive(endpoint))
+        levels = self._driver.levels(endpoint)
+        if levels.readable and flags & socket.MSG_PEEK:
+            return endpoint.connection.unread[:limit]
+        if levels.readable:
             return self._driver.receive(endpoint, limit, self._now())
-        if not connection.at_eof:
+        if not levels.at_eof:
             self._raise_error(endpoint)
         return b""
 
-    def shutdown(self, sock: Socket, how: int) -> None:
-        """SHUT_WR and SHUT_RDWR send a FIN; SHUT_RD has no effect on the connection."""
+    def shutdown(self, sock: Socket, how: int) -> bool:
+        """SHUT_WR and SHUT_RDWR send a FIN; SHUT_RD throws away what comes, if the socket has a pair.
+
+        Returns whether it has one and listens: then the application shuts down its end, and that ends the listening.
+        """
+        if sock.listener is not None and sock.ours is not None:
+            return True
         endpoint = sock.connected()
         if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
             raise OSError(errno.EINVAL, f"{how} is no way to shut down")
-        if how != socket.SHUT_RD:
+        if how != socket.SHUT_WR and sock.stream is not None:
+            sock.stream.stop_receiving()
+        if how != socket.SHUT_RD and sock.stream is None:  # else the application has shut down its end
             self._driver.close(endpoint, self._now())
+        return False
+
+    def get_option(self, sock: Socket, level: int, name: int) -> bytes:
+        """The value of a socket option. Raises OSError(ENOPROTOOPT)."""
+        if level == socket.SOL_SOCKET and name in _OF_THE_SOCKET:
+            return options.integer(_OF_THE_SOCKET[name](sock))
+        return options.get(sock.options, sock.endpoint, level, name, self._now())
+
+    def set_option(self, sock: Socket, level: int, name: int, value: bytes) -> None:
+        """Change a socket option. Raises OSError: ENOPROTOOPT, EINVAL, ENOENT."""
+        before = sock.options.config
+        options.put(sock.options, level, name, value)
+        config = sock.options.config
+        if sock.listener is not None:
+            sock.listener.config = config
+        if sock.endpoint is not None and config is not before and sock.endpoint.connection.state != State.CLOSED:
+            self._driver.reconfigure(sock.endpoint, config, self._now())
+        if sock.stream is not None:
+            sock.stream.reset_on_close = sock.options.linger == 0
 
     async def close(self, sock: Socket) -> None:
-        """Free the descriptor; a connection is closed, and waited for until it needs no more of us."""
+        """Free the descriptor; a connection is closed, and waited for until it needs no more of us.
+
+        One with a pair is only waited for: its application shuts down its end before, and closes it afterwards.
+        """
+        if sock.ours is not None:
+            endpoint = sock.connected()
+            await sock.until(lambda: endpoint.connection.state in _CLOSE_ENDS_IN - {State.LAST_ACK})
+            return
         self._free_descriptor(sock)
         if sock.listener is not None:
             listener, sock.listener = sock.listener, None
             self._driver.unlisten(listener, self._now())
             sock.changed()
             return
-        endpoint = sock.endpoint
-        if endpoint is None:
-            return
+        if sock.endpoint is not None:
+            await self._close_connection(sock, sock.endpoint)
+
+    async def _close_connection(self, sock: Socket, endpoint: Endpoint) -> None:
         if endpoint.connection.state == State.CLOSED:
             raise OSError(errno.ENOTCONN, "the connection is closed")
         self._driver.release(endpoint, self._now())
+        self._watch_orphan(endpoint)
         await sock.until(lambda: endpoint.connection.state in _CLOSE_ENDS_IN)
 
     def forget(self, owner: object) -> None:
         """The application is gone: reset what it leaves."""
         for sock in [s for s in self.table.values() if s.owner is owner]:
-            self._free_descriptor(sock)
-            if sock.listener is not None:
-                self._driver.unlisten(sock.listener, self._now())
-            elif sock.endpoint is not None:
-                self._driver.abort(sock.endpoint, self._now())
+            self._give_up(sock)
+
+    def stop_listening(self) -> None:
+        """Take no more connections."""
+        for sock in [s for s in self.table.values() if s.listener is not None]:
+            self._give_up(sock)
+
+    def stop(self) -> None:
+        """The end of the daemon."""
+        for sock in list(self.table.values()):
+            self._give_up(sock)
+        self._hangups.close()
+
+    # ---- descriptors ---------------------------------------------------------------------------------------
+
+    def _new(self, family: int, owner: object, uid: int, its_options: Options) -> Socket:
+        if not self._free:
+            raise OSError(errno.ENOMEM, f"all {MAX_SOCKETS} sockets are in use")
+        sock = Socket(heapq.heappop(self._free), family, owner, uid, its_options)
+        self.table[sock.fd] = sock
+        return sock
 
     def _free_descriptor(self, sock: Socket) -> None:
         del self.table[sock.fd]
         heapq.heappush(self._free, sock.fd)
+        if sock.bound is not None:
+            del self._bound[sock.bound]
+        if self._short_of_sockets:
+            listening = self._short_of_sockets.pop()
+            if listening.offers is not None:
+                listening.offers.look()
+
+    def _give_up(self, sock: Socket) -> None:
+        """Free the descriptor; what is open is reset."""
+        self._close_pair(sock)
+        self._free_descriptor(sock)
+        if sock.listener is not None:
+            listener, sock.listener = sock.listener, None
+            self._driver.unlisten(listener, self._now())
+            sock.changed()
+        elif sock.endpoint is not None:
+            self._driver.abort(sock.endpoint, self._now())
+
+    # ---- sockets with a pair -------------------------------------------------------------------------------
+
+    def _give_pair(self, sock: Socket) -> socket.socket:
+        """Make its pair; the application's end of it. Raises OSError, and then the socket is gone."""
+        sock.name = descriptors.name(self._instance, sock.fd, next(self._serials))
+        try:
+            sock.ours, theirs = pairs.make_pair(sock.name, sock.options.config)
+        except OSError:
+            self._free_descriptor(sock)
+            raise
+        self._hangups.watch(sock.ours, sock.name, lambda: self._hung_up(sock))
+        return theirs
+
+    def _renew_pair(self, sock: Socket) -> socket.socket:
+        self._close_pair(sock)
+        theirs = self._give_pair(sock)
+        pairs.fill(theirs)
+        sock.failed, sock.error = False, None
+        return theirs
+
+    def _close_pair(self, sock: Socket) -> None:
+        if sock.ours is None:
+            return
+        self._hangups.forget(sock.ours)
+        if sock.offers is not None:
+            sock.offers.close()
+        if sock.stream is not None:
+            sock.stream.close()
+        sock.ours.close()
+
+    def _hung_up(self, sock: Socket) -> None:
+        """The application has closed its end."""
+        if sock.stream is None:
+            self._give_up(sock)
+        else:
+            assert sock.endpoint is not None
+            self._watch_orphan(sock.endpoint)
+            sock.stream.hang_up()
+
+    def _stream_ended(self, sock: Socket) -> None:
+        """The TCP has all that the application has written; it may still be sending it."""
+        self._close_pair(sock)
+        self._free_descriptor(sock)
+
+    def _connecting(self, sock: Socket) -> None:
+        """The opening of a connection goes on, or has ended."""
+        endpoint = sock.endpoint
+        if endpoint is None or sock.ours is None or sock.stream is not None:
+            return
+        if endpoint.established:
+            pairs.empty(sock.ours)
+            self._stream(sock, endpoint)
+        elif endpoint.connection.state == State.CLOSED:
+            sock.failed, sock.error = True, _error(endpoint) or errno.ECONNABORTED
+            sock.endpoint, sock.local = None, sock.bound
+            sock.ours.shutdown(socket.SHUT_RDWR)
+
+    def _stream(self, sock: Socket, endpoint: Endpoint) -> None:
+        assert sock.ours is not None
+        sock.stream = pairs.Stream(self._loop, sock.ours, sock.name, self._driver, endpoint)
+        sock.stream.reset_on_close = sock.options.linger == 0
+        sock.stream.ended = lambda: self._stream_ended(sock)
+        look = sock.stream.changed
+
+        def changed() -> None:
+            look()
+            sock.changed()
+
+        endpoint.changed = changed
+        look()
+
+    def _next_offer(self, listening: Socket) -> pairs.Offer | None:
+        """The next connection that waits to be accepted, as it goes to the application."""
+        listener = listening.listener
+        if listener is None or not listener.ready:
+            return None
+        try:
+            new = self._new(listening.family, None, listening.uid, listening.options.copy())
+            theirs = self._give_pair(new)
+        except OSError:  # no socket is free, or no descriptor of the daemon's: it waits
+            self._short_of_sockets.add(listening)
+            return None
+        endpoint = listener.ready.popleft()
+        self._adopt(new, endpoint)
+        self._stream(new, endpoint)
+        peer = addresses.pack(new.named(endpoint.four[2:]))
+        return peer.ljust(descriptors.RECORD, b"\0"), theirs
+
+    # ---- connections ---------------------------------------------------------------------------------------
+
+    def _begin_connect(self, sock: Socket, peer: Address, changed: Callable[[], None]) -> Endpoint:
+        host, port = self._plain(sock, peer)
+        to = (host or ANY_IPV6, port)
+        endpoint = self._driver.connect(sock.local or (ANY, 0), to, changed, self._now(), sock.options.config)
+        self._adopt(sock, endpoint)
+        return endpoint
+
+    def _adopt(self, sock: Socket, endpoint: Endpoint) -> None:
+        sock.endpoint = endpoint
+        sock.local = endpoint.four[:2]
+
+    def _plain(self, sock: Socket, address: Address) -> Address:
+        """The address as the TCP knows it. Raises OSError(EAFNOSUPPORT) if it is not of the socket's family."""
+        ip = ipaddress.ip_address(address[0])
+        if (ip.version == 6) != (sock.family == socket.AF_INET6):
+            raise OSError(errno.EAFNOSUPPORT, f"{address[0]} is not of the socket's address family")
+        if isinstance(ip, ipaddress.IPv6Address):
+            if ip.ipv4_mapped is not None:
+                return str(ip.ipv4_mapped), address[1]
+            if ip.is_unspecified and not sock.options.v6only:
+                return ANY, address[1]
+        return str(ip), address[1]
+
+    def _watch_orphan(self, endpoint: Endpoint) -> None:
+        """No application has it any more: nobody would notice if its peer never answered."""
+        self._loop.call_later(_ORPHAN_LIMIT, self._judge_orphan, endpoint, endpoint.connection.snd_una)
+
+    def _judge_orphan(self, endpoint: Endpoint, snd_una: int) -> None:
+        connection = endpoint.connection
+        if connection.state in (State.CLOSED, State.TIME_WAIT):
+            return
+        if connection.snd_una == snd_una or connection.state == State.FIN_WAIT_2:
+            self._driver.abort(endpoint, self._now(), errno.ETIMEDOUT)
+        else:
+            self._watch_orphan(endpoint)
+
+    def _without_pair(self, sock: Socket) -> Endpoint:
+        if sock.ours is not None:
+            raise OSError(errno.EOPNOTSUPP, "this socket is read and written by its descriptor")
+        return sock.connected()
 
     def _raise_error(self, endpoint: Endpoint) -> None:
         error = _error(endpoint)
         if error is not None:
             raise OSError(error, "the connection has failed")
+
+    def _ready_to_receive(self, endpoint: Endpoint) -> bool:
+        levels = self._driver.levels(endpoint)
+        state = endpoint.connection.state
+        return bool(levels.readable) or levels.at_eof or state in _NO_MORE_TO_READ or state == State.CLOSED
+
+
+def _take_error(sock: Socket) -> int:
+    """SO_ERROR: told once."""
+    if sock.stream is not None and sock.stream.error is not None:
+        error, sock.stream.error = sock.stream.error, 0
+    else:
+        error, sock.error = sock.error or 0, None
+    return error
+
+
+_OF_THE_SOCKET: dict[int, Callable[[Socket], int]] = {
+    socket.SO_ERROR: _take_error,
+    socket.SO_ACCEPTCONN: lambda sock: sock.listener is not None,
+    socket.SO_DOMAIN: lambda sock: sock.family,
+    socket.SO_PROTOCOL: lambda _: socket.IPPROTO_TCP,
+}
+
+
+def _backlog(asked: int) -> int:
+    return min(max(asked, 0), MAX_SOCKETS)
 
 
 def _error(endpoint: Endpoint) -> int | None:
@@ -241,17 +527,3 @@ def _error(endpoint: Endpoint) -> int | None:
 
 def _may_send(endpoint: Endpoint) -> bool:
     return endpoint.connection.state in (State.ESTABLISHED, State.CLOSE_WAIT)
-
-
-def _ready_to_receive(endpoint: Endpoint) -> bool:
-    connection = endpoint.connection
-    ended = connection.state in _NO_MORE_TO_READ or connection.state == State.CLOSED
-    return bool(connection.readable) or connection.at_eof or ended
-
-
-def _any(host: str) -> str:
-    return ANY if host in ("0.0.0.0", "::") else host
-
-
-def _overlap(a: str, b: str) -> bool:
-    return a == b or ANY in (a, b)

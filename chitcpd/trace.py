@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Mapping
 
-from chitcpd import pcap
 from chitcpd.demux import FourTuple
 from chitcpd.driver import Endpoint
-from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Expiry, Options, Segment, Timer, Transition
+from chitcpd.pcap import Capture, Packet, Sink
+from chitcpd.tcp import wire
+from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Expiry, Info, Options, Segment, State, Timer, Transition
 
 VERBOSE = 15  # `-v`: the packet log
 log = logging.getLogger("chitcpd.segments")
@@ -27,19 +27,16 @@ _TIMER_LINES = {  # those that mean trouble; the first two as the C chitcpd says
     Timer.KEEP_ALIVE: "KEEP-ALIVE TIMEOUT",
     Timer.USER_TIMEOUT: "USER TIMEOUT",
 }
-_LOG_EVENTS = {"sent": "SENT", "received": "RCVD"}
+_LOG_EVENTS = {"sent": "SENT", "received": "RCVD", "duplicate": "RCVD_DUPLICATE", "delayed": "RCVD_DELAYED"}
+_NO_CONNECTION = (State.CLOSED, State.LISTEN)
+_NOTHING_TOLD = Info()
+_INFO_FIELDS = Info.__slots__
+_to_json = json.JSONEncoder(allow_nan=False).encode
 
 
 def flag_letters(flags: int) -> str:
     """The control bits as tcpdump writes them: `S.` is SYN and ACK."""
     return "".join(letter for bit, letter in _FLAG_LETTERS if flags & bit)
-
-
-class Sink(Protocol):
-    """Where bytes go."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take them."""
 
 
 class Recorder:
@@ -49,7 +46,7 @@ class Recorder:
         self,
         clock: Callable[[], int],
         trace: Sink | None,
-        capture: Sink | None,
+        capture: Capture | None,
         written: Callable[[], None],
     ) -> None:
         """`clock`: nanoseconds since the epoch; `written` is called when a file has something to flush."""
@@ -57,53 +54,109 @@ class Recorder:
         self._trace = trace
         self._capture = capture
         self._written = written
-        if capture is not None:
-            capture.write(pcap.FILE_HEADER)
+        self.connections: Mapping[FourTuple, Endpoint] = {}  # the driver's, to find whose segment was dropped
+        self._told: dict[int, Info] = {}  # by the number of the endpoint: what the trace knows
 
     def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
-        """A segment was `sent` or `received`."""
-        if self._capture is not None:
-            source, destination = (four.local, four.peer) if event == "sent" else (four.peer, four.local)
-            self._capture.write(pcap.record(self._clock(), source, destination, raw))
-            self._written()
-        if self._trace is not None:
-            self._write(event, endpoint, four, _segment_fields(seg))
+        """A segment was `sent` or `received`; or a debugger delivers it again (`duplicate`) or late (`delayed`)."""
+        if self._capture is not None or self._trace is not None:
+            self._record_segment(self._clock(), event, endpoint, four, seg, raw)
         if log.isEnabledFor(VERBOSE):
-            log.log(VERBOSE, "%s %s %s", _name(endpoint), _LOG_EVENTS[event], _packet_line(event, four, seg))
+            line = _packet_line(event == "sent", four, seg)
+            log.log(VERBOSE, "%s %s %s", _name(endpoint), _LOG_EVENTS[event], line)
+
+    def _record_segment(
+        self, at: int, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes
+    ) -> None:
+        if self._capture is not None:
+            self._take(at, event == "sent", four.local, four.peer, raw, None)
+        if self._trace is not None:
+            fields = _segment_fields(seg)
+            if event in ("duplicate", "delayed"):
+                event, fields["debugger"] = "received", event
+            self._write(at, event, endpoint, four, fields)
 
     def transition(self, endpoint: Endpoint, transition: Transition) -> None:
         """A connection has changed its state."""
         if self._trace is not None:
             states: dict[str, object] = {"from": transition.old.name, "to": transition.new.name}
-            self._write("state", endpoint, endpoint.four, states)
+            self._write(self._clock(), "state", endpoint, endpoint.four, states)
         log.log(VERBOSE, "%s %s -> %s", _name(endpoint), transition.old.name, transition.new.name)
 
     def expiry(self, endpoint: Endpoint, expiry: Expiry) -> None:
         """A timer of a connection has expired."""
         if self._trace is not None:
-            self._write("timer", endpoint, endpoint.four, {"timer": expiry.timer.name})
+            self._write(self._clock(), "timer", endpoint, endpoint.four, {"timer": expiry.timer.name})
         if expiry.timer in _TIMER_LINES:
             log.log(VERBOSE, "%s %s", _name(endpoint), _TIMER_LINES[expiry.timer])
 
-    def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None:
-        """A segment went no further: lost by a link's impairment, damaged, or refused."""
-        if self._trace is not None:
-            self._write("dropped", None, None, {"why": why, "local": local, "peer": peer, "bytes": len(raw)})
-        log.log(VERBOSE, "[-] DROP %s -- %s: %s, length %d", local, peer, why, len(raw))
+    def settled(self, endpoint: Endpoint) -> None:
+        """An event of a connection is over, and all that it led to was told: what does the TCP say of itself now?"""
+        if self._trace is None:
+            return
+        if endpoint.connection.state in _NO_CONNECTION:
+            self._told.pop(endpoint.number, None)
+            return
+        info = endpoint.connection.info()
+        before = self._told.get(endpoint.number, _NOTHING_TOLD)
+        if info != before:
+            self._told[endpoint.number] = info
+            self._write(self._clock(), "tcp", endpoint, endpoint.four, _changes(before, info))
 
-    def _write(self, event: str, endpoint: Endpoint | None, four: FourTuple | None, fields: dict[str, object]) -> None:
+    def lost(self, why: str, local: str, peer: str, raw: bytes) -> None:
+        """A segment of ours went no further."""
+        self._tell_drop(True, why, local, peer, raw)
+
+    def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None:
+        """A segment that has come went no further: it was damaged, or refused."""
+        self._tell_drop(False, why, local, peer, raw)
+
+    def _tell_drop(self, sent: bool, why: str, local: str, peer: str, raw: bytes) -> None:
+        at = self._clock()
+        if self._capture is not None:
+            self._take(at, sent, local, peer, raw, why)
+        if self._trace is None and not log.isEnabledFor(VERBOSE):
+            return
+        about: dict[str, object] = {"why": why, "direction": "sent" if sent else "received", "bytes": len(raw)}
+        event = "DROP_SENT" if sent else "DROP_RCVD"
+        four, seg = _parse(sent, local, peer, raw)
+        if four is None or seg is None:
+            if self._trace is not None:
+                self._write(at, "dropped", None, None, {"local": local, "peer": peer} | about)
+            route = f"{local} > {peer}" if sent else f"{peer} > {local}"
+            log.log(VERBOSE, "[-] %s %s: length %d (%s)", event, route, len(raw), why)
+            return
+        endpoint = self.connections.get(four)
+        if self._trace is not None:
+            self._write(at, "dropped", endpoint, four, about | _segment_fields(seg))
+        log.log(VERBOSE, "%s %s %s (%s)", _name(endpoint), event, _packet_line(sent, four, seg), why)
+
+    def _take(self, at: int, sent: bool, local: str, peer: str, raw: bytes, dropped: str | None) -> None:
+        assert self._capture is not None
+        source, destination = (local, peer) if sent else (peer, local)
+        self._capture.take(Packet(at, source, destination, raw, sent, dropped))
+        self._written()
+
+    def _write(
+        self, at: int, event: str, endpoint: Endpoint | None, four: FourTuple | None, fields: dict[str, object]
+    ) -> None:
         assert self._trace is not None
-        line: dict[str, object] = {"t": self._clock() / 1e9, "event": event}
+        line: dict[str, object] = {"t": at / 1e9, "event": event}
         if endpoint is not None:
             line["connection"] = endpoint.number
         if four is not None:
-            line["local"], line["peer"] = f"{four.local}:{four.local_port}", f"{four.peer}:{four.peer_port}"
-        self._trace.write(json.dumps(line | fields).encode() + b"\n")
+            line["local"] = _address(four.local, four.local_port)
+            line["peer"] = _address(four.peer, four.peer_port)
+        self._trace.write(_to_json(line | fields).encode() + b"\n")
         self._written()
 
 
 def _name(endpoint: Endpoint | None) -> str:
     return f"[S{endpoint.number}]" if endpoint is not None else "[-]"
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _segment_fields(seg: Segment) -> dict[str, object]:
@@ -131,9 +184,29 @@ def _option_fields(options: Options) -> dict[str, object]:
     return fields
 
 
-def _packet_line(event: str, four: FourTuple, seg: Segment) -> str:
+def _changes(before: Info, now: Info) -> dict[str, object]:
+    """The fields that differ, times rounded to microseconds."""
+    changed: dict[str, object] = {}
+    for name in _INFO_FIELDS:
+        value = getattr(now, name)
+        if value != getattr(before, name):
+            changed[name] = round(value, 6) if isinstance(value, float) else value
+    return changed
+
+
+def _parse(sent: bool, local: str, peer: str, raw: bytes) -> tuple[FourTuple, Segment] | tuple[None, None]:
+    """Whose it is and what, as far as it is a segment; its checksum may be wrong."""
+    try:
+        source, destination, seg = wire.parse(raw)
+    except wire.MalformedSegment:
+        return None, None
+    ports = (source, destination) if sent else (destination, source)
+    return FourTuple(local, ports[0], peer, ports[1]), seg
+
+
+def _packet_line(sent: bool, four: FourTuple, seg: Segment) -> str:
     local, peer = f"{four.local}.{four.local_port}", f"{four.peer}.{four.peer_port}"
-    source, destination = (local, peer) if event == "sent" else (peer, local)
+    source, destination = (local, peer) if sent else (peer, local)
     seq = f"{seg.seq}:{(seg.seq + len(seg.data)) & 0xFFFFFFFF}" if seg.data else f"{seg.seq}"
     ack = f", ack {seg.ack}" if seg.flags & ACK else ""
     flags = flag_letters(seg.flags)

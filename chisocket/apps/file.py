@@ -30,7 +30,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import hashlib
-import io
 import os
 import secrets
 import sys
@@ -38,7 +37,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self, cast
+from typing import BinaryIO, Self
 
 import chisocket
 from chisocket.apps import _command
@@ -96,7 +95,7 @@ class Wire:
 
     def __init__(self, connection: chisocket.socket) -> None:
         self._connection = connection
-        self._incoming = cast(io.BufferedReader, connection.makefile("rb"))
+        self._incoming = connection.makefile("rb")
 
     def __enter__(self) -> Self:
         return self

@@ -27,6 +27,10 @@ class MsgCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     GETSOCKNAME: _ClassVar[MsgCode]
     GETPEERNAME: _ClassVar[MsgCode]
     CONTROL: _ClassVar[MsgCode]
+    OPEN: _ClassVar[MsgCode]
+    START_CONNECT: _ClassVar[MsgCode]
+    GETSOCKOPT: _ClassVar[MsgCode]
+    SETSOCKOPT: _ClassVar[MsgCode]
 
 class ConnectionType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -51,6 +55,10 @@ SHUTDOWN: MsgCode
 GETSOCKNAME: MsgCode
 GETPEERNAME: MsgCode
 CONTROL: MsgCode
+OPEN: MsgCode
+START_CONNECT: MsgCode
+GETSOCKOPT: MsgCode
+SETSOCKOPT: MsgCode
 COMMAND_CONNECTION: ConnectionType
 DEBUG_CONNECTION: ConnectionType
 
@@ -66,9 +74,9 @@ class InitArgs(_message.Message):
     __slots__ = ("connection_type", "debug")
     CONNECTION_TYPE_FIELD_NUMBER: _ClassVar[int]
     DEBUG_FIELD_NUMBER: _ClassVar[int]
-    connection_type: ConnectionType
+    connection_type: int
     debug: DebugInitArgs
-    def __init__(self, connection_type: _Optional[_Union[ConnectionType, str]] = ..., debug: _Optional[_Union[DebugInitArgs, _Mapping]] = ...) -> None: ...
+    def __init__(self, connection_type: _Optional[int] = ..., debug: _Optional[_Union[DebugInitArgs, _Mapping]] = ...) -> None: ...
 
 class SocketArgs(_message.Message):
     __slots__ = ("domain", "type", "protocol")
@@ -226,6 +234,18 @@ class NameArgs(_message.Message):
     sockfd: int
     def __init__(self, sockfd: _Optional[int] = ...) -> None: ...
 
+class SockoptArgs(_message.Message):
+    __slots__ = ("sockfd", "level", "name", "value")
+    SOCKFD_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    sockfd: int
+    level: int
+    name: int
+    value: bytes
+    def __init__(self, sockfd: _Optional[int] = ..., level: _Optional[int] = ..., name: _Optional[int] = ..., value: _Optional[bytes] = ...) -> None: ...
+
 class ControlArgs(_message.Message):
     __slots__ = ("command", "json")
     COMMAND_FIELD_NUMBER: _ClassVar[int]
@@ -235,7 +255,7 @@ class ControlArgs(_message.Message):
     def __init__(self, command: _Optional[str] = ..., json: _Optional[bytes] = ...) -> None: ...
 
 class ChitcpdMsg(_message.Message):
-    __slots__ = ("code", "init_args", "socket_args", "bind_args", "listen_args", "accept_args", "connect_args", "recv_args", "send_args", "close_args", "get_socket_state_args", "get_socket_buffer_contents_args", "resp", "debug_event_args", "wait_for_state_args", "shutdown_args", "name_args", "control_args")
+    __slots__ = ("code", "init_args", "socket_args", "bind_args", "listen_args", "accept_args", "connect_args", "recv_args", "send_args", "close_args", "get_socket_state_args", "get_socket_buffer_contents_args", "resp", "debug_event_args", "wait_for_state_args", "shutdown_args", "name_args", "control_args", "sockopt_args")
     CODE_FIELD_NUMBER: _ClassVar[int]
     INIT_ARGS_FIELD_NUMBER: _ClassVar[int]
     SOCKET_ARGS_FIELD_NUMBER: _ClassVar[int]
@@ -254,7 +274,8 @@ class ChitcpdMsg(_message.Message):
     SHUTDOWN_ARGS_FIELD_NUMBER: _ClassVar[int]
     NAME_ARGS_FIELD_NUMBER: _ClassVar[int]
     CONTROL_ARGS_FIELD_NUMBER: _ClassVar[int]
-    code: MsgCode
+    SOCKOPT_ARGS_FIELD_NUMBER: _ClassVar[int]
+    code: int
     init_args: InitArgs
     socket_args: SocketArgs
     bind_args: BindArgs
@@ -272,4 +293,5 @@ class ChitcpdMsg(_message.Message):
     shutdown_args: ShutdownArgs
     name_args: NameArgs
     control_args: ControlArgs
-    def __init__(self, code: _Optional[_Union[MsgCode, str]] = ..., init_args: _Optional[_Union[InitArgs, _Mapping]] = ..., socket_args: _Optional[_Union[SocketArgs, _Mapping]] = ..., bind_args: _Optional[_Union[BindArgs, _Mapping]] = ..., listen_args: _Optional[_Union[ListenArgs, _Mapping]] = ..., accept_args: _Optional[_Union[AcceptArgs, _Mapping]] = ..., connect_args: _Optional[_Union[ConnectArgs, _Mapping]] = ..., recv_args: _Optional[_Union[RecvArgs, _Mapping]] = ..., send_args: _Optional[_Union[SendArgs, _Mapping]] = ..., close_args: _Optional[_Union[CloseArgs, _Mapping]] = ..., get_socket_state_args: _Optional[_Union[GetSocketStateArgs, _Mapping]] = ..., get_socket_buffer_contents_args: _Optional[_Union[GetSocketBufferContentsArgs, _Mapping]] = ..., resp: _Optional[_Union[Resp, _Mapping]] = ..., debug_event_args: _Optional[_Union[DebugEventArgs, _Mapping]] = ..., wait_for_state_args: _Optional[_Union[WaitForStateArgs, _Mapping]] = ..., shutdown_args: _Optional[_Union[ShutdownArgs, _Mapping]] = ..., name_args: _Optional[_Union[NameArgs, _Mapping]] = ..., control_args: _Optional[_Union[ControlArgs, _Mapping]] = ...) -> None: ...
+    sockopt_args: SockoptArgs
+    def __init__(self, code: _Optional[int] = ..., init_args: _Optional[_Union[InitArgs, _Mapping]] = ..., socket_args: _Optional[_Union[SocketArgs, _Mapping]] = ..., bind_args: _Optional[_Union[BindArgs, _Mapping]] = ..., listen_args: _Optional[_Union[ListenArgs, _Mapping]] = ..., accept_args: _Optional[_Union[AcceptArgs, _Mapping]] = ..., connect_args: _Optional[_Union[ConnectArgs, _Mapping]] = ..., recv_args: _Optional[_Union[RecvArgs, _Mapping]] = ..., send_args: _Optional[_Union[SendArgs, _Mapping]] = ..., close_args: _Optional[_Union[CloseArgs, _Mapping]] = ..., get_socket_state_args: _Optional[_Union[GetSocketStateArgs, _Mapping]] = ..., get_socket_buffer_contents_args: _Optional[_Union[GetSocketBufferContentsArgs, _Mapping]] = ..., resp: _Optional[_Union[Resp, _Mapping]] = ..., debug_event_args: _Optional[_Union[DebugEventArgs, _Mapping]] = ..., wait_for_state_args: _Optional[_Union[WaitForStateArgs, _Mapping]] = ..., shutdown_args: _Optional[_Union[ShutdownArgs, _Mapping]] = ..., name_args: _Optional[_Union[NameArgs, _Mapping]] = ..., control_args: _Optional[_Union[ControlArgs, _Mapping]] = ..., sockopt_args: _Optional[_Union[SockoptArgs, _Mapping]] = ...) -> None: ...

@@ -9,11 +9,20 @@ from google.protobuf.message import DecodeError
 from chisocket.protocol.chitcpd_pb2 import ChitcpdMsg
 
 LENGTH = struct.Struct("=Q")
-MAX_MESSAGE = 1 << 20  # bytes; a longer length is somebody else's protocol, or an attack
+MAX_MESSAGE = 16 << 20  # bytes
+_NONSENSE = 1 << 40  # bytes; such a length is somebody else's protocol, or an attack
 
 
 class ProtocolError(Exception):
     """The other side sent what is no chitcpd message: the connection can't be used any more."""
+
+
+class TooLong(ProtocolError):
+    """A message of `length` bytes; MAX_MESSAGE are allowed."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(f"a message of {length} bytes; {MAX_MESSAGE} are allowed")
+        self.length = length
 
 
 def encode(message: ChitcpdMsg) -> bytes:
@@ -25,11 +34,13 @@ def encode(message: ChitcpdMsg) -> bytes:
 def body_length(header: bytes) -> int:
     """The length of the body that follows these 8 bytes.
 
-    Raises ProtocolError if it is more than MAX_MESSAGE.
+    Raises TooLong if it is more than MAX_MESSAGE, ProtocolError if it makes no sense.
     """
     (length,) = LENGTH.unpack(header)
+    if length >= _NONSENSE:
+        raise ProtocolError(f"a message of {length} bytes")
     if length > MAX_MESSAGE:
-        raise ProtocolError(f"a message of {length} bytes; {MAX_MESSAGE} are allowed")
+        raise TooLong(length)
     return int(length)
 
 

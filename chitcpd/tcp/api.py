@@ -9,7 +9,7 @@ A TCP is a subclass of TcpConnection: one object is one connection. It does no I
     then, as things happen, any of
         segment_arrives(segment, now)                    from the network
         send(data, now)  receive(limit, now)             from the application
-        close(now)  abort(now)
+        close(now)  abort(now)  reconfigure(config, now)
         expire(now)                                      once next_deadline() is reached; it calls timeout
 
     and after each of these
@@ -117,12 +117,40 @@ class Variables:
 
 
 @dataclass(slots=True)
+class Info:
+    """What a TCP knows of itself beyond Variables, for TCP_INFO, the trace and `chitcpd ctl sockets`.
+
+    None: it does not tell, or there is none, as ssthresh before the first loss.
+    """
+
+    mss: int | None = None  # bytes of data that a segment may carry
+    cwnd: int | None = None  # bytes
+    ssthresh: int | None = None  # bytes
+    srtt: float | None = None  # seconds, as all times here
+    rttvar: float | None = None
+    rto: float | None = None
+    min_rtt: float | None = None
+    in_flight: int | None = None  # bytes that are believed to be in the network: RFC 6675's pipe
+    lost: int | None = None  # segments that are taken to be lost, and not sent again yet
+    sacked: int | None = None  # segments
+    backoff: int | None = None  # expiries of the retransmission timer since the peer last acknowledged something
+    snd_wscale: int | None = None  # RFC 7323 §2.2, as agreed on
+    rcv_wscale: int | None = None
+    sack: bool | None = None  # agreed on
+    timestamps: bool | None = None  # agreed on
+    congestion: str | None = None  # the name of the congestion control
+    recovery: str | None = None  # "open", "disorder", "recovery" (after news of a loss) or "loss" (after a time-out)
+
+
+@dataclass(slots=True)
 class Transition:
     """A change of state, with the variables as they were at that moment."""
 
     old: State
     new: State
     variables: Variables
+    snd: bytes = b""  # unacknowledged and unread at that moment, if the connection is `watched`
+    rcv: bytes = b""
 
 
 @dataclass(slots=True)
@@ -199,6 +227,7 @@ class TcpConnection(ABC):
 
     state: State
     error: int | None  # errno, once the connection has failed: ECONNREFUSED, ECONNRESET, ETIMEDOUT
+    watched: bool = False  # by a debugger, says the driver: transitions tell what the buffers hold
 
     def __init__(self, *, iss: int, config: Config) -> None:
         """`iss`: the initial send sequence number, chosen outside (RFC 6528)."""
@@ -279,6 +308,19 @@ class TcpConnection(ABC):
         """What receive would hand out, for the debugger; empty if this TCP doesn't tell."""
         return b""
 
+    # ---- more, for a TCP that can --------------------------------------------------------------------------
+
+    def info(self) -> Info:
+        """What this TCP tells of itself. Cheap: it may be asked after each segment."""
+        return Info()
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """The application has changed its socket options: from now on, these settings hold.
+
+        Called after open; what the SYNs have said stays. Raises OSError(ENOENT) if there is no such congestion control.
+        """
+        self.config = config
+
     # ---- effects, for the author of a TCP to call ----------------------------------------------------------
 
     def _emit(self, seg: Segment) -> None:
@@ -295,7 +337,10 @@ class TcpConnection(ABC):
         old, self.state = self.state, state
         if state == State.CLOSED:
             self._deadlines.clear()
-        self._outputs.append(Transition(old, state, self.variables()))
+        transition = Transition(old, state, self.variables())
+        if self.watched:
+            transition.snd, transition.rcv = self.unacknowledged, self.unread
+        self._outputs.append(transition)
 
     def _fail(self, error: int) -> None:
         """The connection is lost: tell the application `error`, be CLOSED."""

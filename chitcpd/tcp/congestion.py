@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-_UNLIMITED = 1 << 30
+UNLIMITED = 1 << 30  # bytes: ssthresh before the first loss, and a window that limits nothing
 _USUAL_MSS = 1460  # bytes
 
 
@@ -34,6 +34,9 @@ class Controller(Protocol):
     def on_idle(self) -> None:
         """Nothing was sent for longer than the RTO, and now something is."""
 
+    def resume(self, cwnd: int, ssthresh: int) -> None:
+        """Go on in the middle of a connection, from the window that another one has left."""
+
 
 def initial_window(segments: int, mss: int) -> int:
     """The bytes of an initial window of so many segments: fewer segments if they are large (RFC 6928 §2)."""
@@ -49,7 +52,7 @@ class NewReno:
         self._most = 2 * mss  # by which one ACK lets cwnd grow (RFC 3465 §2.2)
         self._acked = 0  # bytes since cwnd last grew, in congestion avoidance
         self.cwnd = self._initial
-        self.ssthresh = _UNLIMITED
+        self.ssthresh = UNLIMITED
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
         """Grow: by what was acknowledged in slow start, by one segment per window after (RFC 5681 §3.1, RFC 3465)."""
@@ -80,6 +83,10 @@ class NewReno:
         """Back to the restart window (RFC 5681 §4.1)."""
         self.cwnd = min(self.cwnd, self._initial)
 
+    def resume(self, cwnd: int, ssthresh: int) -> None:
+        """Take both as they are."""
+        self.cwnd, self.ssthresh = cwnd, ssthresh
+
 
 class Cubic:
     """CUBIC (RFC 9438): the window grows with the time since the loss.
@@ -101,7 +108,7 @@ class Cubic:
         self._k = 0.0  # seconds from the loss until the window is W_max again
         self._epoch: float | None = None  # when congestion avoidance began
         self._window = self._initial
-        self.ssthresh = _UNLIMITED
+        self.ssthresh = UNLIMITED
 
     @property
     def cwnd(self) -> int:
@@ -143,6 +150,10 @@ class Cubic:
         self._window = min(self._window, self._initial)
         self._epoch = None
 
+    def resume(self, cwnd: int, ssthresh: int) -> None:
+        """Take both as they are; above the threshold, the cubic begins here."""
+        self._window, self.ssthresh = cwnd / self._mss, ssthresh
+
     def _begin_epoch(self, now: float) -> None:
         self._epoch = now
         self._w_max = max(self._w_max, self._window)
@@ -154,7 +165,7 @@ class Unlimited:
     """No congestion control: only the peer's window limits. For study, and for the C chiTCP's profile."""
 
     def __init__(self, mss: int, segments: int) -> None:
-        self.cwnd = self.ssthresh = _UNLIMITED
+        self.cwnd = self.ssthresh = UNLIMITED
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
         """Nothing changes."""
@@ -166,6 +177,9 @@ class Unlimited:
         """Nothing changes."""
 
     def on_idle(self) -> None:
+        """Nothing changes."""
+
+    def resume(self, cwnd: int, ssthresh: int) -> None:
         """Nothing changes."""
 
 

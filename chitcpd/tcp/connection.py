@@ -16,6 +16,7 @@ from chitcpd.tcp.api import (
     RST,
     SYN,
     Config,
+    Info,
     Options,
     Segment,
     State,
@@ -23,7 +24,7 @@ from chitcpd.tcp.api import (
     Timer,
     not_connected,
 )
-from chitcpd.tcp.congestion import controller
+from chitcpd.tcp.congestion import UNLIMITED, Controller, controller
 from chitcpd.tcp.receive import ReceiveBuffer
 from chitcpd.tcp.recovery import LossDetection
 from chitcpd.tcp.rto import RetransmissionTimeout
@@ -69,9 +70,11 @@ class Connection(TcpConnection):
         self._loss = LossDetection(self.config, self._send, self.iss)
 
         # What the SYNs agree on.
+        self._own_shift = _shift_for(self.config.receive_buffer)  # what ours offers
+        self._announced: int | None = None  # the peer's MSS
         self.snd_wscale = self.rcv_wscale = 0  # RFC 7323 §2.2, Snd.Wind.Shift and Rcv.Wind.Shift
         self._timestamps = False
-        self._set_mss(None)
+        self.mss = self._effective_mss(self.config)
         self._congestion = controller(self.config.congestion, self.mss, self.config.initial_window)
 
         self.snd_wl1 = self.snd_wl2 = 0  # SEG.SEQ and SEG.ACK of the last window update
@@ -185,6 +188,60 @@ class Connection(TcpConnection):
     def unread(self) -> bytes:
         """All that can be read."""
         return self._receive.peek()
+
+    def info(self) -> Info:
+        """All of it; congestion "none" has no window."""
+        rto, cwnd, ssthresh = self._rto, self._congestion.cwnd, self._congestion.ssthresh
+        return Info(
+            mss=self.mss,
+            cwnd=cwnd if cwnd < UNLIMITED else None,
+            ssthresh=ssthresh if ssthresh < UNLIMITED else None,
+            srtt=rto.srtt,
+            rttvar=rto.rttvar if rto.srtt is not None else None,
+            rto=rto.rto,
+            min_rtt=self._loss.min_rtt,
+            in_flight=self._send.in_flight - self._loss.left_network,
+            lost=self._send.lost_records,
+            sacked=self._send.sacked,
+            backoff=self._unanswered,
+            snd_wscale=self.snd_wscale,
+            rcv_wscale=self.rcv_wscale,
+            sack=self._loss.sack,
+            timestamps=self._timestamps,
+            congestion=self.config.congestion,
+            recovery=self._loss.phase,
+        )
+
+    # ---- socket options ------------------------------------------------------------------------------------
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """A smaller receive buffer takes back nothing that was offered (3.8.6, SHLD-14): the window closes by use."""
+        mss = self._effective_mss(config)
+        if (mss, config.congestion) != (self.mss, self.config.congestion):
+            self._congestion = self._successor(config, mss)
+        old, self.config, self.mss = self.config, config, mss
+        self._rto.config = self._loss.config = config
+        self._send.capacity = config.send_buffer
+        if config.keep_alive != old.keep_alive and self.state not in (CLOSED, LISTEN, SYN_SENT):
+            self._disarm(Timer.KEEP_ALIVE)
+            self._stay_alive(now)
+        if config.user_timeout != old.user_timeout and self.state not in (CLOSED, LISTEN):
+            self._disarm(Timer.USER_TIMEOUT)
+            if config.user_timeout is not None:
+                self._arm_user_timeout(config.user_timeout, now)
+        self._output(now)
+        if self.state in _RECEIVING and self._window_update_is_due():
+            self._send_ack(now)
+
+    def _successor(self, config: Config, mss: int) -> Controller:
+        """The congestion control of new settings, that goes on where the present one is."""
+        try:
+            new = controller(config.congestion, mss, config.initial_window)
+        except ValueError as error:
+            raise OSError(errno.ENOENT, str(error)) from None
+        if self._congestion.cwnd < UNLIMITED:
+            new.resume(self._congestion.cwnd, self._congestion.ssthresh)
+        return new
 
     # ---- 3.10.7 SEGMENT ARRIVES ----------------------------------------------------------------------------
 
@@ -552,11 +609,12 @@ class Connection(TcpConnection):
         self.rcv_nxt = self._last_ack_sent = add(seg.seq, 1)
         self._loss.sack = self.config.sack and options.sack_permitted
         if self.config.window_scaling and options.window_scale is not None:
-            self.snd_wscale, self.rcv_wscale = options.window_scale, self._own_shift()
+            self.snd_wscale, self.rcv_wscale = options.window_scale, self._own_shift
         if self.config.timestamps and options.timestamp is not None:
             self._timestamps = True
             self._ts_recent, self._ts_recent_at = options.timestamp[0], now
-        self._set_mss(options.mss)
+        self._announced = options.mss
+        self.mss = self._effective_mss(self.config)
         self._congestion = controller(self.config.congestion, self.mss, self.config.initial_window)
 
     def _enter_time_wait(self, now: float) -> None:
@@ -639,6 +697,8 @@ class Connection(TcpConnection):
             fresh = [record for record in covered if not record.sacked]
             if fresh:
                 rtt = now - fresh[-1].sent_at
+                if not self._loss.sack:  # else told by on_delivered
+                    self._loss.take_min_rtt(rtt, now)
         elif stamps is not None:
             elapsed = diff(self._clock(now), stamps[1]) / 1000
             if 0 <= elapsed <= self.config.rto_max:
@@ -723,14 +783,10 @@ class Connection(TcpConnection):
             self._disarm(Timer.PERSIST)
             self._send.mark_lost(self._send.records[0])
 
-    def _set_mss(self, announced: int | None) -> None:
+    def _effective_mss(self, config: Config) -> int:
         """The effective send MSS (3.7.1): what the peer takes and what the link carries, whichever is less."""
-        largest = min(max(announced or _DEFAULT_MSS, _LEAST_MSS), self.config.send_mss)
-        self.mss = max(largest - (_TIMESTAMP_BYTES if self._timestamps else 0), 1)  # RFC 6691: options come off it
-
-    def _own_shift(self) -> int:
-        """The least Rcv.Wind.Shift that can say our whole buffer (RFC 7323 §2.3)."""
-        return min(max(self.config.receive_buffer.bit_length() - 16, 0), 14)
+        largest = min(max(self._announced or _DEFAULT_MSS, _LEAST_MSS), config.send_mss)
+        return max(largest - (_TIMESTAMP_BYTES if self._timestamps else 0), 1)  # RFC 6691: options come off it
 
     def _clock(self, now: float) -> int:
         """The timestamp clock in milliseconds, for each connection from a point of its own (RFC 7323 §5.4)."""
@@ -870,7 +926,7 @@ class Connection(TcpConnection):
         """<SEQ=ISS><CTL=SYN> with all that we offer, or the answer, with what both agree on."""
         options = Options(mss=self.config.mss)
         if self.state in (CLOSED, SYN_SENT):
-            options.window_scale = self._own_shift() if self.config.window_scaling else None
+            options.window_scale = self._own_shift if self.config.window_scaling else None
             options.sack_permitted = self.config.sack
             options.timestamp = (self._clock(now), 0) if self.config.timestamps else None
             self._emit(Segment(self.iss, 0, SYN, self.rcv_wnd, options=options))
@@ -947,3 +1003,8 @@ class Connection(TcpConnection):
         if self.config.keep_alive is not None and self.state != TIME_WAIT:
             self._keep_alives = 0
             self._arm(Timer.KEEP_ALIVE, now + self.config.keep_alive)
+
+
+def _shift_for(buffer: int) -> int:
+    """The least Rcv.Wind.Shift that can say the whole of a receive buffer (RFC 7323 §2.3)."""
+    return min(max(buffer.bit_length() - 16, 0), 14)

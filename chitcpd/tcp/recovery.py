@@ -26,7 +26,7 @@ class LossDetection:
     """The loss detection of one connection. Times are in seconds, sizes in bytes."""
 
     def __init__(self, config: Config, buffer: SendBuffer, iss: int) -> None:
-        self._config = config
+        self.config = config
         self._buffer = buffer
         self.sack = False  # the peer tells by SACK
         self.recover: int | None = None  # in recovery until this is acknowledged (RFC 6582's RecoveryPoint)
@@ -38,7 +38,7 @@ class LossDetection:
         self._xmit_at = -1.0  # RACK.xmit_ts: when the most recently sent of all delivered segments was sent
         self._end = iss  # RACK.end_seq
         self._rtt = 0.0  # RACK.rtt, of what was delivered last
-        self._min_rtt: float | None = None
+        self.min_rtt: float | None = None
         self._min_rtt_at = 0.0
         self._fack = iss  # the highest sequence number that was delivered
         self._reordering_seen = False
@@ -53,7 +53,7 @@ class LossDetection:
         self._first_sign = None
         self._duplicate_acks = self.left_network = 0
         self._buffer.forget_sacks_if_broken()
-        by_time = self.sack and self._config.rack
+        by_time = self.sack and self.config.rack
         latest = now - self._rtt - self._reordering_window(srtt) if by_time else now
         self._buffer.mark_lost(self._buffer.records[0])
         for record in self._buffer.records:
@@ -120,22 +120,22 @@ class LossDetection:
         for record in sorted(records, key=lambda record: (record.sent_at, diff(record.end, self._fack))):
             rtt = now - record.sent_at
             if not record.retransmissions:
-                self._take_min_rtt(rtt, now)
+                self.take_min_rtt(rtt, now)
                 if lt(record.end, self._fack):
                     self._reordering_seen = True
             if lt(self._fack, record.end):
                 self._fack = record.end
-            too_early = record.sent_at > echoed or (self._min_rtt is not None and rtt < self._min_rtt)
+            too_early = record.sent_at > echoed or (self.min_rtt is not None and rtt < self.min_rtt)
             if record.retransmissions and too_early:
                 continue  # an earlier copy has arrived, and this tells nothing of the last one's way
             self._rtt = rtt
             if _sent_after(record.sent_at, record.end, self._xmit_at, self._end):
                 self._xmit_at, self._end = record.sent_at, record.end
 
-    def _take_min_rtt(self, rtt: float, now: float) -> None:
+    def take_min_rtt(self, rtt: float, now: float) -> None:
         """The path may have become longer: an old minimum does not hold for ever (§6.2 step 1)."""
-        if self._min_rtt is None or rtt <= self._min_rtt or now - self._min_rtt_at > _MIN_RTT_HOLDS:
-            self._min_rtt, self._min_rtt_at = rtt, now
+        if self.min_rtt is None or rtt <= self.min_rtt or now - self._min_rtt_at > _MIN_RTT_HOLDS:
+            self.min_rtt, self._min_rtt_at = rtt, now
 
     def on_duplicate_data(self, snd_una: int, snd_nxt: int) -> None:
         """D-SACK: the peer has got something twice. Wait longer for what is late, by a step per round trip (step 4)."""
@@ -146,9 +146,9 @@ class LossDetection:
 
     def detect(self, mss: int, srtt: float | None, now: float) -> float | None:
         """Mark what is lost; return when to look again, or None."""
-        if self._config.rack and (self._buffer.sacked or self.is_recovering()):
+        if self.config.rack and (self._buffer.sacked or self.is_recovering()):
             return self._detect_by_time(srtt, now)
-        if not self._config.rack and self._buffer.sacked:
+        if not self.config.rack and self._buffer.sacked:
             self._detect_by_number(mss)
         return None
 
@@ -180,7 +180,16 @@ class LossDetection:
         """RFC 8985 §6.2 step 4."""
         if not self._reordering_seen and (self.is_recovering() or self._buffer.sacked >= DUPLICATE_ACKS):
             return 0.0
-        return min(self._window_factor * (self._min_rtt or 0.0) / 4, srtt if srtt is not None else 0.0)
+        return min(self._window_factor * (self.min_rtt or 0.0) / 4, srtt if srtt is not None else 0.0)
+
+    @property
+    def phase(self) -> str:
+        """What Info.recovery says."""
+        if self.recover is not None:
+            return "recovery"
+        if self.is_recovering():
+            return "loss"
+        return "disorder" if self._buffer.sacked or self._duplicate_acks else "open"
 
     def is_recovering(self) -> bool:
         """What was in flight at the last loss is not all acknowledged: fast recovery, or the one after a time-out."""

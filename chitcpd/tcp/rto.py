@@ -15,7 +15,7 @@ class RetransmissionTimeout:
     """
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self.config = config
         self.srtt: float | None = None
         self.rttvar = 0.0
         self.rto = config.rto_initial  # §2.1
@@ -27,7 +27,7 @@ class RetransmissionTimeout:
         else:
             self.rttvar = (1 - _BETA) * self.rttvar + _BETA * abs(self.srtt - rtt)
             self.srtt = (1 - _ALPHA) * self.srtt + _ALPHA * rtt
-        self._set(self.srtt + max(self._config.clock_granularity, _K * self.rttvar))
+        self._set(self.srtt + max(self.config.clock_granularity, _K * self.rttvar))
 
     def double(self) -> None:
         """Back off after an expiry (§5.5)."""
@@ -38,4 +38,4 @@ class RetransmissionTimeout:
         self._set(_AFTER_SYN)
 
     def _set(self, rto: float) -> None:
-        self.rto = min(max(rto, self._config.rto_min), self._config.rto_max)  # §2.4, §2.5
+        self.rto = min(max(rto, self.config.rto_min), self.config.rto_max)  # §2.4, §2.5

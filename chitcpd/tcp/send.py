@@ -36,19 +36,19 @@ class SendBuffer:
     """
 
     def __init__(self, iss: int, capacity: int) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._data = bytearray()
         self._start = add(iss, 1)  # the sequence number of _data[0]
-        self._lost = 0  # records taken to be lost
         self._known: tuple[Block, ...] = ()  # the blocks of the last SACK
         self.records: list[Record] = []
         self.in_flight = 0  # sequence numbers
         self.sacked = 0  # records that are SACKed
+        self.lost_records = 0  # that are taken to be lost, and not sent again yet
 
     @property
     def room(self) -> int:
         """Bytes that write would take."""
-        return self._capacity - len(self._data)
+        return max(self.capacity - len(self._data), 0)  # it may have been made smaller
 
     def write(self, data: bytes | memoryview) -> int:
         """Take as many bytes as there is room for."""
@@ -81,7 +81,7 @@ class SendBuffer:
         """A record is in flight once more."""
         if record.lost:
             record.lost = False
-            self._lost -= 1
+            self.lost_records -= 1
             self.in_flight += record.length
         record.retransmissions += 1
         record.sent_at = now
@@ -90,7 +90,7 @@ class SendBuffer:
         """Take a record to be lost: it is no longer in flight, and the first to be sent."""
         if not record.lost and not record.sacked:
             record.lost = True
-            self._lost += 1
+            self.lost_records += 1
             self.in_flight -= record.length
 
     def forget_sacks_if_broken(self) -> None:
@@ -100,7 +100,7 @@ class SendBuffer:
 
     def lost(self) -> Iterator[Record]:
         """The records that must be sent again, the oldest first; they may be while this goes on."""
-        return (record for record in self.records if record.lost) if self._lost else iter(())
+        return (record for record in self.records if record.lost) if self.lost_records else iter(())
 
     def acknowledge(self, ack: int) -> list[Record]:
         """Forget all before `ack`; return the records that it covers whole."""
@@ -111,7 +111,7 @@ class SendBuffer:
         del self.records[:count]
         for record in covered:
             self._uncount(record, record.length)
-            self._lost -= record.lost
+            self.lost_records -= record.lost
             self.sacked -= record.sacked
         if self.records and lt(self.records[0].seq, ack):
             self._uncount(self.records[0], diff(ack, self.records[0].seq))
@@ -145,7 +145,7 @@ class SendBuffer:
 
     def _mark_sacked(self, record: Record) -> None:
         self._uncount(record, record.length)
-        self._lost -= record.lost
+        self.lost_records -= record.lost
         self.sacked += 1
         record.lost, record.sacked = False, True
 

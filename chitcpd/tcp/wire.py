@@ -72,14 +72,20 @@ def decode(raw: bytes, pseudo: int) -> tuple[int, int, Segment]:
 
     A checksum of zero means "not computed", as the C chiTCP sends it, and is taken. Raises MalformedSegment.
     """
+    parsed = parse(raw)
+    if not has_no_checksum(raw) and checksum(raw, pseudo):
+        raise MalformedSegment("wrong checksum")
+    return parsed
+
+
+def parse(raw: bytes) -> tuple[int, int, Segment]:
+    """The same, whatever the checksum says. Raises MalformedSegment."""
     if len(raw) < HEADER.size:
         raise MalformedSegment(f"{len(raw)} bytes are less than a TCP header")
-    source, destination, seq, ack, offset, flags, wnd, given, up = HEADER.unpack_from(raw)
+    source, destination, seq, ack, offset, flags, wnd, _, up = HEADER.unpack_from(raw)
     head = (offset >> 4) * 4
     if not HEADER.size <= head <= len(raw):
         raise MalformedSegment(f"a data offset of {head} bytes in a segment of {len(raw)}")
-    if given and checksum(raw, pseudo):
-        raise MalformedSegment("wrong checksum")
     options = _decode_options(raw[HEADER.size : head]) if head > HEADER.size else None
     return source, destination, Segment(seq, ack, flags & 0x3F, wnd, raw[head:], options, up)
 

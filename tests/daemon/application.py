@@ -40,7 +40,7 @@ class Application:
         self._socket.connect(path)
         if greet:
             self.send_message(pb.ChitcpdMsg(code=pb.INIT, init_args=pb.InitArgs(connection_type=pb.COMMAND_CONNECTION)))
-            assert self.answer() == pb.Resp(ret=0, error_code=0)
+            self.instance = self.answer().buf.decode()
 
     def __enter__(self) -> Application:
         return self

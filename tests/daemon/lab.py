@@ -49,6 +49,12 @@ class Notes:
     def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None:
         self.drops.append(why)
 
+    def lost(self, why: str, local: str, peer: str, raw: bytes) -> None:
+        pass
+
+    def settled(self, endpoint: Endpoint) -> None:
+        pass
+
     def sent(self) -> list[str]:
         """The flags of what was sent since the last look."""
         return self._take("sent")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import pty
+import re
 import signal
 import socket
 import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -321,6 +324,21 @@ class TestFiles:
         assert capture.stat().st_size == 24 + headers  # and nothing is cut off
 
 
+def on_a_terminal(*arguments: str) -> str:
+    """What a command of chitcpd's says to a terminal."""
+    ours, its = pty.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        command = [sys.executable, "-m", "chitcpd", *arguments]
+        with subprocess.Popen(command, stdout=its, stderr=its, stdin=its, env=environment()) as process:
+            os.close(its)
+            said = b""
+            with suppress(OSError):  # EIO: nobody has the other end any more
+                while chunk := terminal.read(4096):
+                    said += chunk
+            assert process.wait(PATIENCE) == 0, said
+    return said.decode().replace("\r\n", "\n")
+
+
 @pytest.fixture(scope="module")
 def asked(directory: Path) -> Iterator[Daemon]:
     """The daemon that refuses requests."""
@@ -361,14 +379,49 @@ class TestCtl:
         assert (near["peer"], far["peer"]) == (far["local"], near["local"])
         assert (near["snd_nxt"], far["snd_nxt"]) == (far["rcv_nxt"], near["rcv_nxt"])
         assert (near["readable"], far["readable"]) == (0, 4)
+        assert (near["counters"]["bytes_sent"], far["counters"]["bytes_received"]) == (5, 5)
+        assert near["info"]["congestion"] == "cubic"
+
+    def test_sockets_on_a_terminal(self, one: Daemon) -> None:
+        with Application(one.socket) as client, Application(one.socket) as server:
+            talk = Conversation(client, server, one.address)
+            name = client.good(pb.GETSOCKNAME, sockfd=talk.near).addr
+            near = f"{one.address}:{int.from_bytes(name[2:4], 'big')}"
+            shown = on_a_terminal("ctl", "-s", one.socket, "sockets")
+            as_json = on_a_terminal("ctl", "-s", one.socket, "sockets", "--json")
+        heading, *rows = shown.splitlines()
+        assert heading.split()[:3] == ["State", "Recv-Q", "Send-Q"]
+        assert ["LISTEN", "0", "5", f"{one.address}:{talk.port}", "*:*"] in [row.split() for row in rows]
+        [at] = [at for at, row in enumerate(rows) if row.split()[3:] == [near, f"{one.address}:{talk.port}"]]
+        assert re.match(r"\t ts sack cubic wscale:5,5 rto:[\d.]+ rtt:[\d.]+/[\d.]+ ", rows[at + 1])
+        assert {sock["state"] for sock in json.loads(as_json)["sockets"]} == {"LISTEN", "ESTABLISHED"}
 
     def test_link(self, one: Daemon) -> None:
         assert self.ctl(one, "link", one.address, "loss=100%", "delay=5ms", "rate=1mbit", "queue=50ms") == {}
         with Application(one.socket) as app:
             app.ask(pb.CONNECT, sockfd=app.socket(), addr=sockaddr_in(one.address, 7))
             assert one.ask("sockets")["impairments"] == {one.address: {"loss": 1}}
-        assert self.ctl(one, "link", one.address) == {}  # perfect again
+        shown = self.ctl(one, "link", one.address)
+        assert shown.pop("queue_bytes", 0)
+        assert shown == {"loss": 1, "delay": 0.005, "rate": 1e6, "counts": {"loss": 1}}
+        assert self.ctl(one, "link", one.address, "reset") == {}
         assert one.ask("sockets")["impairments"] == {}
+        assert self.ctl(one, "link", one.address) == {}
+
+    def test_a_link_that_nothing_was_said_of(self, one: Daemon) -> None:
+        assert self.ctl(one, "link", "10.0.0.3") == {}
+
+    def test_a_link_to_a_name(
+        self, one: Daemon, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("CHITCP_HOSTS", "alice=10.0.0.2 bob=10.0.0.3")
+        assert ctl.main(["-s", one.socket, "link", "bob", "mtu=576", "own=10.0.0.9"]) == 0
+        assert ctl.main(["-s", one.socket, "link", "bob"]) == 0
+        assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+            {},
+            {"mtu": 576, "own": "10.0.0.9"},
+        ]
+        assert one.ask("link", peer="10.0.0.3") == {"mtu": 576, "own": "10.0.0.9"}
 
     def test_listening_waits_for_a_listener(self, one: Daemon) -> None:
         with Application(one.socket) as app:
@@ -407,7 +460,9 @@ class TestCtl:
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
-            (["link", "bob"], "`peer` must be an IP address"),
+            (["link", "nobody.invalid"], "no host is known by the name 'nobody.invalid' (CHITCP_HOSTS names none)"),
+            (["link", "10.0.0.3", "reset", "loss=1%"], "reset: unknown setting 'reset', expected one of "),
+            (["request", "link", '{"peer": "bob"}'], "`peer` must be an IP address"),
             (["link", "10.0.0.3", "loss=5"], "loss=5: expected a share in percent, like 1% or 0.1%"),
             (["link", "10.0.0.3", "loss"], "loss: expected a share in percent, like 1% or 0.1%"),
             (["link", "10.0.0.3", "delay=20"], "delay=20: expected a time with its unit, like 25ms or 1.5s"),
@@ -437,7 +492,10 @@ class TestCtl:
                 ["request", "links", '{"links": [{"peer": "10.0.0.3", "delay": 1' + "0" * 400 + "}]}"],
                 "`delay` must be a number",
             ),
-            (["request", "stop", "{}"], "unknown command 'stop', expected one of ping, links, sockets, wait_listening"),
+            (
+                ["request", "stop", "{}"],
+                "unknown command 'stop', expected one of ping, links, link, sockets, wait_listening",
+            ),
             (["request", "ping", "[]"], "the arguments are no JSON object"),
             (["request", "ping", "{"], "the arguments are no JSON: Expecting property name enclosed in double quotes"),
         ],

@@ -20,7 +20,7 @@ def nothing() -> None:
 
 def listen(demux: Demux, local: str, port: int) -> Listener:
     demux.check_bind(local, port)
-    listener = demux.listeners[local, port] = Listener(local, port, 5, nothing)
+    listener = demux.listeners[local, port] = Listener(local, port, 5, Config(), nothing)
     return listener
 
 
@@ -35,8 +35,8 @@ def connect(demux: Demux, local: str, port: int) -> None:
 class TestListeners:
     def test_the_specific_one_before_the_wildcard(self) -> None:
         demux = Demux(b"seed")
-        demux.listeners[ANY, 7] = wildcard = Listener(ANY, 7, 5, nothing)
-        demux.listeners[OURS, 7] = specific = Listener(OURS, 7, 5, nothing)
+        demux.listeners[ANY, 7] = wildcard = Listener(ANY, 7, 5, Config(), nothing)
+        demux.listeners[OURS, 7] = specific = Listener(OURS, 7, 5, Config(), nothing)
         assert demux.listener(OURS, 7) is specific
         assert demux.listener(OTHER, 7) is wildcard
         assert demux.listener(OURS, 8) is None

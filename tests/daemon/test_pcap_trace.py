@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import re
+import shutil
 import struct
+import subprocess
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from jsonschema import Draft202012Validator
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Packet
-from scapy.utils import PcapReader, RawPcapReader
+from scapy.utils import PcapReader, RawPcapNgReader, RawPcapReader
 
 from chisocket.protocol import chitcpd_pb2 as pb
-from chitcpd import pcap
 from chitcpd.demux import FourTuple
+from chitcpd.loader import load
+from chitcpd.pcap import Capture
+from chitcpd.pcap import Packet as Captured
 from chitcpd.tcp import wire
-from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Options, Segment, Timer
+from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Info, Options, Segment, State, TcpConnection, Timer
+from chitcpd.tcp.connection import Connection
 from chitcpd.trace import VERBOSE, Recorder, flag_letters
-from tests.daemon.application import Application, Conversation
+from tests.daemon.application import Application, Conversation, sockaddr_in
 from tests.daemon.conftest import running_daemon
 from tests.daemon.lab import Host, Lab
 
+DOCS = Path(__file__).parents[2] / "docs"
 ALICE, BOB, PORT = "10.0.0.2", "10.0.0.3", 7
 NOON = 1_700_000_000_123_456_789  # nanoseconds since the epoch
 
@@ -40,20 +48,33 @@ def packets(capture: bytes) -> list[Packet]:
     return found
 
 
+def a_capture(*captured: Captured, pcapng: bool = False) -> bytes:
+    """The bytes of a file with these packets."""
+    file = io.BytesIO()
+    capture = Capture(file, pcapng=pcapng)
+    for packet in captured:
+        capture.take(packet)
+    capture.flush()
+    return file.getvalue()
+
+
 class RecordedHost:
     """A host in virtual time, all of whose events are recorded."""
 
-    def __init__(self, lab: Lab, address: str) -> None:
+    def __init__(self, lab: Lab, address: str, tcp: type[TcpConnection] = Connection) -> None:
         self.capture_file, self.trace_file = io.BytesIO(), io.BytesIO()
+        self._capture = Capture(self.capture_file)
         self.writes = 0
-        recorder = Recorder(lambda: NOON + int(lab.now * 1e9), self.trace_file, self.capture_file, self._written)
-        self.host: Host = lab.host(address, recorder=recorder)
+        self.recorder = Recorder(lambda: NOON + int(lab.now * 1e9), self.trace_file, self._capture, self._written)
+        self.host: Host = lab.host(address, tcp=tcp, recorder=self.recorder)
+        self.recorder.connections = self.host.driver.demux.connections
 
     def _written(self) -> None:
         self.writes += 1
 
     @property
     def capture(self) -> list[Packet]:
+        self._capture.flush()
         return packets(self.capture_file.getvalue())
 
     @property
@@ -98,7 +119,7 @@ class TestCapture:
 
     def test_times_are_in_nanoseconds(self) -> None:
         segment = wire.encode(Segment(1, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB))
-        capture = pcap.FILE_HEADER + pcap.record(NOON, ALICE, BOB, segment)
+        capture = a_capture(Captured(NOON, ALICE, BOB, segment, sent=True))
         assert capture[:4] == struct.pack("=I", 0xA1B23C4D)
         with RawPcapReader(io.BytesIO(capture)) as reader:  # type: ignore[arg-type]  # a file will do
             [(_, about)] = reader
@@ -107,16 +128,71 @@ class TestCapture:
 
     def test_ipv6(self) -> None:
         segment = wire.encode(Segment(1, flags=SYN), 1, 2, wire.pseudo_header("fd00::2", "fd00::3"))
-        [packet] = packets(pcap.FILE_HEADER + pcap.record(NOON, "fd00::2", "fd00::3", segment))
+        [packet] = packets(a_capture(Captured(NOON, "fd00::2", "fd00::3", segment, sent=True)))
         assert (packet[IPv6].src, packet[IPv6].dst, packet[TCP].flags) == ("fd00::2", "fd00::3", "S")
         assert packet[IPv6].plen == 20
 
     def test_a_segment_longer_than_an_ip_packet_can_be(self) -> None:
         """A C peer's could not be; ours, over a link of the largest MTU, has room for no IP header."""
         segment = wire.encode(Segment(1, data=bytes(65_515)), 1, 2, 0)
-        [packet] = packets(pcap.FILE_HEADER + pcap.record(NOON, ALICE, BOB, segment))
+        [packet] = packets(a_capture(Captured(NOON, ALICE, BOB, segment, sent=True)))
         assert packet[IP].len == 0  # analysers look at the record then, as with TSO
         assert len(packet[TCP].payload) == 65_515
+
+    @pytest.mark.parametrize("pcapng", [False, True])
+    @pytest.mark.parametrize(("ours", "theirs"), [(ALICE, BOB), ("fd00::2", "fd00::3")])
+    def test_a_dropped_segment_has_no_hop_left(self, ours: str, theirs: str, pcapng: bool) -> None:
+        """It is one packet, with the time at which it was sent."""
+        raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ours, theirs)) for n in range(3)]
+        sent = [Captured(NOON + n, ours, theirs, raw[n], sent=True) for n in range(3)]
+        lost = Captured(NOON + 9, ours, theirs, raw[1], sent=True, dropped="loss")
+        found = packets(a_capture(sent[0], sent[1], lost, sent[2], pcapng=pcapng))
+        hops = [packet[IP].ttl if IP in packet else packet[IPv6].hlim for packet in found]
+        assert (hops, [packet[TCP].seq for packet in found]) == ([64, 0, 64], [0, 1, 2])
+        assert found[1].time < found[2].time
+
+    def test_what_is_dropped_later_is_a_packet_of_its_own(self) -> None:
+        raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
+        sent = [Captured(NOON, ALICE, BOB, segment, sent=True) for segment in raw]
+        found = packets(a_capture(*sent, Captured(NOON + 9, ALICE, BOB, raw[0], sent=True, dropped="unreachable")))
+        assert [(packet[IP].ttl, packet[TCP].seq) for packet in found] == [(64, 0), (64, 1), (0, 0)]
+
+    def test_checksums_of_dropped_packets_are_right(self) -> None:
+        raw = wire.encode(Segment(1, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB))
+        [packet] = packets(a_capture(Captured(NOON, ALICE, BOB, raw, sent=True, dropped="loss")))
+        again = IP(bytes(packet))
+        del again[IP].chksum
+        assert bytes(IP(bytes(again))) == bytes(packet)
+
+    def test_a_pcapng_says_why_and_which_way(self) -> None:
+        raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
+        capture = a_capture(
+            Captured(NOON, ALICE, BOB, raw[0], sent=True, dropped="queue"),
+            Captured(NOON + 1, BOB, ALICE, raw[1] + b"odd", sent=False),
+            pcapng=True,
+        )
+        with RawPcapNgReader(io.BytesIO(capture)) as reader:  # type: ignore[arg-type]  # a file will do
+            (first, queue), (second, whole) = reader
+        assert (queue.direction, queue.comments) == (2, [b"dropped: queue"])  # outbound
+        assert (whole.direction, whole.comments) == (1, None)  # inbound
+        assert ((queue.tshigh << 32) + queue.tslow, (whole.tshigh << 32) + whole.tslow) == (NOON, NOON + 1)
+        assert (first[20:], second[20:]) == (raw[0], raw[1] + b"odd")
+
+    @pytest.mark.skipif(shutil.which("tshark") is None, reason="there is no tshark here")
+    @pytest.mark.parametrize("name", ["segments.pcap", "segments.pcapng"])
+    def test_wireshark_reads_it(self, name: str, tmp_path: Path) -> None:
+        raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
+        sent = Captured(NOON, ALICE, BOB, raw[0], sent=True)
+        lost = Captured(NOON, ALICE, BOB, raw[1], sent=True, dropped="loss")
+        (tmp_path / name).write_bytes(a_capture(sent, lost, pcapng=name.endswith("ng")))
+        columns = ["frame.time_epoch", "ip.checksum.status", "tcp.checksum.status", "frame.comment", "tcp.seq_raw"]
+        checks = ["-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE"]
+        fields = [word for column in columns for word in ("-e", column)]
+        command = ["tshark", "-n", "-r", name, "-Y", "ip.ttl == 0", *checks, "-T", "fields", *fields]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+        time, *told = done.stdout.rstrip("\n").split("\t")
+        assert time.startswith(("1700000000.123456789", "2023-11-14T22:13:20.123456789"))
+        assert told == ["1", "1", "dropped: loss" if name.endswith("ng") else "", "1"]
 
     def test_each_record_is_told_of_for_the_flush(self, recorded: tuple[RecordedHost, RecordedHost]) -> None:
         assert all(host.writes == len(host.capture) + len(host.trace) for host in recorded)
@@ -169,7 +245,15 @@ class TestTrace:
         [line] = host.trace
         assert line.pop("t") == pytest.approx(NOON / 1e9)
         why = "5 bytes are less than a TCP header"
-        assert line == {"event": "dropped", "why": why, "local": ALICE, "peer": BOB, "bytes": 5}
+        assert line == {
+            "event": "dropped",
+            "local": ALICE,
+            "peer": BOB,
+            "why": why,
+            "direction": "received",
+            "bytes": 5,
+        }
+        assert [packet.ttl for packet in host.capture] == [0]
 
     def test_a_segment_for_nobody_has_no_connection(self) -> None:
         lab = Lab()
@@ -187,9 +271,105 @@ def test_flags_are_written_as_tcpdump_does(flags: int, letters: str) -> None:
 
 
 def test_the_document_names_every_field_and_every_timer() -> None:
-    document = (Path(__file__).parents[2] / "docs" / "trace.md").read_text()
-    names = {timer.name for timer in Timer} | {field.name for field in fields(Options)}
-    assert {name for name in names if f"| `{name}` |" not in document} == set()
+    document = (DOCS / "trace.md").read_text()
+    names = {timer.name for timer in Timer} | {field.name for field in (*fields(Options), *fields(Info))}
+    assert {name for name in names if f"`{name}`" not in document} == set()
+
+
+class TestSchema:
+    """docs/trace.schema.json, against which the traces of real daemons are held below."""
+
+    SCHEMA = json.loads((DOCS / "trace.schema.json").read_text())
+    WELL_FORMED: ClassVar[dict[str, Any]] = {
+        "t": 1.5,
+        "event": "timer",
+        "connection": 1,
+        "local": "10.0.0.2:7",
+        "peer": "[fd00::3]:5000",
+        "timer": "PERSIST",
+    }
+
+    def test_it_is_a_schema(self) -> None:
+        Draft202012Validator.check_schema(self.SCHEMA)
+        assert Draft202012Validator(self.SCHEMA).is_valid(self.WELL_FORMED)
+
+    def test_it_knows_what_the_contract_knows(self) -> None:
+        parts = self.SCHEMA["$defs"]
+        about = {"t", "event", "connection", "local", "peer"}
+        assert parts["tcp"]["properties"].keys() - about == {field.name for field in fields(Info)}
+        assert parts["fields_of_a_segment"]["properties"].keys() >= {field.name for field in fields(Options)}
+        assert parts["timer"]["properties"]["timer"]["enum"] == [timer.name for timer in Timer]
+        assert parts["state_name"]["enum"] == [state.name for state in State]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"event": "other"},
+            {"t": "now"},
+            {"timer": "TEA"},
+            {"more": 1},
+            {"local": "10.0.0.2"},
+            {"peer": "fd00::3:5000"},
+            {"connection": None},
+        ],
+    )
+    def test_it_refuses(self, change: dict[str, Any]) -> None:
+        assert not Draft202012Validator(self.SCHEMA).is_valid(self.WELL_FORMED | change)
+
+
+def test_ports_of_ipv6_addresses_stand_apart() -> None:
+    file = io.BytesIO()
+    recorder = Recorder(lambda: NOON, file, None, lambda: None)
+    recorder.segment("received", None, FourTuple("fd00::2", 1, "fd00::3", 2), Segment(1, 2, ACK, 3), b"")
+    line = json.loads(file.getvalue())
+    assert (line["local"], line["peer"]) == ("[fd00::2]:1", "[fd00::3]:2")
+
+
+@pytest.mark.parametrize(("how", "prefix"), [("duplicate", "RCVD_DUPLICATE"), ("delayed", "RCVD_DELAYED")])
+def test_what_a_debugger_delivers(how: str, prefix: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(VERBOSE, "chitcpd.segments")
+    file = io.BytesIO()
+    recorder = Recorder(lambda: NOON, file, None, lambda: None)
+    recorder.segment(how, None, FourTuple(ALICE, 1, BOB, 2), Segment(1, 5, ACK, 9), b"")
+    line = json.loads(file.getvalue())
+    assert (line["event"], line["debugger"]) == ("received", how)
+    assert caplog.messages == [f"[-] {prefix} 10.0.0.3.2 > 10.0.0.2.1: Flags [.], seq 1, ack 5, win 9, length 0"]
+
+
+class TestWhatTheTcpSays:
+    def test_what_has_changed_after_each_event(self, recorded: tuple[RecordedHost, RecordedHost]) -> None:
+        opened, established, *_ = [line for line in recorded[0].trace if line["event"] == "tcp"]
+        assert opened["rto"] == 1.0
+        assert (opened["congestion"], opened["recovery"], opened["in_flight"]) == ("cubic", "open", 1)  # the SYN
+        assert established["srtt"] == pytest.approx(0.02)
+        assert (established["mss"], established["snd_wscale"], established["in_flight"]) == (1448, 5, 0)
+        assert established.keys().isdisjoint({"congestion", "recovery", "ssthresh"})
+
+    def test_what_it_said_so_far_is_forgotten_with_the_connection(
+        self, recorded: tuple[RecordedHost, RecordedHost]
+    ) -> None:
+        assert [host.recorder._told for host in recorded] == [{}, {}]
+
+    def test_a_tcp_that_does_not_tell_has_no_such_lines(self) -> None:
+        lab = Lab()
+        alice = RecordedHost(lab, ALICE, load("examples/stop_and_wait.py"))
+        bob = lab.host(BOB)
+        bob.listen(PORT)
+        alice.host.connect(bob, PORT)
+        lab.run(until=1.0)
+        assert {line["event"] for line in alice.trace} == {"sent", "received", "state"}
+
+    def test_a_tcp_that_fails_to_tell_loses_its_connection_only(self) -> None:
+        lab = Lab()
+        alice = RecordedHost(lab, ALICE, Dumb)
+        opened = alice.host.connect(BOB, PORT)
+        assert (opened.error, opened.connection.state) == (errno.EIO, State.CLOSED)
+        assert [line["flags"] for line in alice.trace if line["event"] == "sent"] == ["S", "R."]
+
+
+class Dumb(Connection):
+    def info(self) -> Info:
+        raise ZeroDivisionError
 
 
 @dataclass(frozen=True)
@@ -205,13 +385,17 @@ class Left:
 
 @pytest.fixture(scope="module")
 def left(directory: Path) -> Left:
-    """Of a daemon two of whose applications have talked to each other; one was refused, and one link lost all."""
+    """Of a daemon two of whose applications have talked to each other, over a link that lost some, and then all."""
     trace, capture = directory / "trace.jsonl", directory / "segments.pcap"
     with running_daemon(directory, "-v", "--trace", str(trace), "-c", str(capture)) as daemon:
         with Application(daemon.socket) as client, Application(daemon.socket) as server:
             talk = Conversation(client, server, daemon.address)
             client.send(talk.near, b"hello, log file")
             assert server.recv_exactly(talk.far, 15) == b"hello, log file"
+            daemon.ask("links", links=[{"peer": daemon.address, "loss": 0.1, "seed": 5}])
+            client.send(talk.near, bytes(100_000))
+            assert server.recv_exactly(talk.far, 100_000) == bytes(100_000)
+            daemon.ask("links", links=[{"peer": daemon.address}])
             client.good(pb.CLOSE, sockfd=talk.near)
             assert server.recv(talk.far) == b""
             daemon.ask("links", links=[{"peer": daemon.address, "loss": 1.0}])
@@ -222,12 +406,29 @@ def left(directory: Path) -> Left:
     return Left(daemon.address, talk.port, log, lines, packets(capture.read_bytes()))
 
 
+def test_a_daemon_writes_pcapng_if_the_name_says_so(directory: Path) -> None:
+    capture = directory / "segments.pcapng"
+    with running_daemon(directory, "-c", str(capture)) as daemon:
+        daemon.ask("links", links=[{"peer": daemon.address, "loss": 1.0}])
+        with Application(daemon.socket) as application:
+            fd = application.socket()
+            address = sockaddr_in(daemon.address, PORT)
+            application.send_message(
+                pb.ChitcpdMsg(code=pb.CONNECT, connect_args=pb.ConnectArgs(sockfd=fd, addr=address))
+            )
+            while not daemon.ask("sockets")["impairments"][daemon.address].get("loss"):
+                pass
+        assert daemon.end() == 0
+    with RawPcapNgReader(str(capture)) as reader:
+        assert next(reader)[1].comments == [b"dropped: loss"]
+
+
 class TestOfARealDaemon:
     """The log is what users of the C chiTCP know and grep (its -v)."""
 
     LINE = re.compile(r"\[\d\d:\d\d:\d\d\.\d{9}\] +(chitcpd|tcp-socket-\d+) \S.*")
     PACKET = re.compile(
-        r"\[(S\d+|-)\] (SENT|RCVD) (\d+\.){4}\d+ > (\d+\.){4}\d+: "
+        r"\[(S\d+|-)\] (SENT|RCVD|DROP_SENT) (\d+\.){4}\d+ > (\d+\.){4}\d+: "
         r"Flags \[W?E?U?P?R?S?F?\.?\], seq \d+(:\d+)?(, ack \d+)?, win \d+(, options \[[\w ,{}:]+\])?, length \d+"
     )
     STATE = re.compile(r"\[S\d+\] [A-Z_12]+ -> [A-Z_12]+")
@@ -290,11 +491,14 @@ class TestOfARealDaemon:
         assert "[S2] SYN_RCVD -> ESTABLISHED" in lines
 
     def test_drops_in_the_log(self, left: Left) -> None:
-        [drop] = [line for line in self.messages(left) if "DROP" in line and "length 20" in line][:1]
-        assert drop == f"[-] DROP {left.address} -- {left.address}: loss, length 20"
+        drops = [line for line in self.messages(left) if " DROP_SENT " in line]
+        assert [line for line in drops if not self.PACKET.fullmatch(line.removesuffix(" (loss)"))] == []
+        sent = {line for line in self.messages(left) if " SENT " in line}
+        assert {line.replace("DROP_SENT", "SENT").removesuffix(" (loss)") for line in drops} <= sent
+        assert len(drops) == len([line for line in left.trace if line["event"] == "dropped"]) > 0
 
     def test_the_trace_tells_the_same(self, left: Left) -> None:
-        assert {line["event"] for line in left.trace} == {"sent", "received", "state", "dropped"}
+        assert {line["event"] for line in left.trace} >= {"sent", "received", "state", "tcp", "dropped"}
         sent = [line for line in left.trace if line["event"] == "sent"]
         assert len(sent) == sum(" SENT " in line for line in left.log)
         times = [line["t"] for line in left.trace]
@@ -305,4 +509,40 @@ class TestOfARealDaemon:
         assert len(left.capture) == len(carried)
         for packet, line in zip(left.capture, carried, strict=True):
             assert packet[TCP].seq == line["seq"]
-            assert float(packet.time) == pytest.approx(line["t"], abs=1e-3)
+            assert float(packet.time) == pytest.approx(line["t"], abs=1e-6)
+
+    def test_what_was_lost_is_marked_in_the_capture(self, left: Left) -> None:
+        lost = [line for line in left.trace if line["event"] == "dropped"]
+        marked = [packet for packet in left.capture if packet[IP].ttl == 0]
+        assert [packet[TCP].seq for packet in marked] == [line["seq"] for line in lost]
+        assert {packet[IP].ttl for packet in left.capture} == {0, 64}
+
+    def test_a_segment_that_was_lost_has_two_lines(self, left: Left) -> None:
+        by_connection = [line for line in left.trace if line["event"] == "dropped" and "connection" in line]
+        assert by_connection
+        for line in by_connection:
+            sent = left.trace[left.trace.index(line) - 1]
+            assert sent["event"] == "sent"
+            assert line.items() >= {**sent, "event": "dropped", "t": line["t"]}.items()
+            assert (line["why"], line["direction"]) == ("loss", "sent")
+
+    def test_losses_show_in_what_the_tcp_says(self, left: Left) -> None:
+        told = [line for line in left.trace if line["event"] == "tcp" and line["connection"] == 1]
+        before = {**told[0], **told[1]}
+        assert (before["recovery"], before["mss"], before["cwnd"] > 0) == ("open", 1448, True)
+        assert {"recovery", "loss"} & {line.get("recovery") for line in told}
+        assert any(line.get("ssthresh") for line in told)
+        assert all(line.keys() - {"t", "event", "connection", "local", "peer"} for line in told)
+
+    def test_every_line_is_as_the_schema_says(self, left: Left) -> None:
+        validator = Draft202012Validator(TestSchema.SCHEMA)
+        assert [line for line in left.trace if not validator.is_valid(line)] == []
+
+    def test_the_example_in_the_document(self, left: Left, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        (tmp_path / "trace.jsonl").write_text("".join(json.dumps(line) + "\n" for line in left.trace))
+        monkeypatch.chdir(tmp_path)
+        [code] = re.findall(r"```python\n(.*?)```", (DOCS / "trace.md").read_text(), re.DOTALL)
+        names: dict[str, Any] = {}
+        exec(code, names)
+        assert len(names["cwnd"]) > 2
+        assert {type(value) for _, value in names["cwnd"]} == {int}

@@ -6,159 +6,28 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import ipaddress
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
 from chitcpd import peers
 from chitcpd.faults import Shape
-from chitcpd.peers import Carrier, Peers
-from tests.daemon.conftest import PATIENCE, PORT, free_address
-
-HEADER = struct.Struct("!HBB12s")
-
-
-def in_event_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Run the test in an event loop of its own; whatever goes wrong in it behind the test's back fails the test."""
-
-    @functools.wraps(test)
-    def run(*arguments: object, **options: object) -> None:
-        async def watched() -> None:
-            faults: list[dict[str, Any]] = []
-            asyncio.get_running_loop().set_exception_handler(lambda _, context: faults.append(context))
-            async with asyncio.timeout(PATIENCE):
-                await test(*arguments, **options)
-            assert faults == []
-
-        asyncio.run(watched())
-
-    return run
-
-
-def segment(number: int, length: int = 40) -> bytes:
-    """Bytes that a carrier takes for a segment, told apart by their number."""
-    return number.to_bytes(4) + bytes(length - 4)
-
-
-def number_of(raw: bytes) -> int:
-    return int.from_bytes(raw[:4])
-
-
-def frame(raw: bytes) -> bytes:
-    return HEADER.pack(len(raw), 1, 0, bytes(12)) + raw
-
-
-def low_and_high() -> tuple[str, str]:
-    """Two addresses, the lower one first: that is what decides when both dial."""
-    low, high = sorted(map(ipaddress.ip_address, (free_address(), free_address())))
-    return str(low), str(high)
-
-
-class Node:
-    """The network layer of one daemon, with one address or more."""
-
-    def __init__(self, *addresses: str) -> None:
-        self.address = addresses[0]
-        self.delivered: asyncio.Queue[bytes] = asyncio.Queue()
-        self.ways: list[tuple[str, str]] = []  # (our address, the peer's) of each delivered one
-        self.unreachable: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
-        self.drops: list[str] = []
-        self.peers = Peers(
-            port=PORT,
-            addresses=list(addresses),
-            deliver=self._deliver,
-            unreachable=lambda own, peer: self.unreachable.put_nowait((own, peer)),
-            dropped=self._dropped,
-        )
-
-    def _deliver(self, own: str, peer: str, raw: bytes) -> None:
-        self.ways.append((own, peer))
-        self.delivered.put_nowait(raw)
-
-    def _dropped(self, why: str, own: str, peer: str, raw: bytes) -> None:
-        self.drops.append(why)
-
-    def send(self, peer: Node | str, raw: bytes) -> None:
-        self.peers.send(self.address, peer if isinstance(peer, str) else peer.address, raw)
-
-    async def numbers(self, count: int) -> set[int]:
-        """The numbers of the next `count` segments."""
-        return {number_of(await self.delivered.get()) for _ in range(count)}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Let the event loop go on until it is so."""
-    while not condition():
-        await asyncio.sleep(0)
-
-
-@asynccontextmanager
-async def node(address: str | None = None, *, listening: bool = True) -> AsyncIterator[Node]:
-    one = Node(address or free_address())
-    if listening:
-        await one.peers.listen()
-    try:
-        yield one
-    finally:
-        await one.peers.close(PATIENCE)
-
-
-class Raw:
-    """One real connection to or from a node."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-
-    async def closed(self) -> bool:
-        """Read to the end; whether nothing came before it."""
-        try:
-            return await self.reader.read() == b""
-        except ConnectionResetError:
-            return True
-
-    async def segment(self) -> bytes:
-        """The next segment from the node, its header checked."""
-        length, proto, flags, zeros = HEADER.unpack(await self.reader.readexactly(16))
-        assert (proto, flags, zeros) == (1, 0, bytes(12))
-        return await self.reader.readexactly(length)
-
-    def close(self) -> None:
-        self.writer.close()
-
-
-@asynccontextmanager
-async def dialled(peer: Node, address: str) -> AsyncIterator[Raw]:
-    """A raw peer at `address` that dials the node."""
-    raw = Raw(*await asyncio.open_connection(peer.address, PORT, local_addr=(address, 0)))
-    try:
-        yield raw
-    finally:
-        raw.close()
-
-
-@asynccontextmanager
-async def raw_listener(address: str) -> AsyncIterator[asyncio.Queue[Raw]]:
-    """A raw peer at `address` that is dialled: its real connections, as they come."""
-    connections: asyncio.Queue[Raw] = asyncio.Queue()
-    everyone: list[Raw] = []
-
-    def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        everyone.append(Raw(reader, writer))
-        connections.put_nowait(everyone[-1])
-
-    server = await asyncio.start_server(connected, address, PORT)
-    try:
-        yield connections
-    finally:
-        server.close()
-        for raw in everyone:
-            raw.close()
+from chitcpd.peers import Carrier
+from tests.daemon.conftest import PORT, free_address
+from tests.daemon.nodes import (
+    HEADER,
+    Node,
+    dialled,
+    frame,
+    in_event_loop,
+    low_and_high,
+    node,
+    number_of,
+    raw_listener,
+    segment,
+    until,
+)
 
 
 class TestOnTheWire:
@@ -346,6 +215,66 @@ class TestCrossingDials:
             assert await kept.segment() == segment(4)
 
 
+class TestOneConnection:
+    """A C peer dies of a second connection while one is up."""
+
+    @pytest.mark.parametrize("order", [1, -1], ids=["we are the lower", "we are the higher"])
+    @in_event_loop
+    async def test_one_that_we_have_dialled(self, order: int) -> None:
+        ours, theirs = low_and_high()[::order]
+        async with node(ours) as alice, raw_listener(theirs) as connections:
+            for number in range(100):
+                alice.send(theirs, segment(number))
+                await asyncio.sleep(0)
+            raw = await connections.get()
+            for number in range(100):
+                assert number_of(await raw.segment()) == number
+            raw.writer.write(frame(segment(1)) + frame(segment(2))[:9])  # half of one more does not matter
+            await alice.numbers(1)
+            alice.send(theirs, segment(100))
+            assert number_of(await raw.segment()) == 100
+            assert connections.empty()
+            assert len(alice.peers.carriers) == 1
+
+    @pytest.mark.parametrize("order", [1, -1], ids=["we are the lower", "we are the higher"])
+    @in_event_loop
+    async def test_one_that_it_has_dialled(self, order: int) -> None:
+        """We have something to send before its first segment has come."""
+        ours, theirs = low_and_high()[::order]
+        async with node(ours) as alice, raw_listener(theirs) as connections, dialled(alice, theirs) as raw:
+            await until(lambda: bool(alice.peers.carriers))
+            for number in range(100):
+                alice.send(theirs, segment(number))
+                await asyncio.sleep(0)
+            for number in range(100):
+                assert number_of(await raw.segment()) == number
+            assert connections.empty()
+
+    @in_event_loop
+    async def test_while_it_reads_nothing(self) -> None:
+        async with node() as alice, raw_listener(address := free_address()) as connections:
+            while len(alice.drops) < 100:
+                alice.send(address, segment(0, 1500))
+                await asyncio.sleep(0)
+            assert connections.qsize() == 1
+            assert len(alice.peers.carriers) == 1
+
+    @in_event_loop
+    async def test_what_replaces_a_connection_must_first_speak(self) -> None:
+        """A port scan from the peer's own address does not disturb its connection."""
+        async with node() as bob, dialled(bob, address := free_address()) as good:
+            good.writer.write(frame(segment(1)))
+            assert await bob.numbers(1) == {1}
+            async with dialled(bob, address) as scan:
+                await until(lambda: len(bob.peers.carriers) == 2)
+                bob.send(address, segment(2))
+                assert await good.segment() == segment(2)
+                scan.writer.write(frame(segment(3)))  # but if it is the peer, restarted, it is answered there
+                assert await bob.numbers(1) == {3}
+                bob.send(address, segment(4))
+                assert await scan.segment() == segment(4)
+
+
 class TestInterruptions:
     @in_event_loop
     async def test_a_peer_that_restarts_is_dialled_again(self) -> None:
@@ -355,6 +284,8 @@ class TestInterruptions:
                 async with node(address) as bob:
                     alice.send(bob, segment(number))
                     assert await bob.numbers(1) == {number}
+                    bob.send(alice, segment(number))
+                    assert await alice.numbers(1) == {number}
                 await until(lambda: not alice.peers.carriers)
 
     @pytest.mark.parametrize("order", [1, -1], ids=["we are the lower", "we are the higher"])
@@ -395,6 +326,7 @@ class TestInterruptions:
             drained = await connections.get()
             assert await drained.segment() == segment(1)
             async with dialled(high, low_address) as kept:
+                kept.writer.write(frame(segment(0)))
                 assert await drained.reader.read() == b""  # its end
                 high.send(low_address, segment(2))
                 assert await kept.segment() == segment(2)
@@ -471,6 +403,64 @@ class TestInterruptions:
             assert number_of(await raw.segment()) == sent
 
     @in_event_loop
+    async def test_the_queue_is_bounded_in_bytes_too(self) -> None:
+        async with node(listening=False) as alice:
+            for _ in range(100):
+                alice.send("127.0.0.1", segment(1, 60_000))
+            assert alice.drops == ["queue"] * (100 - (1 << 21) // 60_016)
+
+    @in_event_loop
+    async def test_what_waits_in_all_is_bounded(self) -> None:
+        """The queue, asyncio's buffer behind it and no more, while the peer reads nothing."""
+        async with node() as alice, raw_listener(address := free_address()) as connections:
+            while len(alice.drops) < 10_000:
+                alice.send(address, segment(0, 60_000))
+                await asyncio.sleep(0)
+            raw, (carrier,) = await connections.get(), alice.peers.carriers
+            assert carrier.transport is not None
+            assert carrier.transport.get_write_buffer_size() <= (1 << 16) + (1 << 18) + 60_016
+            del raw
+
+    @in_event_loop
+    async def test_a_segment_that_the_header_can_t_tell_of(self) -> None:
+        async with node() as alice, node() as bob:
+            alice.send(bob, bytes(0x10000))
+            alice.send(alice, bytes(0x10000))
+            assert alice.drops == ["length", "length"]
+            alice.send(bob, segment(1, 0xFFFF))
+            assert await bob.numbers(1) == {1}
+
+    @in_event_loop
+    async def test_a_peer_that_hangs_up_at_once_is_not_dialled_for_each_segment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(peers, "_RETRY_FIRST", 3600.0)
+        async with node() as alice, raw_listener(address := free_address()) as connections:
+            alice.send(address, segment(1))
+            (await connections.get()).close()
+            await until(lambda: not alice.peers.carriers)
+            for _ in range(10):
+                alice.send(address, segment(2))
+                await until(lambda: alice.drops != [])
+                alice.drops.clear()
+            assert connections.empty()
+            assert alice.unreachable.empty()  # for it is not: TCP sees a loss
+
+    @in_event_loop
+    async def test_one_line_in_the_log_for_a_peer_that_is_away(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(peers, "_RETRY_FIRST", 0.0)
+        monkeypatch.setattr(peers, "_RETRY_MAX", 0.0)
+        caplog.set_level("INFO")
+        async with node() as alice:
+            address = free_address()
+            for _ in range(20):
+                alice.send(address, segment(1))
+                await alice.unreachable.get()
+            assert caplog.messages == [f"{address} can't be reached: Connection refused"]
+
+    @in_event_loop
     async def test_at_the_end_what_waits_is_written(self) -> None:
         async with node() as bob:
             async with node() as alice:
@@ -499,6 +489,38 @@ class TestOwnAddresses:
         assert not host.peers.carriers
 
     @in_event_loop
+    async def test_they_stay_in_order_and_the_queue_is_bounded(self) -> None:
+        async with node(listening=False) as alice:
+            for number in range(1100):
+                alice.send(alice, segment(number))
+            assert alice.drops == ["queue"] * 100
+            assert [number_of(await alice.delivered.get()) for _ in range(1000)] == list(range(1000))
+            alice.send(alice, segment(7))
+            assert await alice.numbers(1) == {7}
+
+    @in_event_loop
+    async def test_what_is_sent_while_one_is_delivered_has_its_turn_later(self) -> None:
+        host = Node(free_address())
+        seen: list[int] = []
+
+        def deliver(_own: str, _peer: str, raw: bytes) -> None:
+            seen.append(number_of(raw))
+            if number_of(raw) < 100:
+                host.send(host, segment(number_of(raw) + 100))
+
+        host.peers.deliver = deliver
+        for number in range(3):
+            host.send(host, segment(number))
+        await until(lambda: len(seen) == 6)
+        assert seen == [0, 1, 2, 100, 101, 102]
+
+    @in_event_loop
+    async def test_of_several_one_of_ours_is_taken(self) -> None:
+        """The kernel would choose 127.0.0.1, which may be another daemon's."""
+        one, other = free_address(), free_address()
+        assert Node(one, other).peers.source(free_address()) == one
+
+    @in_event_loop
     async def test_our_address_towards_a_peer(self) -> None:
         async with node() as alice:
             assert alice.peers.source("127.0.0.9") == alice.address  # the one that we listen on
@@ -525,6 +547,18 @@ class TestLinks:
             alice.send(bob, segment(1))
             await bob.numbers(1)
             assert loop.time() - start >= 0.05
+
+    @in_event_loop
+    async def test_what_a_delay_holds_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(peers, "_UNDER_WAY_BYTES", 10_000)
+        async with node() as alice, node() as bob:
+            alice.peers.set_link(bob.address, own=None, mtu=None, shape=Shape(delay=0.05), seed=1)
+            for number in range(100):
+                alice.send(bob, segment(number, 100))
+            assert alice.drops == ["queue"] * 79
+            assert await bob.numbers(21) == set(range(21))
+            alice.send(bob, segment(7))
+            assert await bob.numbers(1) == {7}
 
     @in_event_loop
     async def test_a_new_setting_replaces_the_old_one(self) -> None:

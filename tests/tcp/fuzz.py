@@ -408,13 +408,13 @@ class Sequence:
         records = buffer.records
         if not records:
             assert tcp.snd_una == tcp.snd_nxt or tcp.state == State.LISTEN
-            assert (buffer.in_flight, buffer.sacked, buffer._lost) == (0, 0, 0)
+            assert (buffer.in_flight, buffer.sacked, buffer.lost_records) == (0, 0, 0)
             return
         assert (records[0].seq, records[-1].end) == (tcp.snd_una, tcp.snd_nxt)
         assert all(a.end == b.seq for a, b in pairwise(records))
         assert all(record.length > 0 for record in records)
         assert buffer.sacked == sum(record.sacked for record in records)
-        assert buffer._lost == sum(record.lost for record in records)
+        assert buffer.lost_records == sum(record.lost for record in records)
         assert not any(record.lost and record.sacked for record in records)
         assert buffer.in_flight == sum(r.length for r in records if not (r.lost or r.sacked))
         assert 1 <= tcp._congestion.cwnd <= 1 << 40

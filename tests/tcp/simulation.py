@@ -363,6 +363,12 @@ class Judge:
     def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None:
         pass
 
+    def lost(self, why: str, local: str, peer: str, raw: bytes) -> None:
+        pass
+
+    def settled(self, endpoint: Endpoint) -> None:
+        pass
+
     def step(self, host: Host) -> None:
         """What must hold whenever the TCP is not at work."""
         for endpoint in host.driver.demux.connections.values():

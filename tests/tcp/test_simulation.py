@@ -90,6 +90,10 @@ class Log:
     def dropped(self, why: str, local: str, peer: str, raw: bytes) -> None:
         self.drops.append(why)
 
+    lost = dropped
+
+    def settled(self, endpoint: Endpoint) -> None: ...
+
     def times(self, event: str, address: str) -> list[float]:
         """When `address` has sent or received data."""
         return [at for at, what, where, seg in self.segments if (what, where) == (event, address) and seg.data]

@@ -87,7 +87,7 @@ def test_what_is_sacked_is_not_lost_any_more_and_the_rest_still_is() -> None:
     buffer.mark_sacked(((110, 130),), 100, 150)
     assert ends(list(buffer.lost())) == [110]
     buffer.acknowledge(110)
-    assert (list(buffer.lost()), buffer._lost) == ([], 0)
+    assert (list(buffer.lost()), buffer.lost_records) == ([], 0)
 
 
 # ---- a connection, ten segments in flight since 2.0, over a round trip of 0.1 s --------------------------------

@@ -1,0 +1,367 @@
+"""Pairs of UNIX sockets: one end is an application's descriptor, the other the daemon's.
+
+What the application writes goes to the TCP as far as the TCP has room, what the TCP has received goes to the
+application as far as the pair has: so the TCP's flow control is the application's. Kernel buffers between them are
+no larger than the TCP's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import select
+import socket
+import struct
+import termios
+from collections.abc import Callable
+from contextlib import suppress
+
+from chitcpd.driver import Driver, Endpoint
+from chitcpd.tcp.api import Config, State
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 1 << 18  # bytes of one system call
+_MOST_BUFFER = 1 << 16  # bytes that one end of a pair holds; the kernel makes it twice as much
+_BALLAST = bytes(_MOST_BUFFER)
+_WORTH_READING = 4  # the part of the TCP's send buffer that must be free again
+
+
+def make_pair(name: bytes, config: Config) -> tuple[socket.socket, socket.socket]:
+    """(our end, the application's end, which bears `name`)."""
+    # What one end has sent is counted there; the kernel takes 4 KiB at least, and counts its own overhead too.
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        theirs.bind(name)
+        ours.setblocking(False)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(config.receive_buffer // 2, _MOST_BUFFER))
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(config.send_buffer // 2, _MOST_BUFFER))
+    except BaseException:
+        ours.close()
+        theirs.close()
+        raise
+    return ours, theirs
+
+
+def fill(theirs: socket.socket) -> None:
+    """Let the application's end take no more: who waits to write to it waits until connect has ended."""
+    with suppress(BlockingIOError):
+        while True:
+            theirs.send(_BALLAST, socket.MSG_DONTWAIT)
+
+
+def empty(ours: socket.socket) -> None:
+    """Throw away what is in the application's end now: who waits to write to it may go on."""
+    waiting = struct.unpack("i", fcntl.ioctl(ours, termios.FIONREAD, bytes(4)))[0]
+    while waiting > 0:
+        try:
+            waiting -= len(ours.recv(waiting)) or waiting
+        except OSError:
+            return
+
+
+def is_closed(name: bytes) -> bool:
+    """Whether nobody has the end with this name any more, and not merely shut it down: then the name is free again."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind(name)
+        except OSError:
+            return False
+        return True
+
+
+class Hangups:
+    """Tells when an application has closed its end, also while we don't read ours.
+
+    One epoll for all of them, which waits for nothing else: no data wakes it. The kernel calls a pair hung up as soon
+    as both directions are shut down, and wakes us again when the other end is closed.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._epoll = select.epoll()
+        self._callbacks: dict[int, tuple[bytes, Callable[[], None]]] = {}
+        loop.add_reader(self._epoll.fileno(), self._tell)
+
+    def watch(self, ours: socket.socket, name: bytes, callback: Callable[[], None]) -> None:
+        """Call `callback` once the other end, which bears `name`, is closed."""
+        self._callbacks[ours.fileno()] = (name, callback)
+        self._epoll.register(ours.fileno(), select.EPOLLET)  # EPOLLHUP is always waited for
+
+    def forget(self, ours: socket.socket) -> None:
+        """Before our end is closed."""
+        if self._callbacks.pop(ours.fileno(), None) is not None:
+            self._epoll.unregister(ours.fileno())
+
+    def close(self) -> None:
+        """Wait no more."""
+        self._loop.remove_reader(self._epoll.fileno())
+        self._epoll.close()
+
+    def _tell(self) -> None:
+        for fd, events in self._epoll.poll(0):
+            name, callback = self._callbacks.get(fd, (b"", _nobody))
+            if events & select.EPOLLHUP and is_closed(name):
+                callback()
+
+
+class Stream:
+    """Carries the bytes of one open connection between the pair and the TCP."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, ours: socket.socket, name: bytes, driver: Driver, endpoint: Endpoint
+    ) -> None:
+        """`name`: of the application's end."""
+        self._loop = loop
+        self._ours = ours
+        self._name = name
+        self._driver = driver
+        self._endpoint = endpoint
+        self._scheduled = False
+        self._reading = False  # the event loop tells us when the application has written
+        self._writing = False  # likewise, when it has read
+        self._untaken = memoryview(b"")  # from the application, and the TCP did not take it
+        self._undelivered = memoryview(b"")  # from the TCP, and the pair did not take it
+        self._receiving = True  # the application may still read
+        self._sending = True  # it may still write
+        self._most = 0  # bytes that the TCP would take when it was emptiest
+        self._hung_up = False
+        self.error: int | None = None  # how the connection has failed; 0: it has not, or that was told
+        self.reset_on_close = False  # SO_LINGER with a time of 0
+        self.ended: Callable[[], None] = _nobody  # called once the application has closed, and the TCP has all of it
+
+    def changed(self) -> None:
+        """The connection may have news. Looked at once, after all segments that have come together."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._look)
+
+    def hang_up(self) -> None:
+        """The application has closed its end; what it has written before is sent."""
+        self._hung_up = True
+        self._endpoint.orphan = True  # what comes from now on is answered by a reset
+        if self._undelivered:
+            self._abort()
+        elif not self._sending:
+            self._release()
+        else:
+            self.changed()
+
+    def stop_receiving(self) -> None:
+        """The application wants no more (SHUT_RD): what comes is thrown away, once it has read what is there."""
+        self._deliver()
+        self._receiving = False
+        self._quietly_shut(socket.SHUT_WR)
+        self.changed()
+
+    def close(self) -> None:
+        """Give up the pair."""
+        self._scheduled = True  # and so it stays
+        self._read(False)
+        self._write(False)
+        self._endpoint.changed = _nobody
+        self._ours.close()
+
+    # ---- the TCP's side ------------------------------------------------------------------------------------
+
+    def _look(self) -> None:
+        self._scheduled = False
+        if not self._writing:
+            self._deliver()
+        if self._sending and not self._reading:
+            self._take()
+        if self._endpoint.connection.state == State.CLOSED and not self._undelivered:
+            self._closed()
+
+    def _deliver(self) -> None:
+        """Give the application what the TCP has received."""
+        while self._undelivered or self._driver.levels(self._endpoint).readable:
+            if not self._undelivered:
+                self._undelivered = memoryview(self._receive())
+            if self._receiving and not self._hand_over():
+                return
+            if not self._receiving:
+                self._undelivered = memoryview(b"")
+        if self._receiving and self._driver.levels(self._endpoint).at_eof:
+            self._receiving = False
+            self._quietly_shut(socket.SHUT_WR)
+
+    def _receive(self) -> bytes:
+        try:
+            return self._driver.receive(self._endpoint, _AT_ONCE, self._loop.time())
+        except OSError:  # the TCP has failed, and _closed tells of it
+            return b""
+
+    def _hand_over(self) -> bool:
+        """Whether the application has taken all that was not delivered."""
+        try:
+            sent = self._ours.send(self._undelivered)
+        except BlockingIOError:
+            sent = 0
+        except OSError:  # it has closed, or shut down its end for reading
+            self._receiving = False
+            if is_closed(self._name):
+                self._abort()
+            return False
+        self._undelivered = self._undelivered[sent:]
+        self._write(bool(self._undelivered))
+        return not self._undelivered
+
+    def _on_writable(self) -> None:
+        self._deliver()
+        self._look()
+
+    def _closed(self) -> None:
+        """The connection is over: the application reads what is there, then an end or an error."""
+        if self.error is None:
+            self.error = self._endpoint.error or self._endpoint.connection.error or 0
+        self._read(False)
+        self._sending = self._receiving = False
+        self._quietly_shut(socket.SHUT_RDWR)
+        if self._hung_up:
+            self.ended()
+
+    # ---- the application's side ----------------------------------------------------------------------------
+
+    def _room(self) -> int:
+        """Bytes to read from the application: what the TCP would take, unless that is little of what it can hold."""
+        writable = self._driver.levels(self._endpoint).writable
+        self._most = max(self._most, writable)
+        return writable if writable * _WORTH_READING >= self._most else 0
+
+    def _take(self) -> None:
+        """Give the TCP what the application has written, or wait until one of them is ready."""
+        if self._untaken and not self._give(self._untaken):
+            return
+        room = self._room()
+        if not room:
+            self._read(False)  # _look goes on
+            return
+        try:
+            data = self._ours.recv(min(room, _AT_ONCE))
+        except BlockingIOError:
+            self._read(True)
+            return
+        except OSError:  # closed, with something unread
+            self._abort()
+            return
+        if data:
+            self._give(memoryview(data))
+            self._read(True)
+        else:
+            self._end_of_application()
+
+    def _give(self, data: memoryview) -> bool:
+        """Whether the TCP has taken all of it."""
+        try:
+            taken = self._driver.send(self._endpoint, data, self._loop.time())
+        except OSError:  # the connection has failed, and _closed tells of it
+            taken = len(data)
+        self._untaken = data[taken:]
+        if self._untaken and self._driver.levels(self._endpoint).writable:
+            log.error("[S%d] the TCP took less than it said it would: connection reset", self._endpoint.number)
+            self._driver.abort(self._endpoint, self._loop.time(), errno.EIO)
+        return not self._untaken
+
+    def _end_of_application(self) -> None:
+        """It writes no more: it has shut down its end, or closed it."""
+        self._sending = False
+        self._read(False)
+        if self._hung_up or is_closed(self._name):
+            self._release()
+        else:
+            with suppress(OSError):  # the connection has failed, and _closed tells of it
+                self._driver.close(self._endpoint, self._loop.time())
+
+    def _release(self) -> None:
+        if self.reset_on_close:
+            self._abort()
+            return
+        with suppress(OSError):
+            self._driver.release(self._endpoint, self._loop.time())
+        self.ended()
+
+    def _abort(self) -> None:
+        self._sending = False
+        self._driver.abort(self._endpoint, self._loop.time())
+        self.ended()
+
+    # ---- the event loop ------------------------------------------------------------------------------------
+
+    def _read(self, on: bool) -> None:
+        if on != self._reading:
+            self._reading = on
+            if on:
+                self._loop.add_reader(self._ours, self._take)
+            else:
+                self._loop.remove_reader(self._ours)
+
+    def _write(self, on: bool) -> None:
+        if on != self._writing:
+            self._writing = on
+            if on:
+                self._loop.add_writer(self._ours, self._on_writable)
+            else:
+                self._loop.remove_writer(self._ours)
+
+    def _quietly_shut(self, how: int) -> None:
+        with suppress(OSError):  # it is closed already
+            self._ours.shutdown(how)
+
+
+def _nobody() -> None:
+    """Nobody needs to know."""
+
+
+class Offers:
+    """Hands connections that are ready over a listening pair, a few ahead of the application."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, ours: socket.socket, make: Callable[[], Offer | None]) -> None:
+        """`make`: the next one that waits, or None."""
+        self._loop = loop
+        self._ours = ours
+        self._make = make
+        self._waiting = False
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)  # the least: two records, and it can't be written to
+
+    def look(self) -> None:
+        """Hand over what waits, as far as the application takes it."""
+        while not self._waiting:
+            if not _is_writable(self._ours):
+                self._wait(True)
+            elif (offer := self._make()) is None:
+                return
+            else:
+                self._send(*offer)
+
+    def close(self) -> None:
+        """Hand over nothing more."""
+        self._wait(False)
+        self._waiting = True
+
+    def _send(self, record: bytes, theirs: socket.socket) -> None:
+        with theirs, suppress(OSError):  # it has closed; then theirs is closed too, and that says all
+            socket.send_fds(self._ours, [record], [theirs.fileno()])
+
+    def _on_writable(self) -> None:
+        self._wait(False)
+        self.look()
+
+    def _wait(self, on: bool) -> None:
+        if on != self._waiting:
+            self._waiting = on
+            if on:
+                self._loop.add_writer(self._ours, self._on_writable)
+            else:
+                self._loop.remove_writer(self._ours)
+
+
+Offer = tuple[bytes, socket.socket]  # the record, and the application's end of the connection's pair
+
+
+def _is_writable(ours: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(ours, select.POLLOUT)
+    return bool(poll.poll(0))
