@@ -2,19 +2,22 @@
 
 ping {}                          -> version, pid, tcp, profile, addresses
 links {"links": [{...}]}         -> {}: how peers are reached, and what happens to segments on the way
+link {"peer": "10.0.0.3"}        -> that link: own, mtu, its shape where it is not perfect, and counts
 sockets {}                       -> sockets, with the variables of their connections; impairments, by peer
 wait_listening {"port": 7000}    -> {} once there is a listener on that port
 """
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import json
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
+from chitcpd import ss
 from chitcpd.faults import Shape
 from chitcpd.peers import Peers
 from chitcpd.sockets import Socket, Sockets
@@ -42,6 +45,7 @@ class Control:
         self._commands: dict[str, Callable[[Json], Awaitable[Json]]] = {
             "ping": self._ping,
             "links": self._links,
+            "link": self._show_link,
             "sockets": self._list_sockets,
             "wait_listening": self._wait_listening,
         }
@@ -69,8 +73,19 @@ class Control:
             self._peers.set_link(peer, **settings)
         return {}
 
+    async def _show_link(self, arguments: Json) -> Json:
+        link = self._peers.link(_address(arguments.get("peer"), "peer"))
+        if link is None:
+            return {}
+        shown: Json = {"own": link.own, "mtu": link.mtu}
+        if link.impairment is not None:
+            shape = asdict(link.impairment.shape)
+            shown |= {name: value for name, value in shape.items() if value != getattr(Shape(), name)}
+            shown["counts"] = dict(link.impairment.counts)
+        return {name: value for name, value in shown.items() if value is not None}
+
     async def _list_sockets(self, arguments: Json) -> Json:
-        sockets = [_describe(sock) for sock in self._sockets.table.values()]
+        sockets = [_describe(sock, asyncio.get_running_loop().time()) for sock in self._sockets.table.values()]
         return {"sockets": sockets, "impairments": self._peers.impairment_counts()}
 
     async def _wait_listening(self, arguments: Json) -> Json:
@@ -118,15 +133,13 @@ def _address(value: object, name: str) -> str:
         raise ControlError(f"`{name}` must be an IP address") from None
 
 
-def _describe(sock: Socket) -> Json:
+def _describe(sock: Socket, now: float) -> Json:
     described: Json = {"sockfd": sock.fd, "state": sock.state.name, "local": _text(sock.local)}
     if sock.listener is not None:
         described |= {"backlog": sock.listener.backlog, "waiting": len(sock.listener.ready)}
     if sock.endpoint is not None:
-        variables = sock.endpoint.connection.variables()
         described["peer"] = _text(sock.endpoint.four[2:])
-        described |= {name: getattr(variables, name) for name in variables.__slots__ if name != "state"}
-        described |= {"readable": sock.endpoint.connection.readable, "writable": sock.endpoint.connection.writable}
+        described |= ss.describe(sock.endpoint, now)
     return described
 
 

@@ -132,7 +132,8 @@ class Carrier(asyncio.BufferedProtocol):
             self._rest = b""
         elif at or not self._rest:
             self._rest = data[at:]
-            self._begin_watch()
+            if self.proven or self.dialled:  # else the time for a stranger's first segment runs already
+                self._begin_watch()
         else:
             self._rest = data
 
@@ -534,6 +535,10 @@ class Peers:
         """From now on, reach `peer` from `own`, and do to its segments what `shape` says."""
         impairment = Impairment(shape, seed) if shape != Shape() else None
         self._links[peer] = Link(own, mtu, impairment)
+
+    def link(self, peer: str) -> Link | None:
+        """What was said of the way to `peer`."""
+        return self._links.get(peer)
 
     def impairment_counts(self) -> dict[str, dict[str, int]]:
         """What was done to segments so far: peer -> kind -> segments."""

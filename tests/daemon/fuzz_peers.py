@@ -197,6 +197,8 @@ class Case:
     def run(self) -> int:
         """Returns the inputs. Raises AssertionError, or whatever goes wrong."""
         steps = (self._come, *[self._say] * 12, self._go, self._send, self._wait, self._read)
+        for _ in range(self.random.randrange(_MOST_ACCEPTED)):
+            self._come()
         for _ in range(_STEPS):
             self.random.choice(steps)()
             self.loop.settle()

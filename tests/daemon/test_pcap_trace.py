@@ -408,16 +408,13 @@ def left(directory: Path) -> Left:
 
 def test_a_daemon_writes_pcapng_if_the_name_says_so(directory: Path) -> None:
     capture = directory / "segments.pcapng"
-    with running_daemon(directory, "-c", str(capture)) as daemon:
+    impatient = ("--set", "syn_retries=0", "--set", "rto_initial=10ms")
+    with running_daemon(directory, "-c", str(capture), *impatient) as daemon:
         daemon.ask("links", links=[{"peer": daemon.address, "loss": 1.0}])
         with Application(daemon.socket) as application:
-            fd = application.socket()
             address = sockaddr_in(daemon.address, PORT)
-            application.send_message(
-                pb.ChitcpdMsg(code=pb.CONNECT, connect_args=pb.ConnectArgs(sockfd=fd, addr=address))
-            )
-            while not daemon.ask("sockets")["impairments"][daemon.address].get("loss"):
-                pass
+            resp = application.call(pb.CONNECT, sockfd=application.socket(), addr=address)
+            assert resp.error_code == errno.ETIMEDOUT
         assert daemon.end() == 0
     with RawPcapNgReader(str(capture)) as reader:
         assert next(reader)[1].comments == [b"dropped: loss"]

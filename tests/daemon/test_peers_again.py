@@ -196,9 +196,7 @@ class TestKilledDaemons:
             soon(lambda: not alice.sockets())
             soon(lambda: descriptors(alice) <= before)
             figures.append(memory(alice))
-        print(
-            f"{before} descriptors before, {descriptors(alice)} after; KiB of the daemon that stays, after each: {figures}"
-        )
+        print(f"descriptors: {before} before, {descriptors(alice)} after; KiB after each time: {figures}")
 
     def _send_until_it_fails(self, client: Application, fd: int) -> int:
         while (resp := client.call(pb.SEND, sockfd=fd, flags=0, buf=bytes(1 << 16))).error_code == 0:

@@ -8,11 +8,11 @@ from chitcpd import peers
 from chitcpd.peers import Carrier, Peer
 from tests.daemon import fuzz_peers
 
-SEED = 1
+SEED, INPUTS = 1, 15_000
 
 
 def test_bad_input_does_no_harm() -> None:
-    fuzz_peers.fuzz(30_000, SEED)
+    fuzz_peers.fuzz(INPUTS, SEED)
 
 
 def test_nor_to_a_real_daemon() -> None:
@@ -21,7 +21,7 @@ def test_nor_to_a_real_daemon() -> None:
 
 def found() -> str:
     try:
-        fuzz_peers.fuzz(30_000, SEED)
+        fuzz_peers.fuzz(INPUTS, SEED)
     except Exception as failure:
         return f"{type(failure).__name__} {failure} {failure.__notes__}"
     pytest.fail("nothing was found")
@@ -37,6 +37,12 @@ def test_a_stall_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "stalls since" in found()
 
 
-def test_what_outlives_its_connection_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Peer, "_shed", lambda _: None)
+def test_too_many_connections_of_one_peer_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_peers, "_ADDRESSES", ("10.0.0.1", "10.0.0.9"))
+    monkeypatch.setattr(Peer, "_shed", lambda *_: None)
+    assert "AssertionError" in found()
+
+
+def test_a_timer_that_outlives_its_connection_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_peers.Handle, "cancel", lambda _: None)
     assert "AssertionError" in found()
