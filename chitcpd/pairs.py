@@ -128,6 +128,7 @@ class Stream:
         self._sending = True  # it may still write
         self._most = 0  # bytes that the TCP would take when it was emptiest
         self._hung_up = False
+        self._ended = False
         self.error: int | None = None  # how the connection has failed; 0: it has not, or that was told
         self.reset_on_close = False  # SO_LINGER with a time of 0
         self.ended: Callable[[], None] = _nobody  # called once the application has closed, and the TCP has all of it
@@ -172,7 +173,7 @@ class Stream:
             self._deliver()
         if self._sending and not self._reading:
             self._take()
-        if self._endpoint.connection.state == State.CLOSED and not self._undelivered:
+        if self._endpoint.connection.state == State.CLOSED and not self._undelivered and not self._ended:
             self._closed()
 
     def _deliver(self) -> None:
@@ -221,7 +222,7 @@ class Stream:
         self._sending = self._receiving = False
         self._quietly_shut(socket.SHUT_RDWR)
         if self._hung_up:
-            self.ended()
+            self._end()
 
     # ---- the application's side ----------------------------------------------------------------------------
 
@@ -281,12 +282,17 @@ class Stream:
             return
         with suppress(OSError):
             self._driver.release(self._endpoint, self._loop.time())
-        self.ended()
+        self._end()
 
     def _abort(self) -> None:
         self._sending = False
         self._driver.abort(self._endpoint, self._loop.time())
-        self.ended()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self.ended()
 
     # ---- the event loop ------------------------------------------------------------------------------------
 

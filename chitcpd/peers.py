@@ -212,19 +212,8 @@ class Peer:
     """The daemon at one address, as seen from one address of ours."""
 
     __slots__ = (
-        *(
-            "_answered",
-            "_carrier",
-            "_dial",
-            "_down",
-            "_flushing",
-            "_peers",
-            "_queue",
-            "_queued",
-            "_quiet_until",
-            "_retry_after",
-        ),
-        *("_retry_at", "address", "carriers", "own"),
+        *("_answered", "_carrier", "_dial", "_down", "_flushing", "_peers", "_queue", "_queued", "_quiet_until"),
+        *("_retry_after", "_retry_at", "address", "carriers", "own"),
     )
 
     def __init__(self, peers: Peers, own: str, address: str) -> None:
@@ -519,12 +508,17 @@ class Peers:
         """The peer at `address`, from our address `own`."""
         peer = self._peers.get((own, address))
         if peer is None:
-            if len(self._peers) >= _MOST_PEERS:
-                idle = next((key for key, peer in self._peers.items() if not peer.busy), None)
-                if idle is not None:
-                    del self._peers[idle]
+            self._forget_the_oldest()
             peer = self._peers[own, address] = Peer(self, own, address)
         return peer
+
+    def _forget_the_oldest(self) -> None:
+        """Make room for one more peer among those with which nothing goes on."""
+        while len(self._peers) >= _MOST_PEERS:
+            idle = next((key for key, peer in self._peers.items() if not peer.busy), None)
+            if idle is None:
+                return
+            del self._peers[idle]
 
     def release(self, peer: Peer) -> None:
         """Nothing goes on with this peer for now: forget it, unless it is worth remembering."""
