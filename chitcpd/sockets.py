@@ -72,6 +72,7 @@ class Socket(Signal):
     name: bytes = b""  # of the application's end
     stream: pairs.Stream | None = None  # what carries its data, if it has a pair and is connected
     offers: pairs.Offers | None = None  # what hands connections over, if it has a pair and listens
+    gone: bool = False  # its descriptor is free again
     failed: bool = False  # its last connect has failed, and so its pair is shut down
     error: int | None = None  # why; the application has not been told yet
 
@@ -212,8 +213,12 @@ class Sockets:
             raise OSError(errno.EOPNOTSUPP, "the socket has no descriptor, or listens")
         if sock.endpoint is not None:
             raise OSError(errno.EISCONN if sock.stream is not None else errno.EALREADY, "the socket is in use")
-        self._begin_connect(sock, peer, lambda: self._connecting(sock))
-        theirs = self._renew_pair(sock) if sock.failed else None
+        endpoint = self._begin_connect(sock, peer, lambda: self._connecting(sock))
+        try:
+            theirs = self._renew_pair(sock) if sock.failed else None
+        except OSError:
+            self._driver.abort(endpoint, self._now())
+            raise
         self._connecting(sock)  # it may have ended already
         return theirs
 
@@ -338,6 +343,7 @@ class Sockets:
         return sock
 
     def _free_descriptor(self, sock: Socket) -> None:
+        sock.gone = True
         del self.table[sock.fd]
         heapq.heappush(self._free, sock.fd)
         if sock.bound is not None:
@@ -405,7 +411,7 @@ class Sockets:
     def _connecting(self, sock: Socket) -> None:
         """The opening of a connection goes on, or has ended."""
         endpoint = sock.endpoint
-        if endpoint is None or sock.ours is None or sock.stream is not None:
+        if sock.gone or endpoint is None or sock.ours is None or sock.stream is not None:
             return
         if endpoint.established:
             pairs.empty(sock.ours)

@@ -23,6 +23,13 @@ ARGUMENTS = {
     pb.GETSOCKNAME: "name_args",
     pb.GETPEERNAME: "name_args",
     pb.CONTROL: "control_args",
+    pb.OPEN: "socket_args",
+    pb.START_CONNECT: "connect_args",
+    pb.GETSOCKOPT: "sockopt_args",
+    pb.SETSOCKOPT: "sockopt_args",
+    pb.GET_SOCKET_STATE: "get_socket_state_args",
+    pb.GET_SOCKET_BUFFER_CONTENTS: "get_socket_buffer_contents_args",
+    pb.WAIT_FOR_STATE: "wait_for_state_args",
 }
 
 
@@ -35,9 +42,9 @@ class Application:
     """A connection to a daemon."""
 
     def __init__(self, path: str, *, greet: bool = True) -> None:
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(PATIENCE)
-        self._socket.connect(path)
+        self.raw = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.raw.settimeout(PATIENCE)
+        self.raw.connect(path)
         if greet:
             self.send_message(pb.ChitcpdMsg(code=pb.INIT, init_args=pb.InitArgs(connection_type=pb.COMMAND_CONNECTION)))
             self.instance = self.answer().buf.decode()
@@ -50,13 +57,13 @@ class Application:
 
     def close(self) -> None:
         """Go away, as at the end of a process."""
-        self._socket.close()
+        self.raw.close()
 
     # ---- messages
 
     def send_bytes(self, data: bytes) -> None:
         """Anything."""
-        self._socket.sendall(data)
+        self.raw.sendall(data)
 
     def send_message(self, message: pb.ChitcpdMsg) -> None:
         """A message behind its length: 8 bytes in native order."""
@@ -73,14 +80,14 @@ class Application:
     def is_closed(self) -> bool:
         """Whether the daemon closes the connection without a word; False if it answers."""
         try:
-            return self._socket.recv(1) == b""
+            return self.raw.recv(1) == b""
         except ConnectionResetError:
             return True
 
     def _read(self, count: int) -> bytes:
         data = b""
         while len(data) < count:
-            chunk = self._socket.recv(count - len(data))
+            chunk = self.raw.recv(count - len(data))
             assert chunk, "the daemon has closed the connection"
             data += chunk
         return data
