@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import grp
 import ipaddress
 import logging
 import os
@@ -12,7 +13,7 @@ import sys
 import time
 
 import chitcpd
-from chisocket.protocol.location import socket_path
+from chisocket.protocol.location import control_path, socket_path
 from chitcpd import ctl, settings
 from chitcpd.daemon import Settings, StartError, serve
 from chitcpd.loader import REFERENCE, LoadError, load, try_out
@@ -56,6 +57,8 @@ def _settings(arguments: argparse.Namespace, config: Config) -> Settings:
     return Settings(
         port=arguments.port,
         socket=arguments.socket,
+        group=arguments.group,
+        control=arguments.control or control_path(arguments.socket),
         addresses=arguments.bind or ["0.0.0.0"],
         tcp_name=arguments.tcp,
         tcp=tcp,
@@ -85,6 +88,10 @@ def _parser() -> argparse.ArgumentParser:
         help="the port of all daemons of a lab (default: $CHITCPD_PORT, else 23300)",
     )
     parser.add_argument("-s", "--socket", default=socket_path(), help="the applications' socket (default: %(default)s)")
+    parser.add_argument("--group", type=_group, metavar="NAME", help="a group whose members may use that socket too")
+    parser.add_argument(
+        "--control", metavar="PATH", help="the socket of `chitcpd ctl` (default: $CHITCPD_CONTROL, else SOCKET.control)"
+    )
     parser.add_argument("-c", "--capture", metavar="FILE.pcap", help="write every segment, as plain TCP packets")
     parser.add_argument("--trace", metavar="FILE.jsonl", help="write a JSON line for every event")
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log segments and states; -vv calls too")
@@ -131,6 +138,13 @@ def _setting(text: str) -> tuple[str, str]:
     if not equals:
         raise argparse.ArgumentTypeError(f"{text}: expected NAME=VALUE, like rto_min=200ms; --settings lists them")
     return name, value
+
+
+def _group(text: str) -> int:
+    try:
+        return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"there is no group {text!r}") from None
 
 
 def _address(text: str) -> str:

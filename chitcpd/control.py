@@ -5,6 +5,8 @@ links {"links": [{...}]}         -> {}: how peers are reached, and what happens 
 link {"peer": "10.0.0.3"}        -> that link: own, mtu, its shape where it is not perfect, and counts
 sockets {}                       -> sockets, with the variables of their connections; impairments, by peer
 wait_listening {"port": 7000}    -> {} once there is a listener on that port
+
+The daemon has a socket of its own for this; the applications' takes what is HARMLESS, and no more.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from chitcpd.sockets import Socket, Sockets
 
 Json = dict[str, Any]
 
+HARMLESS = frozenset({"ping", "wait_listening"})  # what any application may ask
 _SHAPE_FIELDS = {field.name for field in fields(Shape)}
 _SHARES = ("loss", "duplicate", "reorder", "corrupt")
 _LINK_FIELDS = _SHAPE_FIELDS | {"peer", "own", "mtu", "seed"}

@@ -15,9 +15,9 @@ from typing import Any
 from chisocket.names import resolve
 from chisocket.protocol import chitcpd_pb2 as pb
 from chisocket.protocol import framing
-from chisocket.protocol.location import socket_path
+from chisocket.protocol.location import control_path, socket_path
 from chitcpd import ss, units
-from chitcpd.control import ControlError
+from chitcpd.control import HARMLESS, ControlError
 
 __all__ = ["ControlError", "main", "request"]
 
@@ -36,13 +36,13 @@ _LINK_UNITS = {
 def request(
     path: str, command: str, arguments: dict[str, Any], *, wait: float = 0.0, timeout: float | None = 5.0
 ) -> dict[str, Any]:
-    """The answer of the daemon at the UNIX socket `path`.
+    """The answer of the daemon whose UNIX socket for applications is `path`.
 
     `wait`: for how many seconds to try, if no daemon is there yet; `timeout`: for how many seconds to wait for the
     answer, None for ever. Raises OSError if no daemon answers (TimeoutError if one is there), ControlError if it
     refuses.
     """
-    with _connect(path, time.monotonic() + wait) as sock:
+    with _connect(path if command in HARMLESS else control_path(path), time.monotonic() + wait) as sock:
         sock.settimeout(timeout)
         init = pb.InitArgs(connection_type=pb.COMMAND_CONNECTION)
         _exchange(sock, pb.ChitcpdMsg(code=pb.INIT, init_args=init))

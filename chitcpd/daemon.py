@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import ipaddress
 import logging
 import os
+import resource
 import signal
 import socket
 import stat
@@ -19,17 +19,22 @@ from typing import IO
 import chitcpd
 from chisocket.protocol.descriptors import new_instance
 from chitcpd.control import Control
-from chitcpd.driver import Driver
+from chitcpd.driver import Driver, Endpoint
 from chitcpd.pcap import Capture
 from chitcpd.peers import Peers
 from chitcpd.rpc import Server
 from chitcpd.sockets import Sockets
-from chitcpd.tcp.api import Config, TcpConnection
+from chitcpd.tcp.api import Config, State, TcpConnection
 from chitcpd.trace import Recorder
+from chitcpd.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 _BACKLOG = 256  # applications that may be connecting at once
+_MOST_APPLICATIONS, _MOST_CONTROLLERS = 1024, 64  # connections to our UNIX sockets
+_KEPT_DESCRIPTORS = 2400  # for those, for as many carriers, and for files: what is beyond is for applications' pairs
+_TIME_TO_FINISH = 2.0  # seconds at the end for connections to send what they have
+_LOOK_AGAIN = 0.02  # seconds
 _LAST_WORDS = 0.5  # seconds for connections that were reset at the end to reach their peers
 
 
@@ -39,6 +44,8 @@ class Settings:
 
     port: int
     socket: str
+    group: int | None  # whose members may use the socket too
+    control: str
     addresses: list[str]
     tcp_name: str
     tcp: type[TcpConnection]
@@ -57,17 +64,24 @@ class StartError(Exception):
 async def serve(settings: Settings) -> None:
     """Run a daemon until SIGTERM or SIGINT. Raises StartError."""
     loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    _stop_on_signals(loop, stop)
+    watchdog = Watchdog(loop)
+    ending = _Ending(loop, watchdog)
     with contextlib.ExitStack() as files:
-        listening = files.enter_context(_unix_socket(settings.socket))  # first: else we'd empty a live daemon's files
+        files.callback(ending.is_over)
+        # First, else we'd empty a live daemon's files.
+        applications = files.enter_context(_unix_socket(settings.socket, "-s", settings.group))
+        controllers = files.enter_context(_unix_socket(settings.control, "--control"))
         trace = _open(settings.trace, files)
         capture = _open_capture(settings.capture, files)
         flusher = _Flusher(loop, [file for file in (trace, capture) if file is not None])
         recorder = Recorder(_clock(loop), trace, capture, flusher)
-        peers, driver, server = _build(settings, loop, recorder)
+        peers, driver, server, control = _build(settings, loop, recorder)
         await _listen(settings, peers)
-        unix = await loop.create_unix_server(server.new_client, sock=listening, backlog=_BACKLOG)
+        servers = [
+            await loop.create_unix_server(control.new_client, sock=controllers, backlog=_BACKLOG),
+            await loop.create_unix_server(server.new_client, sock=applications, backlog=_BACKLOG),
+        ]
+        files.enter_context(watchdog)
         log.info(
             "chitcpd %s, TCP %s, profile %s: listening on %s port %d, applications at %s",
             chitcpd.__version__,
@@ -77,31 +91,69 @@ async def serve(settings: Settings) -> None:
             settings.port,
             settings.socket,
         )
-        await stop.wait()
-        log.info("ending: %d connections are reset", len(driver.demux.connections))
-        unix.close()
+        await ending.begun.wait()
+        for unix in servers:
+            unix.close()
+        await _finish(server.sockets, driver, ending)
+        log.info("ending: %d connections are reset", len(_unfinished(driver)))
         for endpoint in list(driver.demux.connections.values()):
             driver.abort(endpoint, loop.time(), errno.ECONNABORTED)
         server.sockets.stop()
-        for client in list(server.clients):
+        for client in [*server.clients, *control.clients]:
             client.close()
         await peers.close(_LAST_WORDS)
 
 
-def _stop_on_signals(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    """The first SIGTERM or SIGINT ends the daemon; later ones, until the process is gone, change nothing."""
+async def _finish(sockets: Sockets, driver: Driver, ending: _Ending) -> None:
+    """Let connections send what they have, and a FIN behind it: for a while, or until a second signal comes."""
+    sockets.finish()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_TIME_TO_FINISH):
+            while _unfinished(driver) and not ending.hurried:
+                await asyncio.sleep(_LOOK_AGAIN)
 
-    def ring(*_: object) -> None:
+
+def _unfinished(driver: Driver) -> list[Endpoint]:
+    """Connections that a reset would harm: what we send is not acknowledged, or what the peer sends has a reader."""
+    return [
+        endpoint
+        for endpoint in driver.demux.connections.values()
+        if endpoint.connection.state != State.TIME_WAIT
+        and not (endpoint.orphan and endpoint.connection.state == State.FIN_WAIT_2)
+    ]
+
+
+class _Ending:
+    """SIGTERM and SIGINT: the first ends the daemon in order, the second at once; later ones change nothing."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, watchdog: Watchdog) -> None:
+        self._loop = loop
+        self._watchdog = watchdog
+        self._rung = False
+        self.begun = asyncio.Event()
+        self.hurried = False
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # a handler of ours would not outlive the interpreter's last moments
-        with contextlib.suppress(RuntimeError):  # the loop is closed already
-            loop.call_soon_threadsafe(stop.set)
+            signal.signal(number, self._ring)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ring)
+    def is_over(self) -> None:
+        """Heed no more signals: a handler of ours would not outlive the interpreter's last moments."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+
+    def _ring(self, *_: object) -> None:
+        if self._rung:
+            self.hurried = True
+            self.is_over()
+        else:
+            self._rung = True
+            self._watchdog.hurry()
+            self._loop.call_soon_threadsafe(self.begun.set)
 
 
-def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Recorder) -> tuple[Peers, Driver, Server]:
+def _build(
+    settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Recorder
+) -> tuple[Peers, Driver, Server, Server]:
+    """The parts; the last two are the servers for applications and for control."""
     alarm = _Alarm(loop, lambda now: driver.expire(now))
     peers = Peers(
         port=settings.port,
@@ -120,7 +172,8 @@ def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Record
     )
     instance = new_instance()
     recorder.connections = driver.demux.connections
-    sockets = Sockets(driver, lambda address: _is_own(address, settings.addresses), loop, instance)
+    limit = _raise_descriptor_limit()
+    sockets = Sockets(driver, peers.is_own, loop, instance, max(limit - _KEPT_DESCRIPTORS, limit // 2))
     about = {
         "version": chitcpd.__version__,
         "pid": os.getpid(),
@@ -129,7 +182,20 @@ def _build(settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Record
         "addresses": settings.addresses,
         "port": settings.port,
     }
-    return peers, driver, Server(sockets, Control(about, peers, sockets), instance)
+    control = Control(about, peers, sockets)
+    return (
+        peers,
+        driver,
+        Server(sockets, control, instance, min(_MOST_APPLICATIONS, limit // 8), settings.control),
+        Server(sockets, control, instance, _MOST_CONTROLLERS),
+    )
+
+
+def _raise_descriptor_limit() -> int:
+    """As many descriptors as this process may have; how many that is."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 async def _listen(settings: Settings, peers: Peers) -> None:
@@ -144,32 +210,42 @@ async def _listen(settings: Settings, peers: Peers) -> None:
 
 
 @contextlib.contextmanager
-def _unix_socket(path: str) -> Iterator[socket.socket]:
-    """The applications' socket, for this user only; a stale one is replaced, a live one is not."""
+def _unix_socket(path: str, option: str, group: int | None = None) -> Iterator[socket.socket]:
+    """A socket for this user only, or for a group too; a stale one is replaced, a live one is not."""
     if os.path.exists(path):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise StartError(f"{path} is there and is no socket; choose another with -s")
+            raise StartError(f"{path} is there and is no socket; choose another with {option}")
         with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
             if probe.connect_ex(path) == 0:
-                raise StartError(f"another chitcpd answers at {path}; end it, or choose another path with -s")
+                raise StartError(f"another chitcpd answers at {path}; end it, or choose another path with {option}")
         try:
             os.unlink(path)
         except OSError as error:
-            raise StartError(f"can't replace {path}: {error.strerror}; choose another path with -s") from None
+            raise StartError(f"can't replace {path}: {error.strerror}; choose another path with {option}") from None
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
         sock.bind(path)
     except OSError as error:
         sock.close()
-        raise StartError(f"can't make {path}: {error.strerror or error}; choose another path with -s") from None
+        raise StartError(f"can't make {path}: {error.strerror or error}; choose another path with {option}") from None
     finally:
         os.umask(before)
     try:
+        if group is not None:
+            _share(path, group)
         yield sock
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _share(path: str, group: int) -> None:
+    try:
+        os.chown(path, -1, group)
+        os.chmod(path, 0o660)
+    except OSError as error:
+        raise StartError(f"can't give {path} to the group: {error.strerror}; --group takes one of yours") from None
 
 
 def _open(path: str | None, files: contextlib.ExitStack) -> _Output | None:
@@ -196,21 +272,6 @@ def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
     """Nanoseconds since the epoch, as steady as the loop's own time."""
     start = time.time_ns() - int(loop.time() * 1e9)
     return lambda: start + int(loop.time() * 1e9)
-
-
-def _is_own(address: str, addresses: list[str]) -> bool:
-    """One of the addresses that we listen on, or with 0.0.0.0 and :: one that this host has."""
-    if address in addresses:
-        return True
-    if not any(ipaddress.ip_address(a).is_unspecified for a in addresses):
-        return False
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError:
-            return False
-    return True
 
 
 class _Alarm:

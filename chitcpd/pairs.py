@@ -29,11 +29,16 @@ _BALLAST = bytes(_MOST_BUFFER)
 _WORTH_READING = 4  # the part of the TCP's send buffer that must be free again
 
 
-def make_pair(name: bytes, config: Config) -> tuple[socket.socket, socket.socket]:
-    """(our end, the application's end, which bears `name`)."""
+def make_pair(name: bytes, config: Config, most_descriptors: int) -> tuple[socket.socket, socket.socket]:
+    """(our end, the application's end, which bears `name`).
+
+    Raises OSError(EMFILE) if the process has `most_descriptors` open already.
+    """
     # What one end has sent is counted there; the kernel takes 4 KiB at least, and counts its own overhead too.
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        if max(ours.fileno(), theirs.fileno()) >= most_descriptors:  # the kernel gives the lowest number that is free
+            raise OSError(errno.EMFILE, "the daemon's descriptors are in use")
         theirs.bind(name)
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(config.receive_buffer // 2, _MOST_BUFFER))
@@ -157,6 +162,10 @@ class Stream:
         self._quietly_shut(socket.SHUT_WR)
         self.changed()
 
+    def finish(self) -> None:
+        """The application may write no more, and the peer gets a FIN after what it has written; it may still read."""
+        self._quietly_shut(socket.SHUT_RD)
+
     def close(self) -> None:
         """Give up the pair."""
         self._scheduled = True  # and so it stays
@@ -171,6 +180,13 @@ class Stream:
         self._scheduled = False
         if not self._writing:
             self._deliver()
+        self._look_further()
+
+    def _on_writable(self) -> None:
+        self._deliver()
+        self._look_further()
+
+    def _look_further(self) -> None:
         if self._sending and not self._reading:
             self._take()
         if self._endpoint.connection.state == State.CLOSED and not self._undelivered and not self._ended:
@@ -181,6 +197,8 @@ class Stream:
         while self._undelivered or self._driver.levels(self._endpoint).readable:
             if not self._undelivered:
                 self._undelivered = memoryview(self._receive())
+                if not self._undelivered:  # a TCP that has said it has something
+                    break
             if self._receiving and not self._hand_over():
                 return
             if not self._receiving:
@@ -210,10 +228,6 @@ class Stream:
         self._write(bool(self._undelivered))
         return not self._undelivered
 
-    def _on_writable(self) -> None:
-        self._deliver()
-        self._look()
-
     def _closed(self) -> None:
         """The connection is over: the application reads what is there, then an end or an error."""
         if self.error is None:
@@ -229,12 +243,13 @@ class Stream:
     def _room(self) -> int:
         """Bytes to read from the application: what the TCP would take, unless that is little of what it can hold."""
         writable = self._driver.levels(self._endpoint).writable
-        self._most = max(self._most, writable)
+        self._most = min(max(self._most, writable), self._endpoint.connection.config.send_buffer)
         return writable if writable * _WORTH_READING >= self._most else 0
 
     def _take(self) -> None:
         """Give the TCP what the application has written, or wait until one of them is ready."""
         if self._untaken and not self._give(self._untaken):
+            self._read(False)
             return
         room = self._room()
         if not room:

@@ -48,6 +48,8 @@ _MOST_ACCEPTED = 512  # carriers in all, before one more is accepted
 _MOST_CARRIERS = 1024  # in all, before one more is dialled: strangers can't take all of the room
 _MOST_PEERS = 1024  # that are remembered without need, for what went wrong with them
 
+_LOOPBACK = frozenset({"127.0.0.1", "::1"})
+
 # ---- time
 _DIAL_TIMEOUT = 5.0  # seconds
 _RETRY_FIRST, _RETRY_MAX = 0.1, 5.0  # seconds between dials that fail
@@ -442,7 +444,11 @@ class Peers:
         self.dialling = 0  # connections that are not up yet
         self.closing = False
         self.scratch = memoryview(bytearray(_READ))
-        self._own = frozenset(addresses)
+        own = [ipaddress.ip_address(address) for address in addresses]
+        self._own = frozenset(str(address) for address in own if not address.is_unspecified)
+        self._all_of = frozenset(address.version for address in own if address.is_unspecified)
+        if not all(address.is_loopback for address in own):
+            self._own |= _LOOPBACK
         self._own_queue: list[tuple[str, str, bytes]] = []  # to ourselves: (our address, the peer's, the segment)
         self._own_queued = 0  # bytes in it
         self._under_way = 0  # bytes on links with a delay
@@ -480,10 +486,13 @@ class Peers:
     def admit(self, carrier: Carrier, own: tuple[str | int, ...], peer: tuple[str | int, ...]) -> Peer | None:
         """Whose this new connection is, by its two socket addresses; None if it can't be kept.
 
-        An IPv6 address with a scope would not be the peer's name without it: nobody could answer.
+        An IPv6 address with a scope would not be the peer's name without it: nobody could answer. Nor does anybody else
+        have an address of ours.
         """
         scoped = len(peer) == 4 and peer[3] != 0
-        if self.closing or scoped or (len(self.carriers) >= _MOST_ACCEPTED and not self._make_room()):
+        if self.closing or scoped or self.is_own(str(peer[0])):
+            return None
+        if len(self.carriers) >= _MOST_ACCEPTED and not self._make_room():
             return None
         self.carriers[carrier] = None
         return self.peer(str(own[0]), str(peer[0]))
@@ -562,6 +571,17 @@ class Peers:
                 self._under_way += len(copy) + _HANDLE
                 self.loop.call_at(due, self._arrive, local, peer, copy)
 
+    def is_own(self, address: str) -> bool:
+        """Whether an address is one of this daemon's: what is sent there stays here.
+
+        That is each on which it listens; with 0.0.0.0 or :: each that this host has; and 127.0.0.1 and ::1, unless
+        all on which it listens are loopback addresses: then those are the hosts of a lab.
+        """
+        if address in self._own:
+            return True
+        ip = ipaddress.ip_address(address)
+        return ip.version in self._all_of and not ip.is_unspecified and _is_of_this_host(address)
+
     def source(self, peer: str) -> str:
         """Our address towards `peer`: the link's, or one that we listen on, as the kernel chooses.
 
@@ -570,7 +590,7 @@ class Peers:
         link = self._links.get(peer)
         if link is not None and link.own is not None:
             return link.own
-        if peer in self._own:
+        if self.is_own(peer):
             return peer
         ip = ipaddress.ip_address(peer)
         mine = [a for a in self.addresses if ipaddress.ip_address(a).version == ip.version]
@@ -594,7 +614,7 @@ class Peers:
         self._carry(local, peer, raw)
 
     def _carry(self, local: str, peer: str, raw: bytes) -> None:
-        if local == peer or peer in self._own:
+        if local == peer or ((local, peer) not in self._peers and self.is_own(peer)):
             self._carry_to_ourselves(local, peer, raw)
         else:
             self.peer(local, peer).send(raw)
@@ -622,6 +642,16 @@ def _set_options(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_IDLE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_INTERVAL)
+
+
+def _is_of_this_host(address: str) -> bool:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError:
+            return False
+    return True
 
 
 def _reason(error: OSError) -> str:

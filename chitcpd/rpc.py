@@ -16,13 +16,17 @@ from typing import cast
 
 from chisocket.protocol import addresses, framing
 from chisocket.protocol import chitcpd_pb2 as pb
-from chitcpd.control import Control, ControlError
+from chitcpd.control import HARMLESS, Control, ControlError
 from chitcpd.sockets import Address, Sockets
 
 log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _MAX_RECV = 1 << 19  # bytes in one answer, so that it stays below framing.MAX_MESSAGE
+_MOST_AHEAD = 1 << 20  # bytes that an application may send before its last request is answered
+_ALWAYS_TAKEN = 1 << 16  # bytes of a message for which there is room in any case
+_MOST_HELD = 1 << 27  # bytes of messages of all applications that have not come whole, or are not answered yet
+_BEING_REFUSED = 64  # applications beyond the most, each until its INIT has come
 _UNKNOWN_CONNECTION_TYPE = -7
 
 Handler = Callable[["Client", pb.ChitcpdMsg], Awaitable[pb.Resp]]
@@ -38,7 +42,10 @@ class Client(asyncio.Protocol):
         self._greeted = False
         self._transport: asyncio.Transport | None = None
         self._paused = False  # it does not read our answers
-        self._skip = 0  # bytes of a message that is too long, still to come
+        self._skip = 0  # bytes of a message that is not taken, still to come
+        self._why_skipped = errno.EMSGSIZE
+        self._length = 0  # bytes of the message that is being answered
+        self._held = 0  # bytes that the server knows of
         self.uid = -1
         self.rights: socket.socket | None = None  # the descriptor that goes with the next answer
 
@@ -48,16 +55,19 @@ class Client(asyncio.Protocol):
         sock: socket.socket = transport.get_extra_info("socket")
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, self.uid, _ = _CREDENTIALS.unpack(raw)
+        if self._server.excess > _BEING_REFUSED:
+            self._drop("too many are connected")
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come: begin the next call if none is under way."""
         self._received += data
         if self._skip:
             self._pass_over()
-        if len(self._received) > framing.MAX_MESSAGE + framing.LENGTH.size:
+        if (self._call is not None or self._paused) and len(self._received) > _MOST_AHEAD:
             self._drop("it sends without waiting for answers")
         else:
             self._next()
+        self._count()
 
     def pause_writing(self) -> None:
         """Answers pile up: no further call until they are read."""
@@ -74,6 +84,9 @@ class Client(asyncio.Protocol):
             self._call.cancel()
         self._server.sockets.forget(self)
         self._server.clients.discard(self)
+        self._received.clear()
+        self._length = 0
+        self._count()
 
     def close(self) -> None:
         """End the connection from our side."""
@@ -91,6 +104,7 @@ class Client(asyncio.Protocol):
         if message is None:
             return
         if self._greeted:
+            self._length = message.ByteSize()
             self._call = asyncio.get_running_loop().create_task(self._answer(message))
         elif message.code == pb.INIT and message.HasField("init_args"):
             self._greet(message.init_args)
@@ -106,25 +120,39 @@ class Client(asyncio.Protocol):
         except framing.TooLong as error:
             if not self._greeted:
                 raise
-            self._skip = header + error.length
-            self._pass_over()
+            self._refuse(header + error.length, errno.EMSGSIZE)
             return None
         if len(self._received) < end:
+            if len(self._received) > _ALWAYS_TAKEN and self._server.held > _MOST_HELD:
+                self._refuse(end, errno.ENOBUFS)
             return None
         body = bytes(self._received[header:end])
         del self._received[:end]
         return framing.decode(body)
 
+    def _refuse(self, length: int, error: int) -> None:
+        """The next message, so long with its header, is not taken: read on to its end, and say so."""
+        self._skip, self._why_skipped = length, error
+        self._pass_over()
+
     def _pass_over(self) -> None:
-        """A message is longer than we take: read on to its end, and refuse it."""
         passed = min(self._skip, len(self._received))
         del self._received[:passed]
         self._skip -= passed
         if not self._skip:
-            self._write(pb.Resp(ret=-1, error_code=errno.EMSGSIZE))
+            self._write(pb.Resp(ret=-1, error_code=self._why_skipped))
+
+    def _count(self) -> None:
+        held = len(self._received) + self._length
+        self._server.held += held - self._held
+        self._held = held
 
     def _greet(self, init: pb.InitArgs) -> None:
-        if init.connection_type == pb.COMMAND_CONNECTION:
+        if self._server.excess > 0:
+            log.warning("an application is refused: %d are connected", len(self._server.clients))
+            self._write(pb.Resp(ret=-1, error_code=errno.EMFILE))
+            self.close()
+        elif init.connection_type == pb.COMMAND_CONNECTION:
             self._greeted = True
             self._write(pb.Resp(ret=0, error_code=0, buf=self._server.instance.encode()))
             self._next()
@@ -134,6 +162,8 @@ class Client(asyncio.Protocol):
     async def _answer(self, message: pb.ChitcpdMsg) -> None:
         resp = await self._server.handle(self, message)
         self._call = None
+        self._length = 0
+        self._count()
         self._write(resp)
         self._next()
 
@@ -168,13 +198,21 @@ class Client(asyncio.Protocol):
 
 
 class Server:
-    """Answers the requests of all applications."""
+    """Answers the requests that come through one UNIX socket."""
 
-    def __init__(self, sockets: Sockets, control: Control, instance: str) -> None:
-        """`instance`: as it stands in the names of descriptors."""
+    def __init__(
+        self, sockets: Sockets, control: Control, instance: str, most: int, control_socket: str | None = None
+    ) -> None:
+        """`instance`: as it stands in the names of descriptors; `most`: connections that may be open at once.
+
+        `control_socket`: who asks for control here is sent there; None: this is it.
+        """
         self.sockets = sockets
         self.instance = instance
         self.clients: set[Client] = set()
+        self.held = 0  # bytes of messages that have not come whole, or are not answered yet
+        self._most = most
+        self._control_socket = control_socket
         self._control = control
         self._handlers: dict[int, tuple[str, Handler]] = {
             pb.SOCKET: ("socket_args", self._socket),
@@ -200,6 +238,11 @@ class Server:
         client = Client(self)
         self.clients.add(client)
         return client
+
+    @property
+    def excess(self) -> int:
+        """How many more are connected than may be."""
+        return len(self.clients) - self._most
 
     async def handle(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         """The answer to a request; errors become `error_code`."""
@@ -291,8 +334,12 @@ class Server:
         return _success()
 
     async def _ask_control(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        command = message.control_args.command
+        if self._control_socket is not None and command not in HARMLESS:
+            why = f"`{command}` is for the control socket, {self._control_socket}; this one is the applications'"
+            return pb.Resp(ret=-1, error_code=errno.EPERM, buf=why.encode())
         try:
-            answer = await self._control.ask(message.control_args.command, message.control_args.json)
+            answer = await self._control.ask(command, message.control_args.json)
         except ControlError as error:
             return pb.Resp(ret=-1, error_code=errno.EINVAL, buf=str(error).encode())
         return pb.Resp(ret=0, error_code=0, buf=answer)

@@ -17,6 +17,7 @@ import ipaddress
 import itertools
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from chisocket.protocol import addresses, descriptors
@@ -103,15 +104,24 @@ class Sockets:
     """All sockets of this daemon."""
 
     def __init__(
-        self, driver: Driver, is_own: Callable[[str], bool], loop: asyncio.AbstractEventLoop, instance: str
+        self,
+        driver: Driver,
+        is_own: Callable[[str], bool],
+        loop: asyncio.AbstractEventLoop,
+        instance: str,
+        most_descriptors: int,
     ) -> None:
-        """`is_own`: whether an address is one of this daemon's; `instance`: in the names of its descriptors."""
+        """`is_own`: whether an address is one of this daemon's; `instance`: in the names of its descriptors.
+
+        `most_descriptors`: the process may have so many open before a pair is made; the rest is for others.
+        """
         self._driver = driver
         self._is_own = is_own
         self._loop = loop
         self._now = loop.time
         self._free = list(range(MAX_SOCKETS))
         self._instance = instance
+        self._most_descriptors = most_descriptors
         self._serials = itertools.count()
         self._hangups = pairs.Hangups(loop)
         self._bound: dict[Address, Socket] = {}  # by what bind() has given them
@@ -327,6 +337,16 @@ class Sockets:
         for sock in [s for s in self.table.values() if s.listener is not None]:
             self._give_up(sock)
 
+    def finish(self) -> None:
+        """The end is near: no new connections, and a FIN on each that there is, after its data."""
+        self.stop_listening()
+        for sock in list(self.table.values()):
+            if sock.stream is not None:
+                sock.stream.finish()
+            elif sock.endpoint is not None:
+                with suppress(OSError):  # it is closed already
+                    self._driver.close(sock.endpoint, self._now())
+
     def stop(self) -> None:
         """The end of the daemon."""
         for sock in list(self.table.values()):
@@ -370,7 +390,7 @@ class Sockets:
         """Make its pair; the application's end of it. Raises OSError, and then the socket is gone."""
         sock.name = descriptors.name(self._instance, sock.fd, next(self._serials))
         try:
-            sock.ours, theirs = pairs.make_pair(sock.name, sock.options.config)
+            sock.ours, theirs = pairs.make_pair(sock.name, sock.options.config, self._most_descriptors)
         except OSError:
             self._free_descriptor(sock)
             raise
