@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,8 @@ import pytest
 
 import chisocket
 from tests.daemon.conftest import PATIENCE, Daemon, StartDaemon, environment, free_address, running_daemon
+from tests.daemon.connections import CHUNK, Connection, fill
 
-CHUNK = bytes(1 << 16)
 USER_TIMEOUT = 500  # ms
 
 
@@ -39,34 +39,10 @@ def hosts(daemon: StartDaemon) -> tuple[Daemon, Daemon]:
     return daemon(), daemon()
 
 
-class Pair:
-    """A connection between applications of two daemons; both ends are ours."""
-
-    def __init__(self, use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon]) -> None:
-        client, server = hosts
-        use(server)
-        with chisocket.create_server((server.address, 0)) as listener:
-            use(client)
-            self.near = chisocket.create_connection(listener.getsockname(), timeout=PATIENCE)
-            self.far, _ = listener.accept()
-        self.far.settimeout(PATIENCE)
-
-
 @pytest.fixture
-def pair(use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon]) -> Iterator[Pair]:
-    connected = Pair(use, hosts)
-    with connected.near, connected.far:
+def pair(monkeypatch: pytest.MonkeyPatch, hosts: tuple[Daemon, Daemon]) -> Iterator[Connection]:
+    with Connection(monkeypatch, *hosts) as connected:
         yield connected
-
-
-def fill(sock: chisocket.socket) -> None:
-    """Send until nothing more is taken: a transfer in the middle."""
-    sock.setblocking(False)
-    with suppress(BlockingIOError):
-        while True:
-            sock.send(CHUNK)
-            select.select([], [sock], [], 0.2)
-    sock.settimeout(PATIENCE)
 
 
 def failure(call: Callable[..., Any], *arguments: Any) -> int | None:
@@ -80,16 +56,16 @@ def failure(call: Callable[..., Any], *arguments: Any) -> int | None:
 
 
 class TestTheOwnDaemonIsKilled:
-    def test_who_reads_is_reset(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
+    def test_who_reads_is_reset(self, pair: Connection, hosts: tuple[Daemon, Daemon]) -> None:
         hosts[0].process.kill()
         assert failure(pair.near.recv, 1) == errno.ECONNRESET
 
-    def test_who_writes_is_reset(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
+    def test_who_writes_is_reset(self, pair: Connection, hosts: tuple[Daemon, Daemon]) -> None:
         fill(pair.near)
         threading.Timer(0.1, hosts[0].process.kill).start()
         assert failure(pair.near.sendall, CHUNK) in (errno.ECONNRESET, errno.EPIPE)
 
-    def test_what_came_before_can_be_read(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
+    def test_what_came_before_can_be_read(self, pair: Connection, hosts: tuple[Daemon, Daemon]) -> None:
         pair.far.sendall(b"the last words")
         assert select.select([pair.near], [], [], PATIENCE)[0]
         hosts[0].process.kill()
@@ -104,7 +80,7 @@ class TestTheOwnDaemonIsKilled:
             hosts[0].process.kill()
             assert failure(listener.accept) == errno.EINVAL
 
-    def test_a_new_socket_says_that_there_is_none(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
+    def test_a_new_socket_says_that_there_is_none(self, pair: Connection, hosts: tuple[Daemon, Daemon]) -> None:
         hosts[0].process.kill()
         hosts[0].process.wait()
         assert failure(chisocket.socket) == errno.ENETDOWN
@@ -124,7 +100,7 @@ class TestTheOwnDaemonIsKilled:
 
 class TestThePeersDaemonIsKilled:
     def test_and_is_back_the_connection_is_reset(
-        self, pair: Pair, hosts: tuple[Daemon, Daemon], directory: Path
+        self, pair: Connection, hosts: tuple[Daemon, Daemon], directory: Path
     ) -> None:
         fill(pair.near)
         hosts[1].process.kill()
@@ -132,7 +108,7 @@ class TestThePeersDaemonIsKilled:
         with running_daemon(directory, address=hosts[1].address):
             assert failure(pair.near.sendall, CHUNK) == errno.ECONNRESET
 
-    def test_and_stays_away_the_connection_times_out(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
+    def test_and_stays_away_the_connection_times_out(self, pair: Connection, hosts: tuple[Daemon, Daemon]) -> None:
         pair.near.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT)
         hosts[1].process.kill()
         hosts[1].process.wait()
@@ -142,7 +118,7 @@ class TestThePeersDaemonIsKilled:
         assert USER_TIMEOUT / 1000 <= time.monotonic() - start < PATIENCE
 
     def test_a_connection_can_be_made_once_it_is_back(
-        self, use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon], pair: Pair, directory: Path
+        self, use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon], pair: Connection, directory: Path
     ) -> None:
         hosts[1].process.kill()
         hosts[1].process.wait()
@@ -247,26 +223,30 @@ def wait_for_no_sockets(daemon: Daemon) -> None:
 
 
 class TestNothingIsLeft:
-    def test_after_connections_of_every_kind(self, use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon]) -> None:
-        self.round(use, hosts)  # what is made once stays: carriers, caches
+    def test_after_connections_of_every_kind(
+        self, monkeypatch: pytest.MonkeyPatch, use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon]
+    ) -> None:
+        self.round(monkeypatch, use, hosts)  # what is made once stays: carriers, caches
         for host in hosts:
             wait_for_no_sockets(host)
         before = [descriptors(host) for host in hosts]
         for _ in range(20):
-            self.round(use, hosts)
+            self.round(monkeypatch, use, hosts)
         for host in hosts:
             wait_for_no_sockets(host)
         after = [descriptors(host) for host in hosts]
         # Our own connections for requests, which come and go, are among them.
         assert max(now - then for now, then in zip(after, before, strict=True)) < 5
 
-    def round(self, use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon]) -> None:
-        good = Pair(use, hosts)
+    def round(
+        self, monkeypatch: pytest.MonkeyPatch, use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon]
+    ) -> None:
+        good = Connection(monkeypatch, *hosts)
         good.near.sendall(b"x")
         good.near.close()
         assert good.far.recv(10) == b"x"
         good.far.close()
-        reset = Pair(use, hosts)
+        reset = Connection(monkeypatch, *hosts)
         reset.far.sendall(b"unread")
         select.select([reset.near], [], [], PATIENCE)
         reset.near.close()

@@ -1,0 +1,160 @@
+"""The data path: pairs of UNIX sockets between applications and the daemon, and the TCP's flow control through them."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+import chisocket
+from chisocket.protocol import chitcpd_pb2 as pb
+from chisocket.protocol import descriptors
+from tests.daemon.application import Application
+from tests.daemon.conftest import PATIENCE, Daemon, StartDaemon
+from tests.daemon.connections import Connection, fill
+
+CLASSIC_BUFFER = 4096
+
+
+class TestFlowControl:
+    def test_who_does_not_read_closes_the_window(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+        """Of the classic buffers: the TCPs' own two, and the pairs', which are not much larger."""
+        client, server = daemon("--profile", "classic"), daemon("--profile", "classic")
+        with Connection(monkeypatch, client, server) as connection:
+            sent = fill(connection.near)
+            assert 2 * CLASSIC_BUFFER <= sent <= 8 * CLASSIC_BUFFER
+            assert [sock["rcv_wnd"] for sock in server.sockets() if sock["state"] == "ESTABLISHED"] == [0]
+            received = 0
+            while received < sent:
+                received += len(connection.far.recv(1 << 16))
+            connection.near.sendall(b"more")
+            assert connection.far.recv(10) == b"more"
+
+    def test_one_that_is_slow_holds_up_no_other(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+        client, server = daemon(), daemon()
+        with Connection(monkeypatch, client, server) as slow, Connection(monkeypatch, client, server) as other:
+            fill(slow.near)
+            other.near.sendall(b"x")
+            assert other.far.recv(10) == b"x"
+
+    def test_a_send_buffer_made_small_goes_on(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+        one = daemon()
+        with Connection(monkeypatch, one, one) as connection:
+            connection.near.sendall(bytes(1000))
+            connection.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            connection.near.sendall(bytes(100_000))
+            received = 0
+            while received < 101_000:
+                received += len(connection.far.recv(1 << 16))
+
+
+class TestTheEnd:
+    def test_it_bears_the_name_of_its_socket(self, daemon: StartDaemon) -> None:
+        one = daemon()
+        with Application(one.socket) as app:
+            app.ask(pb.OPEN, domain=socket.AF_INET, type=socket.SOCK_STREAM, protocol=0)
+            frame, fds, _, _ = socket.recv_fds(app.raw, 4096, 1)
+            sockfd = pb.ChitcpdMsg.FromString(frame[8:]).resp.ret
+            with socket.socket(fileno=fds[0]) as end:
+                assert descriptors.parse(end.getsockname()) == (app.instance, sockfd)
+
+    def test_its_socket_lives_as_long_as_somebody_holds_it(
+        self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon
+    ) -> None:
+        one = daemon()
+        with Connection(monkeypatch, one, one) as connection:
+            copy = os.dup(connection.near.fileno())
+            connection.near.close()
+            os.write(copy, b"by the copy")
+            assert connection.far.recv(100) == b"by the copy"
+            os.close(copy)
+            assert connection.far.recv(100) == b""
+
+    @pytest.mark.parametrize("code", [pb.SEND, pb.RECV, pb.ACCEPT])
+    def test_it_is_not_read_and_written_by_requests(self, daemon: StartDaemon, code: pb.MsgCode) -> None:
+        one = daemon()
+        with Application(one.socket) as app:
+            app.ask(pb.OPEN, domain=socket.AF_INET, type=socket.SOCK_STREAM, protocol=0)
+            _, fds, _, _ = socket.recv_fds(app.raw, 4096, 1)
+            extra = {pb.SEND: {"flags": 0, "buf": b"x"}, pb.RECV: {"flags": 0, "len": 1}}.get(code, {})
+            assert app.call(code, sockfd=0, **extra).error_code in (errno.EOPNOTSUPP, errno.EINVAL)
+            os.close(fds[0])
+
+
+class TestAFaultyTcp:
+    """It costs its connection, says so in the log, and nobody else is held up."""
+
+    SOURCE = """
+from chitcpd.tcp.connection import Connection
+
+
+class Faulty(Connection):
+    takes = gives = True
+
+    def send(self, data, now):
+        if bytes(data) == b"take nothing":
+            self.takes = False
+        return super().send(data, now) if self.takes else 0
+
+    def receive(self, limit, now):
+        return super().receive(limit, now) if bytes(self.unread) != b"give nothing" else b""
+
+    @property
+    def readable(self):
+        if bytes(self.unread) == b"fail":
+            raise RuntimeError("what I did not think of")
+        return super().readable
+"""
+
+    @pytest.fixture
+    def faulty(self, daemon: StartDaemon, directory: Path) -> Daemon:
+        file = directory / "faulty.py"
+        file.write_text(self.SOURCE)
+        return daemon("--tcp", str(file))
+
+    def test_that_takes_less_than_it_said(self, monkeypatch: pytest.MonkeyPatch, faulty: Daemon) -> None:
+        with Connection(monkeypatch, faulty, faulty) as bad:
+            bad.near.sendall(b"take nothing")
+            with pytest.raises(OSError) as failed:
+                bad.near.recv(1)
+            assert failed.value.errno == errno.EIO
+            self.others_are_served(monkeypatch, faulty)
+        assert "took less than it said" in faulty.log.read_text()
+
+    def test_that_gives_nothing_though_it_said_so(self, monkeypatch: pytest.MonkeyPatch, faulty: Daemon) -> None:
+        with Connection(monkeypatch, faulty, faulty) as bad:
+            bad.near.sendall(b"give nothing")
+            self.others_are_served(monkeypatch, faulty)
+
+    def test_that_raises_when_asked_what_it_has(self, monkeypatch: pytest.MonkeyPatch, faulty: Daemon) -> None:
+        with Connection(monkeypatch, faulty, faulty) as bad:
+            bad.near.sendall(b"fail")
+            with pytest.raises(OSError) as failed:
+                bad.far.recv(1)
+            assert failed.value.errno == errno.EIO
+            self.others_are_served(monkeypatch, faulty)
+        assert "what I did not think of" in faulty.log.read_text()
+
+    def others_are_served(self, monkeypatch: pytest.MonkeyPatch, daemon: Daemon) -> None:
+        with Connection(monkeypatch, daemon, daemon) as good:
+            good.near.sendall(b"fine")
+            assert good.far.recv(10) == b"fine"
+
+
+def test_a_listener_is_handed_a_few_ahead_and_the_others_wait(
+    monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon
+) -> None:
+    one = daemon()
+    monkeypatch.setenv("CHITCPD_SOCK", one.socket)
+    with chisocket.create_server((one.address, 0), backlog=20) as listener:
+        clients = [chisocket.create_connection(listener.getsockname(), timeout=PATIENCE) for _ in range(10)]
+        waiting = [sock["waiting"] for sock in one.sockets() if sock["state"] == "LISTEN"]
+        assert waiting[0] in range(6, 9)
+        for client in clients:
+            accepted, address = listener.accept()
+            assert address == client.getsockname()
+            accepted.close()
+            client.close()
