@@ -26,16 +26,19 @@ RUN apt-get update \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
  # Nobody can become root: root's commands in a host's container have rights that chitcpd must not have.
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
-# /run/chitcp: the daemon's socket, a volume that applications mount; /var/lib/chitcp: captures, written by the daemon
-# and, through the group, by root's tcpdump, which has no right to override permissions; /work: an application's files.
+# /run/chitcp: the daemon's socket, a volume that applications mount; /run/chitcp-control: its socket for control, which
+# they don't; /var/lib/chitcp: captures, written by the daemon and, through the group, by root's tcpdump, which has no
+# right to override permissions; /work: an application's files.
 RUN groupadd --gid 23300 chitcp \
  && useradd --uid 23300 --gid 23300 --home-dir /work --no-create-home --shell /bin/bash chitcp \
  && install -d -o chitcp -g chitcp -m 0755 /run/chitcp /work \
+ && install -d -o chitcp -g chitcp -m 0700 /run/chitcp-control \
  && install -d -o chitcp -g root -m 0775 /var/lib/chitcp
 COPY --from=build /opt/chitcp /opt/chitcp
 ENV PATH=/opt/chitcp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 \
-    CHITCPD_SOCK=/run/chitcp/chitcpd.sock
+    CHITCPD_SOCK=/run/chitcp/chitcpd.sock \
+    CHITCPD_CONTROL=/run/chitcp-control/chitcpd.sock
 USER chitcp
 WORKDIR /work
 CMD ["chitcpd"]

@@ -57,8 +57,10 @@ coverage: .venv/installed-dev ## how much of the TCP its fast tests reach, branc
 mutants: .venv/installed-dev ## put 400 small faults into the TCP, one at a time: more than 10 % that no test sees is a failure
 	@$(BIN)/python -m tests.mutants
 
-fuzz: .venv/installed-dev ## 10 million times bad input for the TCP, drawn from a seed: about 20 minutes
+fuzz: .venv/installed-dev ## bad input, drawn from a seed: 10 million times for the TCP, a million for each socket of the daemon
 	@$(BIN)/python -m tests.tcp.fuzz --executions 10_000_000
+	@$(BIN)/python -m tests.daemon.fuzz_peers --executions 1_000_000
+	@$(BIN)/python -m tests.daemon.fuzz_rpc --executions 1_000_000
 
 image: ## build the image of the lab's containers (DOCKER_BUILD_FLAGS are handed on)
 	@echo "==> building the image $(IMAGE) (one minute or two the first time, then seconds)"

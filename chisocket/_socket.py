@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import _socket
 import errno
+import operator
 import os
 import select
 import socket as system
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Self
 
 from chisocket import requests
@@ -45,7 +47,7 @@ def name_of(sock: _Native) -> Name | None:
 
 def is_tcp(family: int, kind: int, protocol: int) -> bool:
     """Whether these arguments of socket() ask for TCP."""
-    stream = kind & ~(system.SOCK_NONBLOCK | system.SOCK_CLOEXEC) in (-1, system.SOCK_STREAM)
+    stream = kind == -1 or kind & ~(system.SOCK_NONBLOCK | system.SOCK_CLOEXEC) == system.SOCK_STREAM
     return family in (-1, system.AF_INET, system.AF_INET6) and stream and protocol in (-1, 0, system.IPPROTO_TCP)
 
 
@@ -79,7 +81,7 @@ def listen(self: _Native, backlog: int = DEFAULT_BACKLOG, /) -> None:
     name = name_of(self)
     if name is None:
         return _Native.listen(self, backlog)
-    return requests.listen(name, max(backlog, 0))
+    return requests.listen(name, max(_c_int(backlog), 0))
 
 
 def _accept(self: _Native) -> tuple[int, Any]:
@@ -126,7 +128,7 @@ def connect_ex(self: _Native, address: Any, /) -> int:
 def shutdown(self: _Native, how: int, /) -> None:
     """As socket.shutdown()."""
     name = name_of(self)
-    if name is None or requests.shutdown(name, how):
+    if name is None or requests.shutdown(name, _c_int(how)):
         return _Native.shutdown(self, how)
     if how != system.SHUT_RD:
         _Native.shutdown(self, system.SHUT_WR)
@@ -205,7 +207,11 @@ def _is_hung_up(self: _Native) -> bool:
 
 def recv(self: _Native, bufsize: int, flags: int = 0, /) -> bytes:
     """As socket.recv()."""
-    data = _Native.recv(self, bufsize, flags)
+    try:
+        data = _Native.recv(self, bufsize, flags)
+    except BlockingIOError:
+        _raise_if_not_connected(self)
+        raise
     if not data and bufsize:
         _raise_if_failed(self)
     return data
@@ -225,6 +231,27 @@ def recvmsg(self: _Native, bufsize: int, ancbufsize: int = 0, flags: int = 0, /)
     if not received[0] and bufsize:
         _raise_if_failed(self)
     return received
+
+
+def recvmsg_into(self: _Native, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /) -> Any:
+    """As socket.recvmsg_into()."""
+    views = [memoryview(buffer) for buffer in buffers]
+    received = _Native.recvmsg_into(self, views, ancbufsize, flags)
+    if not received[0] and any(view.nbytes for view in views):
+        _raise_if_failed(self)
+    return received
+
+
+def recvfrom(self: _Native, bufsize: int, flags: int = 0, /) -> Any:
+    """As socket.recvfrom(): of a stream, which names no sender."""
+    return _Native.recvfrom(self, bufsize, flags) if name_of(self) is None else (recv(self, bufsize, flags), None)
+
+
+def recvfrom_into(self: _Native, buffer: Any, nbytes: int = 0, flags: int = 0) -> Any:
+    """As socket.recvfrom_into(), likewise."""
+    if name_of(self) is None:
+        return _Native.recvfrom_into(self, buffer, nbytes, flags)
+    return recv_into(self, buffer, nbytes, flags), None
 
 
 def send(self: _Native, data: Any, flags: int = 0, /) -> int:
@@ -254,6 +281,19 @@ def sendmsg(self: _Native, buffers: Iterable[Any], *rest: Any) -> int:
         raise
 
 
+def sendto(self: _Native, data: Any, *flags_and_address: Any) -> int:
+    """As socket.sendto(): a stream goes to its peer, whatever the address (TCP of Linux does not look at it)."""
+    if name_of(self) is None or not 1 <= len(flags_and_address) <= 2:
+        return _Native.sendto(self, data, *flags_and_address)
+    return send(self, data, *flags_and_address[:-1])
+
+
+def _raise_if_not_connected(self: _Native) -> None:
+    """Who would wait for data waits in vain. The daemon's end has a name once there is a connection."""
+    if name_of(self) is not None and not _Native.getpeername(self):
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+
 def _raise_if_failed(self: _Native) -> None:
     """At the end of a stream: was it a reset or a time-out? The descriptor is hung up then, and not after a FIN."""
     if not _is_hung_up(self):
@@ -277,9 +317,11 @@ def _raise_if_failed(self: _Native) -> None:
 def close(self: _Native) -> None:
     """As socket.close(): returns at once, unless SO_LINGER says otherwise."""
     seconds = _lingering.pop(_Native.fileno(self), 0) if _lingering else 0
-    if seconds and (name := name_of(self)) is not None:
-        _linger(self, name, seconds)
+    name = name_of(self) if seconds else None
     _Native.close(self)
+    if name is not None:
+        with suppress(OSError):  # time is up, or the connection was over before
+            requests.wait_acknowledged(name, seconds)
 
 
 def _remember_linger(fd: int, raw: bytes) -> None:
@@ -288,15 +330,6 @@ def _remember_linger(fd: int, raw: bytes) -> None:
         _lingering[fd] = seconds
     else:
         _lingering.pop(fd, None)
-
-
-def _linger(self: _Native, name: Name, seconds: int) -> None:
-    """Send a FIN, and wait until the peer has acknowledged it and all before it, or time is up."""
-    try:
-        shutdown(self, system.SHUT_WR)
-        requests.wait_acknowledged(name, seconds)
-    except OSError:
-        return
 
 
 # ---- addresses -------------------------------------------------------------------------------------------------
@@ -317,10 +350,20 @@ def _resolved(self: _Native, address: Any, call: str) -> Address:
         raise TypeError(f"'{type(port).__name__}' object cannot be interpreted as an integer")
     if not 0 <= port <= 0xFFFF:
         raise OverflowError(f"{call}(): port must be 0-65535.")
+    if not 0 <= (address[2] if len(address) > 2 else 0) <= 0xFFFFF:
+        raise OverflowError(f"{call}(): flowinfo must be 0-1048575.")
     for ip in resolve(host):
         if (":" in ip) == (self.family == system.AF_INET6):
             return ip, port
     raise system.gaierror(system.EAI_ADDRFAMILY, f"{host} has no address of the family {self.family!r}")
+
+
+def _c_int(value: Any) -> int:
+    """An argument that is an int in C. Raises TypeError, OverflowError."""
+    number = operator.index(value)
+    if not -(1 << 31) <= number < 1 << 31:
+        raise OverflowError(f"{number} does not fit into a C int")
+    return number
 
 
 def _named(self: _Native, address: Address) -> RetAddress:
@@ -358,9 +401,13 @@ class socket(system.socket):  # noqa: N801  # spelled as what it replaces
     recv = recv
     recv_into = recv_into
     recvmsg = recvmsg
+    recvmsg_into = recvmsg_into
+    recvfrom = recvfrom
+    recvfrom_into = recvfrom_into
     send = send
     sendall = sendall
     sendmsg = sendmsg
+    sendto = sendto
 
     def accept(self) -> tuple[Self, RetAddress]:
         """Wait for a connection: a socket for it, and the peer's address."""

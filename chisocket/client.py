@@ -27,8 +27,8 @@ MAX_CONNECTIONS = 2048  # of one process: one for each socket it has, and one fo
 _UnixSocket = socket.SocketType  # of the C module: patched() does not change it
 
 
-class _Connection:
-    """One command connection to the daemon at `path`."""
+class Connection:
+    """One command or debug connection to the daemon at `path`."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -36,7 +36,7 @@ class _Connection:
         self._socket = _UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() has been told
 
-    def open(self) -> None:
+    def open(self, init: InitArgs | None = None) -> None:
         """Connect and say INIT. Raises OSError that tells what to do if no daemon answers."""
         try:
             self._socket.connect(self.path)
@@ -52,7 +52,7 @@ class _Connection:
                 f"no chitcpd answers at {self.path} ({error.strerror or error}): "
                 f"start one with `chitcpd -s {self.path}`, or set CHITCPD_SOCK to the socket of one that runs",
             ) from None
-        hello = ChitcpdMsg(code=INIT, init_args=InitArgs(connection_type=COMMAND_CONNECTION))
+        hello = ChitcpdMsg(code=INIT, init_args=init or InitArgs(connection_type=COMMAND_CONNECTION))
         self.instance = _raise_if_refused(self.exchange(hello)).buf.decode(errors="replace")
 
     def exchange(self, message: ChitcpdMsg, rights: list[int] | None = None) -> Resp:
@@ -75,6 +75,23 @@ class _Connection:
             raise self._not_chitcpd("it answers with another message than RESP")
         return answer.resp
 
+    def send(self, message: ChitcpdMsg) -> bool:
+        """Send `message`; False if the daemon has closed the connection. Raises OSError."""
+        try:
+            self._socket.sendall(encode(message))
+        except ConnectionError:
+            return False
+        return True
+
+    def receive(self) -> ChitcpdMsg | None:
+        """The next message, or None if the daemon has closed the connection. Raises OSError."""
+        try:
+            return decode(self._read(body_length(self._read(LENGTH.size))))
+        except ConnectionError:
+            return None
+        except ProtocolError as error:
+            raise self._not_chitcpd(str(error)) from None
+
     def set_timeout(self, seconds: float | None) -> None:
         """For how long to wait for an answer, from now on."""
         if self._socket.gettimeout() != seconds:
@@ -91,6 +108,7 @@ class _Connection:
         return True
 
     def close(self) -> None:
+        """End the connection."""
         self._socket.close()
 
     def _read(self, length: int) -> bytes:
@@ -125,9 +143,9 @@ class Client:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # re-entrant: its holder may be interrupted by a signal handler that asks too
-        self._all: set[_Connection] = set()
-        self._idle: list[_Connection] = []
-        self._makers: dict[tuple[str, int], _Connection] = {}  # path, descriptor -> the connection that made it
+        self._all: set[Connection] = set()
+        self._idle: list[Connection] = []
+        self._makers: dict[tuple[str, int], Connection] = {}  # path, descriptor -> the connection that made it
         self._paths: dict[str, str] = {}  # instance -> where it is
 
     def request(self, message: ChitcpdMsg, instance: str | None = None, timeout: float | None = None) -> Resp:
@@ -147,7 +165,7 @@ class Client:
     def _request(
         self, message: ChitcpdMsg, instance: str | None, rights: list[int] | None, timeout: float | None
     ) -> Resp:
-        connection = self._take(self._paths.get(instance or "", "") or socket_path())
+        connection = self._take(self.path(instance))
         if instance is not None and connection.instance != instance:
             self._put_back(connection)
             raise OSError(errno.ENETDOWN, f"the chitcpd of this socket has ended; another one is at {connection.path}")
@@ -156,6 +174,10 @@ class Client:
         connection.set_timeout(None)
         self._put_back(connection)
         return _raise_if_refused(answer)
+
+    def path(self, instance: str | None) -> str:
+        """Where the daemon of this run is, or the one of now."""
+        return self._paths.get(instance or "", "") or socket_path()
 
     def make(self, message: ChitcpdMsg) -> Resp:
         """The daemon's answer to `message`, SOCKET or ACCEPT, which makes the socket `ret`."""
@@ -196,7 +218,7 @@ class Client:
         self._idle.clear()
         self._makers.clear()
 
-    def _take(self, path: str) -> _Connection:
+    def _take(self, path: str) -> Connection:
         while True:
             with self._lock:
                 at = next((i for i in reversed(range(len(self._idle))) if self._idle[i].path == path), None)
@@ -209,7 +231,7 @@ class Client:
                         "close some sockets first",
                     )
                 else:
-                    connection = _Connection(path)
+                    connection = Connection(path)
                     self._all.add(connection)
                     break
             if not connection.is_gone():
@@ -224,18 +246,18 @@ class Client:
             self._paths[connection.instance] = path
         return connection
 
-    def _put_back(self, connection: _Connection) -> None:
+    def _put_back(self, connection: Connection) -> None:
         with self._lock:
             self._idle.append(connection)
 
-    def _exchange(self, connection: _Connection, message: ChitcpdMsg, rights: list[int] | None = None) -> Resp:
+    def _exchange(self, connection: Connection, message: ChitcpdMsg, rights: list[int] | None = None) -> Resp:
         try:
             return connection.exchange(message, rights)
         except BaseException:
             self._discard(connection)
             raise
 
-    def _discard(self, connection: _Connection) -> None:
+    def _discard(self, connection: Connection) -> None:
         connection.close()
         with self._lock:
             self._all.discard(connection)

@@ -16,8 +16,9 @@ from chisocket import _socket
 from chisocket.names import lab_hosts
 
 _ASKED = ("bind", "listen", "_accept", "connect", "connect_ex", "shutdown", "getsockname", "getpeername")
-_DATA = ("recv", "recv_into", "recvmsg", "send", "sendall", "sendmsg")
-_METHODS = {name: getattr(_socket, name) for name in (*_ASKED, "getsockopt", "setsockopt", *_DATA)}
+_RECEIVE = ("recv", "recv_into", "recvmsg", "recvmsg_into", "recvfrom", "recvfrom_into")
+_SEND = ("send", "sendall", "sendmsg", "sendto")
+_METHODS = {name: getattr(_socket, name) for name in (*_ASKED, "getsockopt", "setsockopt", *_RECEIVE, *_SEND)}
 _lock = threading.Lock()
 _depth = 0
 _before: dict[tuple[Any, str], Any] = {}
@@ -27,7 +28,7 @@ _MISSING = object()
 @contextmanager
 def patched() -> Iterator[None]:
     """In this process, as long as the block lasts, sockets for TCP are chiTCP's. Blocks may be nested."""
-    _begin()
+    begin()
     try:
         yield
     finally:
@@ -52,7 +53,8 @@ def _address_of(host: Any) -> Any:
 _getaddrinfo, _gethostbyname = system.getaddrinfo, system.gethostbyname
 
 
-def _begin() -> None:
+def begin() -> None:
+    """As patched() begins, without an end."""
     global _depth
     with _lock:
         _depth += 1

@@ -82,7 +82,7 @@ def shutdown(name: Name, how: int) -> bool:
 
 
 def wait_acknowledged(name: Name, seconds: float) -> None:
-    """After the end was shut down: return once the peer has all of it. Raises TimeoutError."""
+    """After the end was closed: return once the peer has all, or if others hold the end. Raises TimeoutError."""
     message = ChitcpdMsg(code=CLOSE, close_args=CloseArgs(sockfd=name.sockfd))
     client.request(message, name.instance, timeout=seconds)
 

@@ -11,7 +11,7 @@ import os
 import runpy
 import sys
 
-from chisocket.patch import patched
+from chisocket.patch import begin
 
 _USAGE = "usage: python -m chisocket.run (-m MODULE | -c CODE | FILE) [ARGUMENT ...]"
 
@@ -25,13 +25,13 @@ def main() -> None:
     takes_one = words[:1] in (["-m"], ["-c"])
     if not words or (takes_one and len(words) == 1) or (words[0].startswith("-") and not takes_one):
         sys.exit(_USAGE)
-    with patched():
-        if words[0] == "-m":
-            _run_module(words[1], words[2:])
-        elif words[0] == "-c":
-            _run_code(words[1], words[2:])
-        else:
-            _run_file(words[0], words[1:])
+    begin()  # for good: threads of the program may go on after its last line
+    if words[0] == "-m":
+        _run_module(words[1], words[2:])
+    elif words[0] == "-c":
+        _run_code(words[1], words[2:])
+    else:
+        _run_file(words[0], words[1:])
 
 
 def _run_module(name: str, arguments: list[str]) -> None:

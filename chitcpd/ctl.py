@@ -65,6 +65,9 @@ def _connect(path: str, until: float) -> socket.socket:
             if time.monotonic() >= until:
                 raise OSError(error.errno, f"no chitcpd answers at {path}: is it running?") from None
             time.sleep(_RETRY)  # the file appears when the daemon is ready; nothing else tells of that
+        except PermissionError:
+            sock.close()
+            raise PermissionError(errno.EACCES, f"{path} belongs to another user") from None
         except OSError:
             sock.close()
             raise

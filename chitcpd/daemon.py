@@ -11,6 +11,7 @@ import resource
 import signal
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -96,11 +97,12 @@ async def serve(settings: Settings) -> None:
             unix.close()
         await _finish(server.sockets, driver, ending)
         log.info("ending: %d connections are reset", len(_unfinished(driver)))
+        for client in [*server.clients, *control.clients]:
+            client.close()
+        await asyncio.sleep(0)  # they are gone: nothing waits for a debugger any more
         for endpoint in list(driver.demux.connections.values()):
             driver.abort(endpoint, loop.time(), errno.ECONNABORTED)
         server.sockets.stop()
-        for client in [*server.clients, *control.clients]:
-            client.close()
         await peers.close(_LAST_WORDS)
 
 
@@ -195,7 +197,7 @@ def _raise_descriptor_limit() -> int:
     """As many descriptors as this process may have; how many that is."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return most
+    return most if most != resource.RLIM_INFINITY else sys.maxsize
 
 
 async def _listen(settings: Settings, peers: Peers) -> None:

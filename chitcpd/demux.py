@@ -39,6 +39,7 @@ class Listener:
         self.backlog = backlog
         self.config = config
         self.changed = changed
+        self.offered: Callable[[Endpoint], None] | None = None  # called for each SYN, before its connection takes it
         self.opening = 0  # connections in SYN-RECEIVED
         self.ready: deque[Endpoint] = deque()
 

@@ -12,7 +12,7 @@ import itertools
 import logging
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,7 +20,7 @@ from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Demux, FourTuple, Listener
 from chitcpd.tcp import wire
-from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Segment, State, TcpConnection, Transition
+from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Output, Segment, State, TcpConnection, Transition
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ _Arguments = TypeVarTuple("_Arguments")
 # Looked up for every segment, and slowly by way of the class before Python 3.12.
 _SYN_RCVD, _ESTABLISHED, _TIME_WAIT = State.SYN_RCVD, State.ESTABLISHED, State.TIME_WAIT
 _NOT_KEPT = frozenset({State.CLOSED, State.LISTEN})  # no connection yet, or no more
+_SYN_ACK_RST = SYN | ACK | RST
 _MOSTLY_CLOSED = 8  # times as many deadlines as connections
 _HEADERS = {4: 40, 6: 60}  # bytes of an IP and a TCP header without options, between MTU and MSS
 
@@ -68,12 +69,35 @@ class Recorder(Protocol):
         """An event of a connection, and all that it led to, was told."""
 
 
+class Watch(Protocol):
+    """A debugger's hand on one connection (chitcpd/debug.py)."""
+
+    @property
+    def held(self) -> bool:
+        """Something that has happened waits for the debugger's answer; until then nothing else may happen."""
+
+    def happened(self, outputs: list[Output], now: float) -> None:
+        """The TCP has given these: carry them out, each as soon as the debugger has let it pass."""
+
+    def segment_arrives(self, seg: Segment, raw: bytes, now: float) -> None:
+        """A segment has come: deliver it, as soon as the debugger lets it pass."""
+
+    def put(self, event: Callable[[float], None], now: float) -> None:
+        """Let `event` happen, after all that waits; it is called with the time."""
+
+    def put_first(self, event: Callable[[float], None]) -> None:
+        """The same for a connection that is held, before all that waits."""
+
+
 class Levels(NamedTuple):
     """How much an application could read and write now, and whether it has read all."""
 
     readable: int
     writable: int
     at_eof: bool
+
+
+_NOTHING = Levels(0, 0, False)
 
 
 @dataclass(slots=True)
@@ -127,8 +151,20 @@ class Endpoint:
     error: int | None = None  # what the driver knows of a failure beyond what the connection knows
     orphan: bool = False  # no application will read from it any more
     checksums: bool = False  # the peer computes them: one of zero is no longer one that was left out
+    watch: Watch | None = None
+    states: list[State] = field(default_factory=list)  # all that it has passed through, for who waits for one
     wake_ups: list[float] = field(default_factory=list)  # the times at which it stands in the heap, the earliest last
     counters: Counters = field(default_factory=Counters)
+
+    @property
+    def held(self) -> bool:
+        """A debugger holds it: what its TCP tells of itself has not happened yet, for the application."""
+        return self.watch is not None and self.watch.held
+
+    @property
+    def over(self) -> bool:
+        """It is closed, and nothing more will happen to it."""
+        return self.connection.state == State.CLOSED and not self.held
 
 
 class Driver:
@@ -179,9 +215,11 @@ class Driver:
         changed: Callable[[], None],
         now: float,
         config: Config | None = None,
+        made: Callable[[Endpoint], None] | None = None,
     ) -> Endpoint:
         """Open a connection from `local` (address ANY or its like, or port 0: we choose) to `peer`.
 
+        `made` is called with it before it is opened.
         Raises OSError: EADDRINUSE, EADDRNOTAVAIL, ENETUNREACH.
         """
         if peer[0] in (ANY_IPV4, ANY_IPV6):  # no host's address: this host, says every stack
@@ -192,19 +230,27 @@ class Driver:
             raise OSError(errno.EADDRINUSE, f"there is a connection from port {four.local_port} already")
         endpoint = self._new(four, config or self.config, changed, now)
         self.demux.connections[four] = endpoint
+        if made is not None:
+            made(endpoint)
         self._ask(endpoint, now, partial(endpoint.connection.open, active=True), now)
         return endpoint
 
     def send(self, endpoint: Endpoint, data: bytes | memoryview, now: float) -> int:
-        """Give the connection bytes to send; how many it took. Raises OSError."""
+        """Give the connection bytes to send; how many it took: none while it is held. Raises OSError."""
+        if endpoint.held:
+            return 0
         return self._ask(endpoint, now, _send, endpoint.connection, data, now)
 
     def receive(self, endpoint: Endpoint, limit: int, now: float) -> bytes:
-        """Take what the connection has received. Raises OSError."""
+        """Take what the connection has received: nothing while it is held. Raises OSError."""
+        if endpoint.held:
+            return b""
         return self._ask(endpoint, now, _receive, endpoint.connection, limit, now)
 
     def levels(self, endpoint: Endpoint) -> Levels:
-        """What of the application to wake; a TCP that fails at this is CLOSED, and has nothing."""
+        """What of the application to wake; one that is held, or fails at this and so is CLOSED, has nothing."""
+        if endpoint.held:
+            return _NOTHING
         connection = endpoint.connection
         try:
             return Levels(connection.readable, connection.writable, connection.at_eof)
@@ -212,30 +258,47 @@ class Driver:
             now = endpoint.counters.last_received
             self._fault(endpoint, now)
             self._settle(endpoint, now)
-            return Levels(0, 0, False)
+            return _NOTHING
 
     def reconfigure(self, endpoint: Endpoint, config: Config, now: float) -> None:
         """Other settings from now on. Raises OSError."""
         self._ask(endpoint, now, endpoint.connection.reconfigure, config, now)
 
     def close(self, endpoint: Endpoint, now: float) -> None:
-        """No more sending."""
+        """No more sending. Of a connection that is held, the first that happens afterwards."""
+        if endpoint.watch is not None and endpoint.watch.held:
+            endpoint.watch.put_first(partial(self._close_later, endpoint))
+            return
         self._ask(endpoint, now, endpoint.connection.close, now)
+
+    def _close_later(self, endpoint: Endpoint, now: float) -> None:
+        with suppress(OSError):  # it has failed since
+            self.close(endpoint, now)
 
     def release(self, endpoint: Endpoint, now: float) -> None:
         """The application is done with it: close.
 
         The peer is reset if something is unread (RFC 9293 §3.6.1, SHLD-3), or if it sends later.
         """
+        if endpoint.watch is not None and endpoint.watch.held:
+            endpoint.watch.put_first(partial(self._release_later, endpoint))
+            return
         endpoint.orphan = True
-        if endpoint.connection.readable:
+        if self.levels(endpoint).readable:
             self.abort(endpoint, now)
         else:
             self.close(endpoint, now)
 
+    def _release_later(self, endpoint: Endpoint, now: float) -> None:
+        with suppress(OSError):
+            self.release(endpoint, now)
+
     def abort(self, endpoint: Endpoint, now: float, error: int | None = None) -> None:
         """Reset the connection; the application sees `error`. Never raises."""
         endpoint.error = endpoint.error or error
+        if endpoint.watch is not None and endpoint.watch.held:
+            endpoint.watch.put_first(partial(self.abort, endpoint))
+            return
         self._tell(endpoint, now, endpoint.connection.abort, now)
 
     # ---- the network's side --------------------------------------------------------------------------------
@@ -252,25 +315,35 @@ class Driver:
         if endpoint is not None and _is_damaged(endpoint, raw):
             self._recorder.dropped("wrong checksum", local, peer, raw)
             return
-        listener = self.demux.listener(local, local_port) if endpoint is None else None
-        self._recorder.segment("received", endpoint, four, seg, raw)
-        beyond = None
-        if endpoint is not None:
-            endpoint.counters.received(seg, now)
-            may_reopen = endpoint.connection.state == _TIME_WAIT and seg.flags & (SYN | ACK | RST) == SYN
-            self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
-            if not may_reopen or endpoint.error is not None or four in self.demux.connections:
-                return
-            # The SYN has ended TIME-WAIT (RFC 9293 §3.6.1, MAY-2): now it is one for no connection.
-            beyond = endpoint.connection.snd_nxt
-            listener = self.demux.listener(local, local_port)
-        if listener is not None and listener.full and seg.flags & (SYN | ACK | RST) == SYN:
-            self._recorder.dropped("backlog full", local, peer, raw)
+        if endpoint is None:
+            self._recorder.segment("received", None, four, seg, raw)
+            self._to_nobody(four, seg, raw, now)
+        elif endpoint.watch is None:
+            self.deliver(endpoint, seg, raw, now)
         else:
-            try:
-                self._to_new(listener, four, seg, now, beyond)
-            except OSError:
-                self._recorder.dropped("fault in the TCP", local, peer, raw)
+            endpoint.watch.segment_arrives(seg, raw, now)
+
+    def deliver(self, endpoint: Endpoint, seg: Segment, raw: bytes, now: float, event: str = "received") -> None:
+        """Give a connection a segment; `event` is what the records call it. Never raises."""
+        four = endpoint.four
+        self._recorder.segment(event, endpoint, four, seg, raw)
+        endpoint.counters.received(seg, now)
+        may_reopen = endpoint.connection.state == _TIME_WAIT and seg.flags & _SYN_ACK_RST == SYN
+        self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
+        if may_reopen and endpoint.error is None and four not in self.demux.connections:
+            # The SYN has ended TIME-WAIT (RFC 9293 §3.6.1, MAY-2): now it is one for no connection.
+            self._to_nobody(four, seg, raw, now, endpoint.connection.snd_nxt)
+
+    def _to_nobody(self, four: FourTuple, seg: Segment, raw: bytes, now: float, beyond: int | None = None) -> None:
+        """A segment for no connection, perhaps for a listener."""
+        listener = self.demux.listener(four.local, four.local_port)
+        if listener is not None and listener.full and seg.flags & _SYN_ACK_RST == SYN:
+            self._recorder.dropped("backlog full", four.local, four.peer, raw)
+            return
+        try:
+            self._to_new(listener, four, seg, now, beyond)
+        except OSError:
+            self._recorder.dropped("fault in the TCP", four.local, four.peer, raw)
 
     def unreachable(self, local: str, peer: str, now: float) -> None:
         """The daemon of `peer` can't be reached: connections that are being opened there fail."""
@@ -292,12 +365,18 @@ class Driver:
             due.append(heapq.heappop(self._heap)[2])
             due[-1].wake_ups.pop()
         for endpoint in due:
-            deadline = endpoint.connection.next_deadline()
-            if deadline is not None and deadline <= now:
-                self._tell(endpoint, now, endpoint.connection.expire, now)
+            if endpoint.watch is None:
+                self._expire(endpoint, now)
             else:
-                self._schedule(endpoint)
+                endpoint.watch.put(partial(self._expire, endpoint), now)
         return self._heap[0][0] if self._heap else None
+
+    def _expire(self, endpoint: Endpoint, now: float) -> None:
+        deadline = endpoint.connection.next_deadline()
+        if deadline is not None and deadline <= now:
+            self._tell(endpoint, now, endpoint.connection.expire, now)
+        else:
+            self._schedule(endpoint)
 
     def _schedule(self, endpoint: Endpoint) -> None:
         deadline = endpoint.connection.next_deadline()
@@ -342,7 +421,15 @@ class Driver:
         endpoint.listener = listener
         listener.opening += 1
         self.demux.connections[four] = endpoint
-        self._tell(endpoint, now, _accept, endpoint.connection, seg, now)
+        if listener.offered is not None and seg.flags & _SYN_ACK_RST == SYN:
+            listener.offered(endpoint)
+        if endpoint.watch is None:
+            self._accept(endpoint, seg, now)
+        else:
+            endpoint.watch.put(partial(self._accept, endpoint, seg), now)
+
+    def _accept(self, endpoint: Endpoint, seg: Segment, now: float) -> None:
+        self._tell(endpoint, now, _open_passively, endpoint.connection, seg, now)
 
     def _ask(self, endpoint: Endpoint, now: float, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """A call of the application's: misuse raises OSError, a fault of the TCP becomes EIO."""
@@ -367,18 +454,25 @@ class Driver:
         self._settle(endpoint, now)
 
     def _settle(self, endpoint: Endpoint, now: float) -> None:
-        """Carry out what an event led to, and tell those who wait for the connection's state."""
+        """Carry out what an event led to, and tell those who wait for the connection's state.
+
+        If a debugger holds some of it, that is as far as it goes; the debugger's answer leads here again.
+        """
         connection = endpoint.connection
         try:
             self._emit_all(endpoint, now)
-            if endpoint.orphan and connection.readable:
+            if endpoint.orphan and connection.readable and not endpoint.held:
                 connection.abort(now)
                 self._emit_all(endpoint, now)
+            if endpoint.watch is not None and endpoint.watch.held:
+                return
             self._recorder.settled(endpoint)
             if connection.state not in _NOT_KEPT:
                 self._schedule(endpoint)
         except Exception:
             self._fault(endpoint, now)
+            if endpoint.held:
+                return
         if endpoint.listener is not None and connection.state != _SYN_RCVD:
             self._opened(endpoint, endpoint.listener)
         closed = connection.state in _NOT_KEPT
@@ -393,17 +487,43 @@ class Driver:
             self._heap = [entry for entry in self._heap if entry[2].connection.state not in _NOT_KEPT]
             heapq.heapify(self._heap)
 
+    def go_on(self, endpoint: Endpoint, now: float) -> None:
+        """A debugger has let something pass: carry out what is behind it."""
+        self._settle(endpoint, now)
+
     def _emit_all(self, endpoint: Endpoint, now: float) -> None:
-        for output in endpoint.connection.take_output():
+        outputs = endpoint.connection.take_output()
+        if endpoint.watch is None:
+            self.carry_out(endpoint, outputs, now)
+        else:
+            endpoint.watch.happened(outputs, now)
+
+    def carry_out(self, endpoint: Endpoint, outputs: Iterable[Output], now: float) -> None:
+        """What the TCP has given now happens. Raises ValueError if that is no segment."""
+        for output in outputs:
             if isinstance(output, Segment):
                 self._emit(endpoint, output, now)
             elif isinstance(output, Transition):
                 endpoint.established |= output.new == _ESTABLISHED
+                endpoint.states.append(output.new)
                 self._recorder.transition(endpoint, output)
-            else:
+            elif isinstance(output, Expiry):
                 self._recorder.expiry(endpoint, output)
 
-    def _emit(self, endpoint: Endpoint, seg: Segment, now: float) -> None:
+    def lose(self, endpoint: Endpoint, seg: Segment, now: float) -> None:
+        """A debugger has the network lose this segment. Raises ValueError if it is none."""
+        self._emit(endpoint, seg, now, self._lose)
+
+    def _lose(self, local: str, peer: str, raw: bytes) -> None:
+        self._recorder.lost("debugger", local, peer, raw)
+
+    def refuse(self, endpoint: Endpoint, raw: bytes) -> None:
+        """A debugger does not let this segment come."""
+        self._recorder.dropped("debugger", endpoint.four.local, endpoint.four.peer, raw)
+
+    def _emit(
+        self, endpoint: Endpoint, seg: Segment, now: float, send: Callable[[str, str, bytes], None] | None = None
+    ) -> None:
         four = endpoint.four
         try:
             raw = wire.encode(seg, four.local_port, four.peer_port, wire.pseudo_header(four.local, four.peer))
@@ -411,7 +531,7 @@ class Driver:
             raise ValueError(f"the TCP has sent what is no segment: {seg!r:.500}") from error
         endpoint.counters.sent(seg, now)
         self._recorder.segment("sent", endpoint, four, seg, raw)
-        self._network.send(four.local, four.peer, raw)
+        (send or self._network.send)(four.local, four.peer, raw)
 
     def _opened(self, endpoint: Endpoint, listener: Listener) -> None:
         """The handshake of a passive connection is over: it waits for accept, or has failed."""
@@ -436,7 +556,7 @@ class Driver:
         connection.state = State.CLOSED  # whatever it says itself
 
 
-def _accept(connection: TcpConnection, seg: Segment, now: float) -> None:
+def _open_passively(connection: TcpConnection, seg: Segment, now: float) -> None:
     connection.open(now, active=False)
     connection.segment_arrives(seg, now)
 

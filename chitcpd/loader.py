@@ -76,6 +76,8 @@ def _from_file(path: Path) -> ModuleType:
 
 
 def _from_module(name: str) -> ModuleType:
+    if not all(part.isidentifier() for part in name.split(".")):
+        raise LoadError(f"{name!r} is neither `reference`, nor a file ending in .py, nor the name of a module")
     try:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:

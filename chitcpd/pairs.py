@@ -15,11 +15,12 @@ import select
 import socket
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
+from chisocket.protocol import descriptors
 from chitcpd.driver import Driver, Endpoint
-from chitcpd.tcp.api import Config, State
+from chitcpd.tcp.api import Config
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ _BALLAST = bytes(_MOST_BUFFER)
 _WORTH_READING = 4  # the part of the TCP's send buffer that must be free again
 
 
-def make_pair(name: bytes, config: Config, most_descriptors: int) -> tuple[socket.socket, socket.socket]:
-    """(our end, the application's end, which bears `name`).
+def make_pair(names: Iterable[bytes], config: Config, most_descriptors: int) -> tuple[socket.socket, socket.socket]:
+    """(our end, the application's end, which bears the first of `names` that is free).
 
     Raises OSError(EMFILE) if the process has `most_descriptors` open already.
     """
@@ -39,7 +40,7 @@ def make_pair(name: bytes, config: Config, most_descriptors: int) -> tuple[socke
     try:
         if max(ours.fileno(), theirs.fileno()) >= most_descriptors:  # the kernel gives the lowest number that is free
             raise OSError(errno.EMFILE, "the daemon's descriptors are in use")
-        theirs.bind(name)
+        _bind_first(theirs, names)
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(config.receive_buffer // 2, _MOST_BUFFER))
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(config.send_buffer // 2, _MOST_BUFFER))
@@ -48,6 +49,14 @@ def make_pair(name: bytes, config: Config, most_descriptors: int) -> tuple[socke
         theirs.close()
         raise
     return ours, theirs
+
+
+def _bind_first(theirs: socket.socket, names: Iterable[bytes]) -> None:
+    for name in names:
+        with suppress(OSError):
+            theirs.bind(name)
+            return
+    raise OSError(errno.EADDRINUSE, "the names of descriptors are in use")
 
 
 def fill(theirs: socket.socket) -> None:
@@ -136,6 +145,8 @@ class Stream:
         self._ended = False
         self.error: int | None = None  # how the connection has failed; 0: it has not, or that was told
         self.reset_on_close = False  # SO_LINGER with a time of 0
+        with suppress(OSError):  # somebody else has that name; then the application's end shows none
+            ours.bind(descriptors.connected_name(name))
         self.ended: Callable[[], None] = _nobody  # called once the application has closed, and the TCP has all of it
 
     def changed(self) -> None:
@@ -156,8 +167,7 @@ class Stream:
             self.changed()
 
     def stop_receiving(self) -> None:
-        """The application wants no more (SHUT_RD): what comes is thrown away, once it has read what is there."""
-        self._deliver()
+        """The application wants no more (SHUT_RD): it reads what is in the pair, and what comes is thrown away."""
         self._receiving = False
         self._quietly_shut(socket.SHUT_WR)
         self.changed()
@@ -178,7 +188,7 @@ class Stream:
 
     def _look(self) -> None:
         self._scheduled = False
-        if not self._writing:
+        if not self._writing or not self._receiving:
             self._deliver()
         self._look_further()
 
@@ -189,7 +199,7 @@ class Stream:
     def _look_further(self) -> None:
         if self._sending and not self._reading:
             self._take()
-        if self._endpoint.connection.state == State.CLOSED and not self._undelivered and not self._ended:
+        if self._endpoint.over and not self._undelivered and not self._ended:
             self._closed()
 
     def _deliver(self) -> None:
@@ -203,6 +213,7 @@ class Stream:
                 return
             if not self._receiving:
                 self._undelivered = memoryview(b"")
+                self._write(False)
         if self._receiving and self._driver.levels(self._endpoint).at_eof:
             self._receiving = False
             self._quietly_shut(socket.SHUT_WR)

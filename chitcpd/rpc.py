@@ -17,6 +17,7 @@ from typing import cast
 from chisocket.protocol import addresses, framing
 from chisocket.protocol import chitcpd_pb2 as pb
 from chitcpd.control import HARMLESS, Control, ControlError
+from chitcpd.debug import Debugger, Event
 from chitcpd.sockets import Address, Sockets
 
 log = logging.getLogger(__name__)
@@ -27,7 +28,8 @@ _MOST_AHEAD = 1 << 20  # bytes that an application may send before its last requ
 _ALWAYS_TAKEN = 1 << 16  # bytes of a message for which there is room in any case
 _MOST_HELD = 1 << 27  # bytes of messages of all applications that have not come whole, or are not answered yet
 _BEING_REFUSED = 64  # applications beyond the most, each until its INIT has come
-_UNKNOWN_CONNECTION_TYPE = -7
+_NOT_WATCHED, _UNKNOWN_CONNECTION_TYPE = -5, -7
+_MOST_SHOWN = 7 << 20  # bytes of a buffer, so that both stay below framing.MAX_MESSAGE
 
 Handler = Callable[["Client", pb.ChitcpdMsg], Awaitable[pb.Resp]]
 
@@ -47,6 +49,7 @@ class Client(asyncio.Protocol):
         self._length = 0  # bytes of the message that is being answered
         self._held = 0  # bytes that the server knows of
         self.uid = -1
+        self._debugger: Debugger | None = None  # it is a debug connection
         self.rights: socket.socket | None = None  # the descriptor that goes with the next answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -55,8 +58,8 @@ class Client(asyncio.Protocol):
         sock: socket.socket = transport.get_extra_info("socket")
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, self.uid, _ = _CREDENTIALS.unpack(raw)
-        if self._server.excess > _BEING_REFUSED:
-            self._drop("too many are connected")
+        if self not in self._server.clients:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come: begin the next call if none is under way."""
@@ -82,6 +85,8 @@ class Client(asyncio.Protocol):
         """The application is gone."""
         if self._call is not None:
             self._call.cancel()
+        if self._debugger is not None:
+            self._server.sockets.debugging.end(self._debugger)
         self._server.sockets.forget(self)
         self._server.clients.discard(self)
         self._received.clear()
@@ -103,7 +108,9 @@ class Client(asyncio.Protocol):
             return
         if message is None:
             return
-        if self._greeted:
+        if self._debugger is not None:
+            self._take_answer(self._debugger, message)
+        elif self._greeted:
             self._length = message.ByteSize()
             self._call = asyncio.get_running_loop().create_task(self._answer(message))
         elif message.code == pb.INIT and message.HasField("init_args"):
@@ -156,8 +163,45 @@ class Client(asyncio.Protocol):
             self._greeted = True
             self._write(pb.Resp(ret=0, error_code=0, buf=self._server.instance.encode()))
             self._next()
+        elif init.connection_type == pb.DEBUG_CONNECTION:
+            self._begin_debugging(init)
         else:
             self._write(pb.Resp(ret=_UNKNOWN_CONNECTION_TYPE, error_code=errno.EOPNOTSUPP))
+
+    def _begin_debugging(self, init: pb.InitArgs) -> None:
+        begin = self._server.sockets.debugging.begin
+        try:
+            if not init.HasField("debug"):
+                raise OSError(errno.EINVAL, "it does not say which socket")
+            self._debugger = begin(init.debug.sockfd, self.uid, init.debug.event_flags, self._tell, self.close)
+        except OSError as error:
+            self._write(pb.Resp(ret=_NOT_WATCHED, error_code=error.errno or errno.EIO))
+            return
+        self._greeted = True
+        self._write(pb.Resp(ret=0, error_code=0, buf=self._server.instance.encode()))
+
+    def _tell(self, event: Event) -> None:
+        """An event on a debug connection, which answers it with RESP."""
+        arguments = pb.DebugEventArgs(
+            sockfd=event.sockfd,
+            event_flag=event.flag,
+            new_sockfd=event.new_sockfd,
+            is_active=event.new_sockfd == -1,
+        )
+        if self._transport is not None and not self._transport.is_closing():
+            message = pb.ChitcpdMsg(code=pb.DEBUG_EVENT, debug_event_args=arguments)
+            self._transport.write(framing.encode(message))
+
+    def _take_answer(self, debugger: Debugger, message: pb.ChitcpdMsg) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            if message.code != pb.RESP or not message.HasField("resp"):
+                raise ValueError("a debugger sends another message than RESP")
+            debugger.answer(message.resp.ret, loop.time())
+        except ValueError as error:
+            self._drop(str(error))
+        else:
+            loop.call_soon(self._next)
 
     async def _answer(self, message: pb.ChitcpdMsg) -> None:
         resp = await self._server.handle(self, message)
@@ -231,12 +275,16 @@ class Server:
             pb.START_CONNECT: ("connect_args", self._start_connect),
             pb.GETSOCKOPT: ("sockopt_args", self._getsockopt),
             pb.SETSOCKOPT: ("sockopt_args", self._setsockopt),
+            pb.GET_SOCKET_STATE: ("get_socket_state_args", self._get_socket_state),
+            pb.GET_SOCKET_BUFFER_CONTENTS: ("get_socket_buffer_contents_args", self._get_socket_buffer_contents),
+            pb.WAIT_FOR_STATE: ("wait_for_state_args", self._wait_for_state),
         }
 
     def new_client(self) -> Client:
-        """A connection that an application is making."""
+        """A connection that an application is making; far beyond the most it is ended without a word."""
         client = Client(self)
-        self.clients.add(client)
+        if self.excess < _BEING_REFUSED:
+            self.clients.add(client)
         return client
 
     @property
@@ -295,12 +343,14 @@ class Server:
         return pb.Resp(ret=len(data), error_code=0, buf=data)
 
     async def _close(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
-        await self.sockets.close(self.sockets.get(message.close_args.sockfd, client.uid))
+        await self.sockets.close(self.sockets.get_parting(message.close_args.sockfd, client.uid))
         return _success()
 
     async def _shutdown(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         args = message.shutdown_args
-        return _success(int(self.sockets.shutdown(self.sockets.get(args.sockfd, client.uid), args.how)))
+        sock = self.sockets.get(args.sockfd, client.uid)
+        await self.sockets.turn(sock)
+        return _success(int(self.sockets.shutdown(sock, args.how)))
 
     async def _getsockname(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         sock = self.sockets.get(message.name_args.sockfd, client.uid)
@@ -330,7 +380,32 @@ class Server:
     async def _setsockopt(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         args = message.sockopt_args
         sock = self.sockets.get(args.sockfd, client.uid)
+        await self.sockets.turn(sock)
         self.sockets.set_option(sock, args.level, args.name, args.value)
+        return _success()
+
+    async def _get_socket_state(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        now = self.sockets.debugging.look(message.get_socket_state_args.sockfd, client.uid).variables
+        state = pb.SocketState(
+            tcp_state=now.state,
+            iss=_as_int32(now.iss),
+            irs=_as_int32(now.irs),
+            snd_una=_as_int32(now.snd_una),
+            rcv_nxt=_as_int32(now.rcv_nxt),
+            snd_nxt=_as_int32(now.snd_nxt),
+            rcv_wnd=_as_int32(now.rcv_wnd),
+            snd_wnd=_as_int32(now.snd_wnd),
+        )
+        return pb.Resp(ret=0, error_code=0, socket_state=state)
+
+    async def _get_socket_buffer_contents(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        now = self.sockets.debugging.look(message.get_socket_buffer_contents_args.sockfd, client.uid)
+        contents = pb.SocketBufferContents(snd=now.snd[:_MOST_SHOWN], rcv=now.rcv[:_MOST_SHOWN])
+        return pb.Resp(ret=0, error_code=0, socket_buffer_contents=contents)
+
+    async def _wait_for_state(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        args = message.wait_for_state_args
+        await self.sockets.debugging.wait_for_state(args.sockfd, client.uid, args.tcp_state)
         return _success()
 
     async def _ask_control(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
@@ -351,6 +426,11 @@ def _code_name(code: int) -> str:
 
 def _success(ret: int = 0) -> pb.Resp:
     return pb.Resp(ret=ret, error_code=0)
+
+
+def _as_int32(number: int) -> int:
+    """A uint32 as the C chiTCP has it on the UNIX socket."""
+    return (number & 0xFFFFFFFF ^ 1 << 31) - (1 << 31)
 
 
 def _unpack(raw: bytes) -> Address:

@@ -19,9 +19,11 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from chisocket.protocol import addresses, descriptors
 from chitcpd import options, pairs
+from chitcpd.debug import Debugger, Debugging
 from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Listener, overlap
 from chitcpd.driver import Driver, Endpoint
 from chitcpd.options import Options
@@ -32,7 +34,8 @@ Address = tuple[str, int]
 MAX_SOCKETS = 8192
 _CLOSE_ENDS_IN = frozenset({State.CLOSED, State.FIN_WAIT_2, State.CLOSING, State.TIME_WAIT, State.LAST_ACK})
 _NO_MORE_TO_READ = frozenset({State.CLOSING, State.LAST_ACK, State.TIME_WAIT})
-_ORPHAN_LIMIT = 60.0  # seconds without progress, then a connection that no application has any more is reset
+_MOST_NAMES = 100  # that are tried for a descriptor: another process may have taken some
+_ORPHAN_LIMIT = 60.0  # seconds without progress (at most twice that): then one that no application has is reset
 
 
 class Signal:
@@ -76,6 +79,7 @@ class Socket(Signal):
     gone: bool = False  # its descriptor is free again
     failed: bool = False  # its last connect has failed, and so its pair is shut down
     error: int | None = None  # why; the application has not been told yet
+    debugger: Debugger | None = None  # who watches it
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -127,13 +131,25 @@ class Sockets:
         self._bound: dict[Address, Socket] = {}  # by what bind() has given them
         self._short_of_sockets: set[Socket] = set()  # listening; a connection of theirs waits for a descriptor
         self.table: dict[int, Socket] = {}
+        self.parting: dict[int, Socket] = {}  # that no application has any more, but whose connection is not over
+        self._reserved: dict[Endpoint, Socket] = {}  # that a debugger knows, and no application yet
+        self._orphans: dict[int, int] = {}  # number of a connection -> its SND.UNA when orphans were last judged
+        self._orphan_timer: asyncio.TimerHandle | None = None
         self._listeners = Signal()
+        self.debugging = Debugging(self, driver, loop)
 
     def get(self, fd: int, uid: int) -> Socket:
         """The socket with this descriptor. Raises OSError(EBADF), also if it is another user's."""
         sock = self.table.get(fd)
-        if sock is None or sock.uid != uid:
+        if sock is None or sock.uid != uid or (self._reserved and sock in self._reserved.values()):
             raise OSError(errno.EBADF, f"no socket {fd}")
+        return sock
+
+    def get_parting(self, fd: int, uid: int) -> Socket:
+        """The same, or one whose application has closed its end, and whose connection is not over."""
+        sock = self.parting.get(fd)
+        if fd in self.table or sock is None or sock.uid != uid or sock.ours is None:
+            return self.get(fd, uid)
         return sock
 
     def create(self, domain: int, kind: int, protocol: int, owner: object, uid: int) -> Socket:
@@ -173,17 +189,20 @@ class Sockets:
         if sock.listener is not None and sock.ours is not None:
             sock.listener.backlog = _backlog(backlog)
             return
-        if sock.state != State.CLOSED or sock.endpoint is not None:
+        if sock.state != State.CLOSED or sock.endpoint is not None or sock.failed or sock.offers is not None:
             raise OSError(errno.EBADF if sock.ours is None else errno.EINVAL, "the socket is in use")
         if sock.local is None:
             self.bind(sock, (ANY_IPV6 if sock.family == socket.AF_INET6 else ANY_IPV4, 0))
         assert sock.local is not None
-        changed = sock.changed
+        offers = None
+        if sock.ours is not None:
+            offers = pairs.Offers(self._loop, sock.ours, lambda: self._next_offer(sock))
+        changed = sock.changed if offers is None else offers.look
+        sock.listener = self._driver.listen(*sock.local, _backlog(backlog), changed, sock.options.config)
+        sock.offers = offers
         if sock.ours is not None:
             pairs.empty(sock.ours)
-            sock.offers = pairs.Offers(self._loop, sock.ours, lambda: self._next_offer(sock))
-            changed = sock.offers.look
-        sock.listener = self._driver.listen(*sock.local, _backlog(backlog), changed, sock.options.config)
+        self.debugging.listens(sock)
         self._listeners.changed()
 
     async def wait_listening(self, port: int) -> None:
@@ -198,7 +217,7 @@ class Sockets:
         await sock.until(lambda: bool(listener.ready) or sock.listener is None)
         if sock.listener is None:
             raise OSError(errno.EBADF, "the socket was closed")
-        new = self._new(sock.family, owner, sock.uid, sock.options.copy())
+        new = self._for_accepted(sock, listener.ready[0], owner)
         endpoint = listener.ready.popleft()
         self._adopt(new, endpoint)
         endpoint.changed = new.changed
@@ -209,7 +228,7 @@ class Sockets:
         if sock.state != State.CLOSED or sock.endpoint is not None or sock.ours is not None:
             raise OSError(errno.EALREADY, "the socket is in use")
         endpoint = self._begin_connect(sock, peer, sock.changed)
-        await sock.until(lambda: endpoint.established or endpoint.connection.state == State.CLOSED)
+        await sock.until(lambda: endpoint.established or endpoint.over)
         if not endpoint.established:
             sock.endpoint = None
             raise OSError(_error(endpoint) or errno.ECONNABORTED, "the connection could not be opened")
@@ -241,11 +260,13 @@ class Sockets:
         endpoint, view, taken = self._without_pair(sock), memoryview(data), 0
         goal = min(len(data), sock.options.config.send_buffer)
         while True:
+            if endpoint.held and not flags & socket.MSG_DONTWAIT:
+                await sock.until(lambda: not endpoint.held)
             self._raise_error(endpoint)
             taken += self._driver.send(endpoint, view[taken:goal], self._now())
             if taken == goal or (taken and flags & socket.MSG_DONTWAIT):
                 return taken
-            if self._driver.levels(endpoint).writable > 0 or not _may_send(endpoint):
+            if not endpoint.held and (self._driver.levels(endpoint).writable > 0 or not _may_send(endpoint)):
                 raise OSError(errno.EIO, "the TCP took less than it said it would")  # and would for ever
             if flags & socket.MSG_DONTWAIT:
                 raise OSError(errno.EAGAIN, "the send buffer is full")
@@ -268,12 +289,18 @@ class Sockets:
             self._raise_error(endpoint)
         return b""
 
+    async def turn(self, sock: Socket) -> None:
+        """Return once no debugger holds the connection."""
+        await sock.until(lambda: sock.endpoint is None or not sock.endpoint.held)
+
     def shutdown(self, sock: Socket, how: int) -> bool:
         """SHUT_WR and SHUT_RDWR send a FIN; SHUT_RD throws away what comes, if the socket has a pair.
 
         Returns whether it has one and listens: then the application shuts down its end, and that ends the listening.
         """
         if sock.listener is not None and sock.ours is not None:
+            if how != socket.SHUT_WR:
+                self._stop_listening(sock)
             return True
         endpoint = sock.connected()
         if how not in (socket.SHUT_RD, socket.SHUT_WR, socket.SHUT_RDWR):
@@ -305,27 +332,25 @@ class Sockets:
     async def close(self, sock: Socket) -> None:
         """Free the descriptor; a connection is closed, and waited for until it needs no more of us.
 
-        One with a pair is only waited for: its application shuts down its end before, and closes it afterwards.
+        One with a pair is only waited for, once its application has closed its end, and nobody else has it.
         """
+        endpoint = sock.endpoint
         if sock.ours is not None:
-            endpoint = sock.connected()
-            await sock.until(lambda: endpoint.connection.state in _CLOSE_ENDS_IN - {State.LAST_ACK})
+            if endpoint is not None and (sock.gone or pairs.is_closed(sock.name)):
+                await sock.until(lambda: _is_in(endpoint, _CLOSE_ENDS_IN - {State.LAST_ACK}))
             return
         self._free_descriptor(sock)
         if sock.listener is not None:
-            listener, sock.listener = sock.listener, None
-            self._driver.unlisten(listener, self._now())
-            sock.changed()
-            return
-        if sock.endpoint is not None:
-            await self._close_connection(sock, sock.endpoint)
+            self._stop_listening(sock)
+        elif endpoint is not None:
+            await self._close_connection(sock, endpoint)
 
     async def _close_connection(self, sock: Socket, endpoint: Endpoint) -> None:
         if endpoint.connection.state == State.CLOSED:
             raise OSError(errno.ENOTCONN, "the connection is closed")
         self._driver.release(endpoint, self._now())
-        self._watch_orphan(endpoint)
-        await sock.until(lambda: endpoint.connection.state in _CLOSE_ENDS_IN)
+        self._watch_orphans()
+        await sock.until(lambda: _is_in(endpoint, _CLOSE_ENDS_IN))
 
     def forget(self, owner: object) -> None:
         """The application is gone: reset what it leaves."""
@@ -339,6 +364,7 @@ class Sockets:
 
     def finish(self) -> None:
         """The end is near: no new connections, and a FIN on each that there is, after its data."""
+        self.debugging.end_all()
         self.stop_listening()
         for sock in list(self.table.values()):
             if sock.stream is not None:
@@ -350,7 +376,8 @@ class Sockets:
     def stop(self) -> None:
         """The end of the daemon."""
         for sock in list(self.table.values()):
-            self._give_up(sock)
+            if not sock.gone:  # with the listening one, for which it was reserved
+                self._give_up(sock)
         self._hangups.close()
 
     # ---- descriptors ---------------------------------------------------------------------------------------
@@ -365,9 +392,31 @@ class Sockets:
     def _free_descriptor(self, sock: Socket) -> None:
         sock.gone = True
         del self.table[sock.fd]
-        heapq.heappush(self._free, sock.fd)
         if sock.bound is not None:
             del self._bound[sock.bound]
+        if sock.endpoint is not None and not sock.endpoint.over:
+            self.parting[sock.fd] = sock
+            sock.endpoint.changed = lambda: self._parting_changed(sock)
+        elif sock.debugger is not None:
+            self.debugging.stop(sock)
+            return
+        if sock.debugger is None:
+            self.free_number(sock)
+
+    def _parting_changed(self, sock: Socket) -> None:
+        sock.changed()
+        if sock.endpoint is not None and sock.endpoint.over:
+            if self.parting.get(sock.fd) is sock:
+                del self.parting[sock.fd]
+            self.debugging.stop(sock)
+
+    def is_free(self, fd: int) -> bool:
+        """Whether it is the descriptor of no socket."""
+        return 0 <= fd < MAX_SOCKETS and fd not in self.table and fd not in self.parting
+
+    def free_number(self, sock: Socket) -> None:
+        """A descriptor that is gone may be given to another socket: no debugger calls this one by it any more."""
+        heapq.heappush(self._free, sock.fd)
         if self._short_of_sockets:
             listening = self._short_of_sockets.pop()
             if listening.offers is not None:
@@ -378,22 +427,27 @@ class Sockets:
         self._close_pair(sock)
         self._free_descriptor(sock)
         if sock.listener is not None:
-            listener, sock.listener = sock.listener, None
-            self._driver.unlisten(listener, self._now())
-            sock.changed()
+            self._stop_listening(sock)
         elif sock.endpoint is not None:
             self._driver.abort(sock.endpoint, self._now())
+
+    def _stop_listening(self, sock: Socket) -> None:
+        assert sock.listener is not None
+        listener, sock.listener = sock.listener, None
+        self._driver.unlisten(listener, self._now())
+        sock.changed()
 
     # ---- sockets with a pair -------------------------------------------------------------------------------
 
     def _give_pair(self, sock: Socket) -> socket.socket:
         """Make its pair; the application's end of it. Raises OSError, and then the socket is gone."""
-        sock.name = descriptors.name(self._instance, sock.fd, next(self._serials))
+        names = (descriptors.name(self._instance, sock.fd, next(self._serials)) for _ in range(_MOST_NAMES))
         try:
-            sock.ours, theirs = pairs.make_pair(sock.name, sock.options.config, self._most_descriptors)
+            sock.ours, theirs = pairs.make_pair(names, sock.options.config, self._most_descriptors)
         except OSError:
             self._free_descriptor(sock)
             raise
+        sock.name = theirs.getsockname()
         self._hangups.watch(sock.ours, sock.name, lambda: self._hung_up(sock))
         return theirs
 
@@ -419,24 +473,25 @@ class Sockets:
         if sock.stream is None:
             self._give_up(sock)
         else:
-            assert sock.endpoint is not None
-            self._watch_orphan(sock.endpoint)
+            self._watch_orphans()
             sock.stream.hang_up()
 
     def _stream_ended(self, sock: Socket) -> None:
         """The TCP has all that the application has written; it may still be sending it."""
+        self._watch_orphans()
         self._close_pair(sock)
         self._free_descriptor(sock)
 
     def _connecting(self, sock: Socket) -> None:
         """The opening of a connection goes on, or has ended."""
         endpoint = sock.endpoint
+        sock.changed()
         if sock.gone or endpoint is None or sock.ours is None or sock.stream is not None:
             return
         if endpoint.established:
             pairs.empty(sock.ours)
             self._stream(sock, endpoint)
-        elif endpoint.connection.state == State.CLOSED:
+        elif endpoint.over:
             sock.failed, sock.error = True, _error(endpoint) or errno.ECONNABORTED
             sock.endpoint, sock.local = None, sock.bound
             sock.ours.shutdown(socket.SHUT_RDWR)
@@ -461,7 +516,7 @@ class Sockets:
         if listener is None or not listener.ready:
             return None
         try:
-            new = self._new(listening.family, None, listening.uid, listening.options.copy())
+            new = self._for_accepted(listening, listener.ready[0], None)
             theirs = self._give_pair(new)
         except OSError:  # no socket is free, or no descriptor of the daemon's: it waits
             self._short_of_sockets.add(listening)
@@ -477,9 +532,33 @@ class Sockets:
     def _begin_connect(self, sock: Socket, peer: Address, changed: Callable[[], None]) -> Endpoint:
         host, port = self._plain(sock, peer)
         to = (host or ANY_IPV6, port)
-        endpoint = self._driver.connect(sock.local or (ANY, 0), to, changed, self._now(), sock.options.config)
+        made = partial(self.debugging.hold, sock) if sock.debugger is not None else None
+        endpoint = self._driver.connect(sock.local or (ANY, 0), to, changed, self._now(), sock.options.config, made)
         self._adopt(sock, endpoint)
         return endpoint
+
+    def reserve(self, listening: Socket, endpoint: Endpoint) -> Socket:
+        """A socket for a connection that comes to this one, and may be accepted later. Raises OSError(ENOMEM)."""
+        new = self._new(listening.family, endpoint, listening.uid, listening.options.copy())
+        self._adopt(new, endpoint)
+        self._reserved[endpoint] = new
+        endpoint.changed = lambda: self._reserved_changed(new, listening, endpoint)
+        return new
+
+    def _reserved_changed(self, new: Socket, listening: Socket, endpoint: Endpoint) -> None:
+        new.changed()
+        if endpoint.over and not (endpoint.established and listening.listener is not None):  # nobody will accept it
+            del self._reserved[endpoint]
+            endpoint.changed = new.changed
+            self._free_descriptor(new)
+
+    def _for_accepted(self, listening: Socket, endpoint: Endpoint, owner: object) -> Socket:
+        """The socket of a connection that is accepted now. Raises OSError(ENOMEM)."""
+        new = self._reserved.pop(endpoint, None)
+        if new is None:
+            return self._new(listening.family, owner, listening.uid, listening.options.copy())
+        new.owner = owner
+        return new
 
     def _adopt(self, sock: Socket, endpoint: Endpoint) -> None:
         sock.endpoint = endpoint
@@ -497,18 +576,23 @@ class Sockets:
                 return ANY, address[1]
         return str(ip), address[1]
 
-    def _watch_orphan(self, endpoint: Endpoint) -> None:
-        """No application has it any more: nobody would notice if its peer never answered."""
-        self._loop.call_later(_ORPHAN_LIMIT, self._judge_orphan, endpoint, endpoint.connection.snd_una)
+    def _watch_orphans(self) -> None:
+        """There is a connection that no application has any more: would its peer never answer, nobody would notice."""
+        if self._orphan_timer is None:
+            self._orphan_timer = self._loop.call_later(_ORPHAN_LIMIT, self._judge_orphans)
 
-    def _judge_orphan(self, endpoint: Endpoint, snd_una: int) -> None:
-        connection = endpoint.connection
-        if connection.state in (State.CLOSED, State.TIME_WAIT):
-            return
-        if connection.snd_una == snd_una or connection.state == State.FIN_WAIT_2:
-            self._driver.abort(endpoint, self._now(), errno.ETIMEDOUT)
-        else:
-            self._watch_orphan(endpoint)
+    def _judge_orphans(self) -> None:
+        """Reset those that have made no progress since the last time."""
+        before, self._orphans, self._orphan_timer = self._orphans, {}, None
+        for endpoint in list(self._driver.demux.connections.values()):
+            if not endpoint.orphan or endpoint.connection.state == State.TIME_WAIT:
+                continue
+            if before.get(endpoint.number) == endpoint.connection.snd_una and not endpoint.held:
+                self._driver.abort(endpoint, self._now(), errno.ETIMEDOUT)
+            else:
+                self._orphans[endpoint.number] = endpoint.connection.snd_una
+        if self._orphans:
+            self._watch_orphans()
 
     def _without_pair(self, sock: Socket) -> Endpoint:
         if sock.ours is not None:
@@ -521,6 +605,8 @@ class Sockets:
             raise OSError(error, "the connection has failed")
 
     def _ready_to_receive(self, endpoint: Endpoint) -> bool:
+        if endpoint.held:
+            return False
         levels = self._driver.levels(endpoint)
         state = endpoint.connection.state
         return bool(levels.readable) or levels.at_eof or state in _NO_MORE_TO_READ or state == State.CLOSED
@@ -544,11 +630,15 @@ _OF_THE_SOCKET: dict[int, Callable[[Socket], int]] = {
 
 
 def _backlog(asked: int) -> int:
-    return min(max(asked, 0), MAX_SOCKETS)
+    return min(max(asked, 1), MAX_SOCKETS)
 
 
 def _error(endpoint: Endpoint) -> int | None:
     return endpoint.error or endpoint.connection.error
+
+
+def _is_in(endpoint: Endpoint, states: frozenset[State]) -> bool:
+    return endpoint.connection.state in states and not endpoint.held
 
 
 def _may_send(endpoint: Endpoint) -> bool:

@@ -40,4 +40,4 @@ def unpack(raw: bytes) -> Address:
         raise ValueError(f"{len(raw)} bytes of address family {family} are no IPv4 or IPv6 socket address")
     fields = form.unpack_from(raw)
     packed = fields[2] if family == socket.AF_INET else fields[3]
-    return str(ipaddress.ip_address(packed)), int.from_bytes(fields[1], "big")
+    return socket.inet_ntop(family, packed), int.from_bytes(fields[1], "big")

@@ -2,7 +2,8 @@
 
 A descriptor is one end of a pair of UNIX sockets, and bears a name in the abstract namespace. So whoever holds it, also
 after a fork, an exec or a dup, can ask its own kernel which socket of which daemon it is: by getsockname(2). The name
-is as long as a sockaddr_in has room for: who takes the descriptor for an IPv4 socket reads it whole.
+is as long as a sockaddr_in has room for: who takes the descriptor for an IPv4 socket reads it whole. Once the
+connection is open the daemon's end bears a name too: getpeername(2) tells whether there is a connection.
 
 Before connect, the end is full: it can be written to once the connection is open, and the daemon has emptied it. From
 a listening one the application receives, for each connection, one record: the peer's address as a sockaddr_storage,
@@ -38,6 +39,11 @@ def new_instance() -> str:
 def name(instance: str, sockfd: int, serial: int) -> bytes:
     """The name of a descriptor; `serial` tells it from former ones of the same number."""
     return f"\0chi{instance}{_three_digits(sockfd)}{_three_digits(serial)}".encode()
+
+
+def connected_name(name: bytes) -> bytes:
+    """The name of the daemon's end, once there is a connection: of the same length."""
+    return name.replace(b"\0chi", b"\0CHI")
 
 
 def parse(raw: object) -> Name | None:

@@ -154,6 +154,15 @@ class Transition:
 
 
 @dataclass(slots=True)
+class Moment:
+    """How things stood when the segment behind it was sent; only if the connection is `watched`."""
+
+    variables: Variables
+    snd: bytes
+    rcv: bytes
+
+
+@dataclass(slots=True)
 class Expiry:
     """A timer that has expired, for the trace."""
 
@@ -162,7 +171,7 @@ class Expiry:
 
 _MOST_OUTPUTS = 1_000_000  # of one event: the largest buffer, in segments of a kilobyte
 
-Output = Segment | Transition | Expiry
+Output = Segment | Transition | Expiry | Moment
 
 
 Seconds = float
@@ -227,7 +236,7 @@ class TcpConnection(ABC):
 
     state: State
     error: int | None  # errno, once the connection has failed: ECONNREFUSED, ECONNRESET, ETIMEDOUT
-    watched: bool = False  # by a debugger, says the driver: transitions tell what the buffers hold
+    watched: bool = False  # by a debugger, says the driver: outputs tell how things stood, and what the buffers held
 
     def __init__(self, *, iss: int, config: Config) -> None:
         """`iss`: the initial send sequence number, chosen outside (RFC 6528)."""
@@ -327,6 +336,8 @@ class TcpConnection(ABC):
         """Send a segment. Raises RuntimeError when there is no end to them: else memory would be full first."""
         if len(self._outputs) >= _MOST_OUTPUTS:
             raise RuntimeError(f"one event has led to {_MOST_OUTPUTS:,} segments and more: does it never end?")
+        if self.watched:
+            self._outputs.append(Moment(self.variables(), self.unacknowledged, self.unread))
         self._outputs.append(seg)
 
     def _enter(self, state: State) -> None:

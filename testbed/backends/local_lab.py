@@ -1,7 +1,7 @@
 """What the local backend keeps of a lab on disk: a directory, and in it a record of what was made.
 
 LAB/lab.json              the record: addresses, and each process with its number and start time
-LAB/HOST.sock             the UNIX socket of the host's chitcpd
+LAB/HOST.sock             the UNIX socket of the host's chitcpd; HOST.sock.control: the one for control
 LAB/hosts/H/  LAB/apps/A/ what they write
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Literal
 
+from chisocket.protocol.location import control_path
 from testbed.backends import processes
 from testbed.backends.base import Unavailable
 
@@ -82,9 +83,10 @@ class LocalLab:
     def socket(self, host: str) -> Path:
         """Where the host's chitcpd listens for applications. Raises Unavailable if a UNIX socket can't be there."""
         path = self.directory / f"{host}.sock"
-        if len(os.fsencode(path)) > _LONGEST_SOCKET:
+        longest = control_path(str(path))
+        if len(os.fsencode(longest)) > _LONGEST_SOCKET:
             raise Unavailable(
-                f"the UNIX socket {path} would have a longer path than the {_LONGEST_SOCKET} bytes that there may be.",
+                f"the UNIX socket {longest} would have a longer path than the {_LONGEST_SOCKET} bytes that there may be.",
                 "Set XDG_RUNTIME_DIR to a directory with a shorter path.",
             )
         return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -158,3 +159,40 @@ def test_a_listener_is_handed_a_few_ahead_and_the_others_wait(
             assert address == client.getsockname()
             accepted.close()
             client.close()
+
+
+class TestShutdown:
+    def test_for_reading_ends_what_is_not_read_and_the_peer_goes_on(
+        self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon
+    ) -> None:
+        """With its buffers full, the peer stands still; then all that it sends is thrown away."""
+        one = daemon()
+        with Connection(monkeypatch, one, one) as connection:
+            fill(connection.near)
+            connection.far.shutdown(socket.SHUT_RD)
+            connection.near.sendall(bytes(4 << 20))
+            while connection.far.recv(1 << 16):
+                pass
+
+    def test_of_a_listener_ends_it(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+        one = daemon()
+        monkeypatch.setenv("CHITCPD_SOCK", one.socket)
+        with chisocket.create_server((one.address, 0)) as listener:
+            address = listener.getsockname()
+            listener.shutdown(socket.SHUT_RDWR)
+            with pytest.raises(ConnectionRefusedError):
+                chisocket.create_connection(address, timeout=PATIENCE)
+            with pytest.raises(OSError) as failed:
+                listener.accept()
+            assert failed.value.errno == errno.EINVAL
+
+
+def test_a_name_that_somebody_else_has_is_passed_over(monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+    one = daemon()
+    monkeypatch.setenv("CHITCPD_SOCK", one.socket)
+    with Application(one.socket) as app, contextlib.ExitStack() as stack:
+        for serial in range(50):
+            squatter = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            squatter.bind(descriptors.name(app.instance, 0, serial))
+        with chisocket.socket() as sock:
+            assert sock.getsockname() == ("0.0.0.0", 0)

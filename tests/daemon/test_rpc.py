@@ -91,9 +91,9 @@ class TestFraming:
             raw.send_message(first)
             assert raw.is_closed()
 
-    def test_a_debug_connection_is_refused(self, chitcpd: Daemon) -> None:
-        """Debugging comes later; until then the type is one that is not known."""
-        init = pb.InitArgs(connection_type=pb.DEBUG_CONNECTION, debug=pb.DebugInitArgs(sockfd=0, event_flags=15))
+    def test_an_unknown_type_of_connection_is_refused(self, chitcpd: Daemon) -> None:
+        """As section 3 of interop.md has it; test_debug.py has the other types."""
+        init = pb.InitArgs(connection_type=2)
         with Application(chitcpd.socket, greet=False) as raw:
             raw.send_message(pb.ChitcpdMsg(code=pb.INIT, init_args=init))
             assert raw.answer().ret == -7

@@ -151,6 +151,7 @@ def test_a_host_in_the_middle_is_reached_over_each_of_its_links(bench: Bench) ->
 
 LOOK = """
 import json, os, socket
+from chitcpd import ctl
 status = dict(line.split(":\\t") for line in open("/proc/self/status").read().splitlines() if ":\\t" in line)
 def works(what):
     try:
@@ -168,6 +169,8 @@ print(json.dumps({
     "writes_work": works(lambda: open("x", "w")),
     "writes_tmp": works(lambda: open("/tmp/x", "w")),
     "host_is_reached": works(lambda: socket.create_connection((os.environ["PEER"], 23300), 1)),
+    "sockets": os.listdir("/run/chitcp"),
+    "changes_links": works(lambda: ctl.request(os.environ["CHITCPD_SOCK"], "links", {"links": []})),
     "engine_socket": os.path.exists("/var/run/docker.sock"),
 }))
 """
@@ -191,6 +194,8 @@ def test_an_application_has_no_way_around_the_tcp_under_study(bench: Bench) -> N
         "writes_work": True,
         "writes_tmp": True,
         "host_is_reached": False,
+        "sockets": ["chitcpd.sock"],
+        "changes_links": False,
         "engine_socket": False,
     }
 
