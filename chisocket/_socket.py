@@ -42,7 +42,12 @@ init_native = system.socket.__init__
 
 def name_of(sock: _Native) -> Name | None:
     """Which socket of chitcpd's it is; None if it is none. Raises OSError(EBADF) if it is closed."""
-    return descriptors.parse(_Native.getsockname(sock))
+    try:
+        return descriptors.parse(_Native.getsockname(sock))
+    except OSError as error:
+        if error.errno == errno.EBADF:
+            raise
+        return None  # of a family that has no names
 
 
 def is_tcp(family: int, kind: int, protocol: int) -> bool:
@@ -154,7 +159,7 @@ def getsockopt(self: _Native, level: int, optname: int, buflen: int = 0, /) -> A
         return _Native.getsockopt(self, level, optname, buflen)
     if not 0 <= buflen <= 1024:
         raise OSError("getsockopt buflen out of range")
-    value = requests.getsockopt(name, level, optname)
+    value = requests.getsockopt(name, _c_int(level), _c_int(optname))
     return value[:buflen] if buflen else _INT.unpack_from(value)[0]
 
 
@@ -164,8 +169,8 @@ def setsockopt(self: _Native, level: int, optname: int, value: Any, optlen: int 
     arguments = (level, optname, value) if optlen is None else (level, optname, value, optlen)
     if name is None or (level == system.SOL_SOCKET and optname in _OPTIONS_OF_THE_END):
         return _Native.setsockopt(self, *arguments)
-    raw = bytes(optlen or 0) if value is None else _INT.pack(value) if isinstance(value, int) else bytes(value)
-    requests.setsockopt(name, level, optname, raw)
+    raw = bytes(optlen or 0) if value is None else _INT.pack(_c_int(value)) if isinstance(value, int) else bytes(value)
+    requests.setsockopt(name, _c_int(level), _c_int(optname), raw)
     if (level, optname) == (system.SOL_SOCKET, system.SO_LINGER):
         _remember_linger(self.fileno(), raw)
     return None
@@ -230,7 +235,7 @@ def recvmsg(self: _Native, bufsize: int, ancbufsize: int = 0, flags: int = 0, /)
     received = _Native.recvmsg(self, bufsize, ancbufsize, flags)
     if not received[0] and bufsize:
         _raise_if_failed(self)
-    return received
+    return received if name_of(self) is None else (*received[:3], None)
 
 
 def recvmsg_into(self: _Native, buffers: Iterable[Any], ancbufsize: int = 0, flags: int = 0, /) -> Any:
@@ -239,7 +244,7 @@ def recvmsg_into(self: _Native, buffers: Iterable[Any], ancbufsize: int = 0, fla
     received = _Native.recvmsg_into(self, views, ancbufsize, flags)
     if not received[0] and any(view.nbytes for view in views):
         _raise_if_failed(self)
-    return received
+    return received if name_of(self) is None else (*received[:3], None)
 
 
 def recvfrom(self: _Native, bufsize: int, flags: int = 0, /) -> Any:

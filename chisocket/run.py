@@ -10,6 +10,9 @@ from __future__ import annotations
 import os
 import runpy
 import sys
+import types
+from types import TracebackType
+from typing import NoReturn
 
 from chisocket.patch import begin
 
@@ -24,7 +27,8 @@ def main() -> None:
         return
     takes_one = words[:1] in (["-m"], ["-c"])
     if not words or (takes_one and len(words) == 1) or (words[0].startswith("-") and not takes_one):
-        sys.exit(_USAGE)
+        _fail(_USAGE)
+    sys.excepthook = _tell
     begin()  # for good: threads of the program may go on after its last line
     if words[0] == "-m":
         _run_module(words[1], words[2:])
@@ -36,23 +40,34 @@ def main() -> None:
 
 def _run_module(name: str, arguments: list[str]) -> None:
     sys.argv = [name, *arguments]  # runpy puts the module's file in place of its name
-    sys.path.insert(0, os.getcwd())
     runpy.run_module(name, run_name="__main__", alter_sys=True)
 
 
 def _run_code(code: str, arguments: list[str]) -> None:
     sys.argv = ["-c", *arguments]
-    sys.path.insert(0, "")
-    namespace = {"__name__": "__main__", "__builtins__": __builtins__}
-    exec(compile(code, "<string>", "exec"), namespace)
+    sys.path[0] = ""
+    main_module = sys.modules["__main__"] = types.ModuleType("__main__")
+    exec(compile(code, "<string>", "exec"), vars(main_module))
 
 
 def _run_file(path: str, arguments: list[str]) -> None:
     if not os.path.exists(path):
-        sys.exit(f"python -m chisocket.run: can't open file {path!r}: no such file")
+        _fail(f"python -m chisocket.run: can't open file {path!r}: no such file")
     sys.argv = [path, *arguments]
-    sys.path.insert(0, os.path.dirname(os.path.abspath(path)))
+    sys.path[0] = os.path.dirname(os.path.abspath(path))
     runpy.run_path(path, run_name="__main__")
+
+
+def _fail(why: str) -> NoReturn:
+    print(why, file=sys.stderr)
+    sys.exit(2)  # as python does
+
+
+def _tell(kind: type[BaseException], error: BaseException, at: TracebackType | None) -> None:
+    """Show the traceback of what the program did not catch, from its own first line on."""
+    while at is not None and at.tb_frame.f_code.co_filename in (__file__, runpy.run_module.__code__.co_filename):
+        at = at.tb_next
+    sys.__excepthook__(kind, error.with_traceback(at), at)
 
 
 if __name__ == "__main__":

@@ -70,13 +70,13 @@ def integer(value: int) -> bytes:
     return _INT.pack(value)
 
 
-def get(options: Options, endpoint: Endpoint | None, level: int, name: int, now: float) -> bytes:
+def get(options: Options, state: State, endpoint: Endpoint | None, level: int, name: int, now: float) -> bytes:
     """The option's value. Raises OSError(ENOPROTOOPT)."""
     key = (level, name)
     if key in _KEPT:
         return _INT.pack(options.kept.get(key, 0))
     if key == (_TCP, socket.TCP_INFO):
-        return _tcp_info(options, endpoint, now)
+        return _tcp_info(options, state, endpoint, now)
     if key not in _GETTERS:
         raise _unknown(key)
     return _GETTERS[key](options, endpoint)
@@ -244,16 +244,16 @@ _OPT_TIMESTAMPS, _OPT_SACK, _OPT_WSCALE = 1, 2, 4
 _NO_SSTHRESH = 0x7FFFFFFF
 
 
-def _tcp_info(options: Options, endpoint: Endpoint | None, now: float) -> bytes:
+def _tcp_info(options: Options, state: State, endpoint: Endpoint | None, now: float) -> bytes:
     """struct tcp_info: times in microseconds or milliseconds, windows in segments, as Linux has them."""
     if endpoint is None:
-        return bytes([_LINUX_STATES[State.CLOSED]]).ljust(_TCP_INFO.size, b"\0")
+        return bytes([_LINUX_STATES[state]]).ljust(_TCP_INFO.size, b"\0")
     connection, counters, info = endpoint.connection, endpoint.counters, endpoint.connection.info()
     mss = info.mss or options.config.mss
     unacked = _segments(info.in_flight, mss)
     waiting = len(connection.unacknowledged) - (info.in_flight or 0)
     return _TCP_INFO.pack(
-        _LINUX_STATES[connection.state],
+        _LINUX_STATES[state],
         _CA_STATES.get(info.recovery or "open", 0),
         min(info.backoff or 0, 255),  # retransmits
         0,  # probes
@@ -268,7 +268,7 @@ def _tcp_info(options: Options, endpoint: Endpoint | None, now: float) -> bytes:
         unacked,
         info.sacked or 0,
         info.lost or 0,
-        info.lost or 0,  # retrans: those of them that are out again
+        0,  # retrans: those that are out again, which is not told
         0,  # fackets
         _milliseconds_ago(counters.last_sent, now),
         0,  # last ACK sent, which is not remembered

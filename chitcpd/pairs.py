@@ -11,6 +11,7 @@ import asyncio
 import errno
 import fcntl
 import logging
+import os
 import select
 import socket
 import struct
@@ -18,7 +19,6 @@ import termios
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 
-from chisocket.protocol import descriptors
 from chitcpd.driver import Driver, Endpoint
 from chitcpd.tcp.api import Config
 
@@ -76,16 +76,6 @@ def empty(ours: socket.socket) -> None:
             return
 
 
-def is_closed(name: bytes) -> bool:
-    """Whether nobody has the end with this name any more, and not merely shut it down: then the name is free again."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind(name)
-        except OSError:
-            return False
-        return True
-
-
 class Hangups:
     """Tells when an application has closed its end, also while we don't read ours.
 
@@ -96,8 +86,24 @@ class Hangups:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
+        self._spare = _spare()
         self._callbacks: dict[int, tuple[bytes, Callable[[], None]]] = {}
         loop.add_reader(self._epoll.fileno(), self._tell)
+
+    def is_closed(self, name: bytes) -> bool:
+        """Whether nobody has the end with this name any more, and not merely shut it down: then the name is free.
+
+        Looking takes a descriptor, and strangers may have all others: so one is kept for that.
+        """
+        os.close(self._spare)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                probe.bind(name)
+        except OSError:
+            return False
+        finally:
+            self._spare = _spare()
+        return True
 
     def watch(self, ours: socket.socket, name: bytes, callback: Callable[[], None]) -> None:
         """Call `callback` once the other end, which bears `name`, is closed."""
@@ -113,24 +119,34 @@ class Hangups:
         """Wait no more."""
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
+        os.close(self._spare)
 
     def _tell(self) -> None:
         for fd, events in self._epoll.poll(0):
             name, callback = self._callbacks.get(fd, (b"", _nobody))
-            if events & select.EPOLLHUP and is_closed(name):
+            if events & select.EPOLLHUP and self.is_closed(name):
                 callback()
+
+
+def _spare() -> int:
+    return os.open(os.devnull, os.O_RDONLY)
 
 
 class Stream:
     """Carries the bytes of one open connection between the pair and the TCP."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, ours: socket.socket, name: bytes, driver: Driver, endpoint: Endpoint
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ours: socket.socket,
+        is_closed: Callable[[], bool],
+        driver: Driver,
+        endpoint: Endpoint,
     ) -> None:
-        """`name`: of the application's end."""
+        """`is_closed`: whether the application has closed its end."""
         self._loop = loop
         self._ours = ours
-        self._name = name
+        self._is_closed = is_closed
         self._driver = driver
         self._endpoint = endpoint
         self._scheduled = False
@@ -145,8 +161,6 @@ class Stream:
         self._ended = False
         self.error: int | None = None  # how the connection has failed; 0: it has not, or that was told
         self.reset_on_close = False  # SO_LINGER with a time of 0
-        with suppress(OSError):  # somebody else has that name; then the application's end shows none
-            ours.bind(descriptors.connected_name(name))
         self.ended: Callable[[], None] = _nobody  # called once the application has closed, and the TCP has all of it
 
     def changed(self) -> None:
@@ -232,7 +246,7 @@ class Stream:
             sent = 0
         except OSError:  # it has closed, or shut down its end for reading
             self._receiving = False
-            if is_closed(self._name):
+            if self._is_closed():
                 self._abort()
             return False
         self._undelivered = self._undelivered[sent:]
@@ -296,7 +310,7 @@ class Stream:
         """It writes no more: it has shut down its end, or closed it."""
         self._sending = False
         self._read(False)
-        if self._hung_up or is_closed(self._name):
+        if self._hung_up or self._is_closed():
             self._release()
         else:
             with suppress(OSError):  # the connection has failed, and _closed tells of it
@@ -361,7 +375,10 @@ class Offers:
     def look(self) -> None:
         """Hand over what waits, as far as the application takes it."""
         while not self._waiting:
-            if not _is_writable(self._ours):
+            events = _events(self._ours)
+            if events & select.POLLHUP:  # shut down or closed: what waits will be reset
+                return
+            if not events:
                 self._wait(True)
             elif (offer := self._make()) is None:
                 return
@@ -393,7 +410,7 @@ class Offers:
 Offer = tuple[bytes, socket.socket]  # the record, and the application's end of the connection's pair
 
 
-def _is_writable(ours: socket.socket) -> bool:
+def _events(ours: socket.socket) -> int:
     poll = select.poll()
     poll.register(ours, select.POLLOUT)
-    return bool(poll.poll(0))
+    return next((events for _, events in poll.poll(0)), 0)

@@ -490,7 +490,7 @@ class Peers:
         have an address of ours.
         """
         scoped = len(peer) == 4 and peer[3] != 0
-        if self.closing or scoped or self.is_own(str(peer[0])):
+        if self.closing or scoped or str(peer[0]) in self._own:
             return None
         if len(self.carriers) >= _MOST_ACCEPTED and not self._make_room():
             return None
@@ -648,6 +648,8 @@ def _is_of_this_host(address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with contextlib.closing(socket.socket(family, socket.SOCK_DGRAM)) as probe:
         try:
+            if family == socket.AF_INET6:
+                probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)  # ::ffff:127.0.0.1 has another name
             probe.bind((address, 0))
         except OSError:
             return False

@@ -282,6 +282,8 @@ class Sockets:
         await sock.until(lambda: self._ready_to_receive(endpoint))
         levels = self._driver.levels(endpoint)
         if levels.readable and flags & socket.MSG_PEEK:
+            if not endpoint.connection.unread:
+                raise OSError(errno.EOPNOTSUPP, "the TCP does not show what it has")
             return endpoint.connection.unread[:limit]
         if levels.readable:
             return self._driver.receive(endpoint, limit, self._now())
@@ -315,7 +317,7 @@ class Sockets:
         """The value of a socket option. Raises OSError(ENOPROTOOPT)."""
         if level == socket.SOL_SOCKET and name in _OF_THE_SOCKET:
             return options.integer(_OF_THE_SOCKET[name](sock))
-        return options.get(sock.options, sock.endpoint, level, name, self._now())
+        return options.get(sock.options, sock.state, sock.endpoint, level, name, self._now())
 
     def set_option(self, sock: Socket, level: int, name: int, value: bytes) -> None:
         """Change a socket option. Raises OSError: ENOPROTOOPT, EINVAL, ENOENT."""
@@ -336,7 +338,7 @@ class Sockets:
         """
         endpoint = sock.endpoint
         if sock.ours is not None:
-            if endpoint is not None and (sock.gone or pairs.is_closed(sock.name)):
+            if endpoint is not None and (sock.gone or self._hangups.is_closed(sock.name)):
                 await sock.until(lambda: _is_in(endpoint, _CLOSE_ENDS_IN - {State.LAST_ACK}))
             return
         self._free_descriptor(sock)
@@ -417,10 +419,10 @@ class Sockets:
     def free_number(self, sock: Socket) -> None:
         """A descriptor that is gone may be given to another socket: no debugger calls this one by it any more."""
         heapq.heappush(self._free, sock.fd)
-        if self._short_of_sockets:
+        while self._short_of_sockets:
             listening = self._short_of_sockets.pop()
             if listening.offers is not None:
-                listening.offers.look()
+                self._loop.call_soon(listening.offers.look)
 
     def _give_up(self, sock: Socket) -> None:
         """Free the descriptor; what is open is reset."""
@@ -495,10 +497,14 @@ class Sockets:
             sock.failed, sock.error = True, _error(endpoint) or errno.ECONNABORTED
             sock.endpoint, sock.local = None, sock.bound
             sock.ours.shutdown(socket.SHUT_RDWR)
+            pairs.empty(sock.ours)  # select(2) calls what is full not writable, though it is hung up
 
     def _stream(self, sock: Socket, endpoint: Endpoint) -> None:
         assert sock.ours is not None
-        sock.stream = pairs.Stream(self._loop, sock.ours, sock.name, self._driver, endpoint)
+        with suppress(OSError):  # somebody else has that name; then the application's end shows none
+            sock.ours.bind(descriptors.connected_name(sock.name))
+        is_closed = partial(self._hangups.is_closed, sock.name)
+        sock.stream = pairs.Stream(self._loop, sock.ours, is_closed, self._driver, endpoint)
         sock.stream.reset_on_close = sock.options.linger == 0
         sock.stream.ended = lambda: self._stream_ended(sock)
         look = sock.stream.changed

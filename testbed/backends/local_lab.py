@@ -86,7 +86,7 @@ class LocalLab:
         longest = control_path(str(path))
         if len(os.fsencode(longest)) > _LONGEST_SOCKET:
             raise Unavailable(
-                f"the UNIX socket {longest} would have a longer path than the {_LONGEST_SOCKET} bytes that there may be.",
+                f"the UNIX socket {longest} would have a longer path than the {_LONGEST_SOCKET} bytes that may be.",
                 "Set XDG_RUNTIME_DIR to a directory with a shorter path.",
             )
         return path

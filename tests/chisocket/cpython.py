@@ -66,7 +66,12 @@ CLASSES: dict[str, str] = {
     ),
     **dict.fromkeys(("SocketServerTest", "ErrorHandlerTest", "SocketWriterTest"), "test.test_socketserver"),
     **dict.fromkeys(
-        ("BaseHTTPServerTestCase", "SimpleHTTPServerTestCase", "RequestHandlerLoggingTestCase", "CGIHTTPServerTestCase"),
+        (
+            "BaseHTTPServerTestCase",
+            "SimpleHTTPServerTestCase",
+            "RequestHandlerLoggingTestCase",
+            "CGIHTTPServerTestCase",
+        ),
         "test.test_httpservers",
     ),
     **dict.fromkeys(("SimpleServerTestCase", "KeepaliveServerTestCase1", "GzipServerTestCase"), "test.test_xmlrpc"),
@@ -76,7 +81,12 @@ CLASSES: dict[str, str] = {
 }
 
 # Class and test, or only the test, and why it can't pass.
-KNOWN: dict[str, str] = {}
+KNOWN: dict[str, str] = {
+    "EPollEventLoopTests.test_sock_client_connect_racing": (
+        "connects again while epoll still waits for the attempt that was refused: that has another end by then "
+        "(requests.start_connect), which epoll does not know"
+    ),
+}
 
 
 @dataclass
@@ -238,7 +248,9 @@ def main(words: list[str]) -> int:
                 if verbose:
                     print(result.details[test])
     print(f"{'all':42} {totals[0]:6} {totals[1]:6} {totals[2]:7}")
-    print(f"{totals[0] / max(sum(totals[:2]), 1):.1%} of those that were not skipped pass; {unknown} fail for no known reason")
+    print(
+        f"{totals[0] / max(sum(totals[:2]), 1):.1%} of those that were not skipped pass; {unknown} fail for no known reason"
+    )
     return 1 if unknown else 0
 
 

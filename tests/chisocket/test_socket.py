@@ -349,9 +349,7 @@ class TestTheEnd:
             assert len(file.read()) == 500_000
         assert ends.far.recv(1) == b""
 
-    @pytest.mark.parametrize(
-        "call", [lambda s: s.recv(1), lambda s: s.recv_into(bytearray(1)), lambda s: s.recvmsg(1)]
-    )
+    @pytest.mark.parametrize("call", [lambda s: s.recv(1), lambda s: s.recv_into(bytearray(1)), lambda s: s.recvmsg(1)])
     def test_a_reset_is_told_once(self, ends: Ends, call: Callable[[chisocket.socket], object]) -> None:
         reset(ends.far)
         with pytest.raises(ConnectionResetError):
@@ -467,9 +465,7 @@ class TestDescriptors:
 
     def test_of_a_process_that_is_killed(self, listener: chisocket.socket, alice: Daemon) -> None:
         code = f"import chisocket, signal; c = chisocket.create_connection({listener.getsockname()!r}); signal.pause()"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code], env={**environment(), "CHITCPD_SOCK": alice.socket}
-        )
+        process = subprocess.Popen([sys.executable, "-c", code], env={**environment(), "CHITCPD_SOCK": alice.socket})
         with listener.accept()[0] as far:
             far.settimeout(PATIENCE)
             process.kill()
