@@ -35,6 +35,7 @@ _LINGER = struct.Struct("=ii")
 _OPTIONS_OF_THE_END = frozenset(  # those that are the descriptor's own
     {system.SO_TYPE, system.SO_RCVTIMEO, system.SO_SNDTIMEO, system.SO_RCVLOWAT}
 )
+_HUNG_UP = select.POLLHUP | select.POLLERR
 _lingering: dict[int, int] = {}  # descriptor -> seconds that close() waits (SO_LINGER)
 _Native = _socket.socket
 init_native = system.socket.__init__
@@ -106,9 +107,10 @@ def connect(self: _Native, address: Any, /) -> None:
     _start_connect(self, name, address)
     if self.gettimeout() == 0:
         raise BlockingIOError(errno.EINPROGRESS, os.strerror(errno.EINPROGRESS))
-    if not _wait_connected(self):
+    events = _wait_connected(self)
+    if not events:
         raise TimeoutError("timed out")
-    error = _outcome(self)
+    error = _outcome(self, events)
     if error:
         raise OSError(error, os.strerror(error))
     return None
@@ -127,7 +129,8 @@ def connect_ex(self: _Native, address: Any, /) -> int:
         return error.errno
     if self.gettimeout() == 0:
         return errno.EINPROGRESS
-    return _outcome(self) if _wait_connected(self) else errno.EAGAIN
+    events = _wait_connected(self)
+    return _outcome(self, events) if events else errno.EAGAIN
 
 
 def shutdown(self: _Native, how: int, /) -> None:
@@ -180,16 +183,15 @@ def _start_connect(self: _Native, name: Name, address: Any) -> None:
     requests.start_connect(name, _resolved(self, address, "connect"), self.fileno())
 
 
-def _wait_connected(self: _Native) -> bool:
-    """Whether connecting has ended before the time-out."""
-    timeout = self.gettimeout()
-    return bool(_poll(self, select.POLLOUT, timeout))  # hung up is an event too
+def _wait_connected(self: _Native) -> int:
+    """The events with which connecting has ended, 0 if it has not before the time-out."""
+    return _poll(self, select.POLLOUT, self.gettimeout())  # hung up is an event too
 
 
-def _outcome(self: _Native) -> int:
+def _outcome(self: _Native, events: int) -> int:
     """The errno with which connecting has ended, or 0."""
-    name = name_of(self)
-    return _getint(name, system.SOL_SOCKET, system.SO_ERROR) if name is not None and _is_hung_up(self) else 0
+    name = name_of(self) if events & _HUNG_UP else None
+    return 0 if name is None else _getint(name, system.SOL_SOCKET, system.SO_ERROR)
 
 
 def _getint(name: Name, level: int, option: int) -> int:
@@ -204,7 +206,7 @@ def _poll(self: _Native, events: int, timeout: float | None) -> int:
 
 
 def _is_hung_up(self: _Native) -> bool:
-    return bool(_poll(self, 0, 0) & (select.POLLHUP | select.POLLERR))
+    return bool(_poll(self, 0, 0) & _HUNG_UP)
 
 
 # ---- data: by the descriptor itself ----------------------------------------------------------------------------

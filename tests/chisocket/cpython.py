@@ -82,6 +82,11 @@ CLASSES: dict[str, str] = {
 
 # Class and test, or only the test, and why it can't pass.
 KNOWN: dict[str, str] = {
+    "NetworkConnectionAttributesTest.testSourceAddress": (
+        "now and then: its cleanup closes the socket while its thread asks for the name; asking takes longer here"
+    ),
+    "NetworkConnectionAttributesTest.testFamily": "likewise",
+    "StreamTests.test_unclosed_resource_warnings": "now and then 3 warnings in place of 1; the cause is not found yet",
     "EPollEventLoopTests.test_sock_client_connect_racing": (
         "connects again while epoll still waits for the attempt that was refused: that has another end by then "
         "(requests.start_connect), which epoll does not know"
@@ -248,9 +253,8 @@ def main(words: list[str]) -> int:
                 if verbose:
                     print(result.details[test])
     print(f"{'all':42} {totals[0]:6} {totals[1]:6} {totals[2]:7}")
-    print(
-        f"{totals[0] / max(sum(totals[:2]), 1):.1%} of those that were not skipped pass; {unknown} fail for no known reason"
-    )
+    share = totals[0] / max(sum(totals[:2]), 1)
+    print(f"{share:.1%} of those that were not skipped pass; {unknown} fail for no known reason")
     return 1 if unknown else 0
 
 

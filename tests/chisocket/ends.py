@@ -1,4 +1,4 @@
-"""Both ways to use a daemon behind one face, and an echo server over either: `python -m tests.chisocket.ends KIND HOST`."""
+"""Both ways to use a daemon behind one face; `python -m tests.chisocket.ends KIND HOST` echoes over either."""
 
 from __future__ import annotations
 

@@ -34,12 +34,6 @@ def alice(two_daemons: tuple[Host, Host], monkeypatch: pytest.MonkeyPatch) -> Ho
     return two_daemons[0]
 
 
-@pytest.fixture
-def background() -> Iterator[ThreadPoolExecutor]:
-    with ThreadPoolExecutor() as threads:
-        yield threads
-
-
 def test_a_text_comes_back(two_daemons: tuple[Host, Host], server: Server, tmp_path: Path) -> None:
     client = run(two_daemons[0], "echo", "send", "bob:7", "hello", "there", cwd=tmp_path)
     assert (client.returncode, client.stdout, client.stderr) == (0, "hello there\n", "")
@@ -154,37 +148,6 @@ def test_a_connection_to_the_own_host(background: ThreadPoolExecutor) -> None:
 def test_connect_ex_to_a_port_where_nobody_listens() -> None:
     with chisocket.socket() as sock:
         assert sock.connect_ex(("bob", 9)) == errno.ECONNREFUSED
-
-
-@pytest.mark.usefixtures("alice")
-def test_a_wait_for_clients_ends_when_the_listener_is_closed(background: ThreadPoolExecutor) -> None:
-    listener = chisocket.create_server(("", 0))
-    accepting = background.submit(listener.accept)
-    # Whether accept() comes to the daemon before close() or after it, its answer is the same.
-    listener.close()
-    with pytest.raises(OSError) as caught:
-        accepting.result(PATIENCE)
-    assert caught.value.errno == errno.EBADF
-
-
-LEAVING = """
-import os, chisocket
-connection = chisocket.create_connection(("alice", 7))
-connection.recv(1)
-os._exit(0)  # without closing it
-"""
-
-
-@pytest.mark.usefixtures("alice")
-def test_what_a_process_leaves_open_is_aborted(two_daemons: tuple[Host, Host]) -> None:
-    with chisocket.create_server(("", PORT)) as listener:
-        process = subprocess.Popen([sys.executable, "-c", LEAVING], env=two_daemons[1].environment)
-        connection, _ = listener.accept()
-        with connection:
-            connection.sendall(b"x")
-            assert process.wait(PATIENCE) == 0
-            with pytest.raises(ConnectionResetError):
-                connection.recv(1)
 
 
 @pytest.mark.usefixtures("alice")

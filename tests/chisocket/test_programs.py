@@ -330,11 +330,15 @@ def test_socketserver(host: str) -> None:
             for line in self.rfile:
                 self.wfile.write(line.upper())
 
-    with socketserver.ThreadingTCPServer((host, 0), Handler) as server, served(server):
-        with socket.create_connection(server.server_address, timeout=PATIENCE) as sock, sock.makefile("rw") as file:
-            file.write("one\ntwo\n")
-            file.flush()
-            assert (file.readline(), file.readline()) == ("ONE\n", "TWO\n")
+    with (
+        socketserver.ThreadingTCPServer((host, 0), Handler) as server,
+        served(server),
+        socket.create_connection(server.server_address, timeout=PATIENCE) as sock,
+        sock.makefile("rw") as file,
+    ):
+        file.write("one\ntwo\n")
+        file.flush()
+        assert (file.readline(), file.readline()) == ("ONE\n", "TWO\n")
 
 
 @pytest.mark.usefixtures("patched")

@@ -18,7 +18,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Protocol
 
-from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Expiry, Options, Segment, State, TcpConnection, Transition
+from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Options, Output, Segment, State, TcpConnection, Transition
 from chitcpd.trace import flag_letters
 from tests.tcp.transitions import assert_legal
 
@@ -236,7 +236,7 @@ class Script:
         assert_legal(changes)
         self.states += [change.new for change in changes]
         for seg in outputs:
-            assert isinstance(seg, Segment | Transition | Expiry), f"sent what is no segment: {seg!r}"
+            assert isinstance(seg, Output), f"sent what is no segment: {seg!r}"
             if isinstance(seg, Segment):
                 _assert_well_formed(seg)
                 if seg.options is not None and seg.options.timestamp is not None:

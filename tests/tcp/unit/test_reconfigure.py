@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from chitcpd.tcp.api import ACK, SYN, Info, Options, Segment, State, Timer, Transition
+from chitcpd.tcp.api import ACK, SYN, Info, Moment, Options, Segment, State, Timer, Transition
 from chitcpd.tcp.connection import Connection
 from tests.tcp.harness import IRS, ISS, MSS, OFFERS, Script, config, maker, peer, stream, us
 
@@ -307,6 +307,17 @@ def test_a_watched_transition_tells_what_the_buffers_held_at_that_moment() -> No
     tcp.send(b"unacknowledged")
     [change] = transitions(tcp, peer(b"unread"), replace(peer(b"last", seq=7), flags=ACK | 1))
     assert (change.new, change.snd, change.rcv) == (State.CLOSE_WAIT, b"unacknowledged", b"unreadlast")
+
+
+def test_a_watched_segment_comes_behind_what_there_was_at_that_moment() -> None:
+    """Of two segments, the first shows that the second is not sent yet."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    tcp.connection.watched = True
+    tcp.connection.send(bytes(2 * tcp.connection.config.send_mss), tcp.now)
+    outputs = tcp.connection.take_output()
+    assert [type(output) for output in outputs] == [Moment, Segment] * 2
+    behind = [(output.seq + len(output)) & 0xFFFFFFFF for output in outputs if isinstance(output, Segment)]
+    assert [output.variables.snd_nxt for output in outputs if isinstance(output, Moment)] == behind
 
 
 def test_otherwise_no_buffer_is_copied() -> None:
