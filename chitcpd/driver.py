@@ -163,8 +163,8 @@ class Endpoint:
 
     @property
     def over(self) -> bool:
-        """It is closed, and nothing more will happen to it."""
-        return self.connection.state == State.CLOSED and not self.held
+        """It is closed, or in LISTEN again after a reset, and nothing more will happen to it."""
+        return self.connection.state in _NOT_KEPT and not self.held
 
 
 class Driver:
@@ -429,7 +429,8 @@ class Driver:
             endpoint.watch.put(partial(self._accept, endpoint, seg), now)
 
     def _accept(self, endpoint: Endpoint, seg: Segment, now: float) -> None:
-        self._tell(endpoint, now, _open_passively, endpoint.connection, seg, now)
+        if self.demux.connections.get(endpoint.four) is endpoint:  # else its listener went while a debugger held it
+            self._tell(endpoint, now, _open_passively, endpoint.connection, seg, now)
 
     def _ask(self, endpoint: Endpoint, now: float, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """A call of the application's: misuse raises OSError, a fault of the TCP becomes EIO."""

@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 
 import chisocket
@@ -73,6 +74,8 @@ def serve_until_signal(name: str, port: int, what: str, serve: Serve) -> int:
         print(f"{name}: {what} on port {port or listener.getsockname()[1]}", file=sys.stderr, flush=True)
         threading.Thread(target=clients.accept, args=(listener, over), daemon=True).start()
         failure = over.get()
+        with suppress(OSError):  # it has failed, and that was why
+            listener.shutdown(chisocket.SHUT_RDWR)  # closing it would not wake the thread that accepts
     clients.finish()
     if failure is not None:
         raise failure

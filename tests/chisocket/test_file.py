@@ -248,8 +248,7 @@ def test_a_signal_ends_the_server_in_bounded_time_and_leaves_nothing(
         connection.sendall(b"PUSH 5 x\n")
         assert answers.readline() == b"READY\n"
         assert server.end() == 0
-        with pytest.raises(ConnectionResetError):  # what the server's process leaves open is aborted
-            answers.read()
+        assert answers.read() == b""  # as when any process ends
     assert os.listdir(there) == []
 
 

@@ -426,6 +426,25 @@ class TestPending:
         assert server.call(pb.CLOSE, sockfd=new).error_code == errno.EBADF
         assert bench.state(new).tcp_state == State.CLOSED
 
+    def test_the_client_goes_while_one_is_pending(self, bench: Bench) -> None:
+        """Its RST comes in SYN_RCVD: back to LISTEN, and nobody needs the number any more."""
+        client, server = bench.application(), bench.application()
+        listener, port = server.listening(bench.daemon.address)
+        debugger = bench.debug(listener, PENDING_CONNECTION | STATE_CHANGE)
+        fd = client.socket()
+        client.ask(pb.CONNECT, sockfd=fd, addr=sockaddr_in(bench.daemon.address, port))
+        new = debugger.pass_on(PENDING_CONNECTION, ACCEPT_MONITOR).new_sockfd
+        assert states(debugger, bench, 1) == ["LISTEN"]
+        debugger.expect(STATE_CHANGE)
+        client.close()
+        with bench.application() as other:
+            while other.call(pb.GET_SOCKET_STATE, sockfd=fd).error_code == 0:
+                pass
+        debugger.answer_with(NONE)
+        states(debugger, bench, 1)
+        debugger.close()
+        assert new in [bench.application().socket() for _ in range(8)]
+
     def test_the_listener_goes_while_one_is_pending(self, bench: Bench) -> None:
         client, server = bench.application(), bench.application()
         listener, port = server.listening(bench.daemon.address)
