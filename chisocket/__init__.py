@@ -5,11 +5,15 @@
     with socket.create_connection(("bob", 7000)) as connection:
         connection.sendall(b"hello")
 
+Constants, errors and what else has nothing to do with TCP are those of the `socket` module. The functions that look
+into a connection, `chitcpd_debug` and others, are in `chisocket.debug` too, which explains them.
+
 $CHITCPD_SOCK names the UNIX socket of the chitcpd to use, $CHITCP_HOSTS the hosts of the lab.
 """
 
 from __future__ import annotations
 
+import socket as _system
 from socket import AF_INET, AF_INET6, SHUT_RD, SHUT_RDWR, SHUT_WR, SOCK_STREAM
 
 from chisocket._socket import create_connection, create_server, socket
@@ -93,3 +97,12 @@ __all__ = [
     "socket",
     "wait_for_state",
 ]
+
+_WOULD_NOT_BE_OURS = frozenset({"SocketType", "fromfd", "gethostbyname_ex", "socketpair"})
+
+
+def __getattr__(name: str) -> object:
+    """SOL_SOCKET, TCP_NODELAY, gaierror, inet_aton ...: as the `socket` module has them."""
+    if name not in _system.__all__ or name in _WOULD_NOT_BE_OURS:
+        raise AttributeError(f"module 'chisocket' has no attribute {name!r}")
+    return getattr(_system, name)

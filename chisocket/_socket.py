@@ -478,12 +478,12 @@ def create_server(
     dualstack_ipv6: bool = False,
 ) -> socket:
     """As socket.create_server(): a socket that listens at (host, port)."""
-    if reuse_port:
-        raise ValueError("SO_REUSEPORT not supported on this platform")
     if dualstack_ipv6 and family != system.AF_INET6:
         raise ValueError("dualstack_ipv6 requires AF_INET6 family")
     sock = socket(family)
     try:
+        if reuse_port:
+            sock.setsockopt(system.SOL_SOCKET, system.SO_REUSEPORT, 1)
         if family == system.AF_INET6:
             sock.setsockopt(system.IPPROTO_IPV6, system.IPV6_V6ONLY, int(not dualstack_ipv6))
         sock.bind(address)

@@ -106,6 +106,8 @@ def chitcpd_debug(sock: Socket, event_flags: int, handler: Handler) -> threading
     Returns the thread: it ends when there is nothing more to tell, or when the handler raises, and then all goes on.
     Raises OSError: EBADF, EAGAIN if the socket is watched already.
     """
+    if not 0 < event_flags < 2 * DBG_EVT_PENDING_CONNECTION:
+        raise ValueError(f"event_flags is {event_flags}, expected a sum of DBG_EVT_ values")
     name = _name(sock)
     connection = Connection(client.path(name.instance))
     arguments = DebugInitArgs(sockfd=name.sockfd, event_flags=event_flags)

@@ -21,11 +21,17 @@ def resolve(host: str) -> list[str]:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
-        known = f"CHITCP_HOSTS names {', '.join(lab)}" if lab else "CHITCP_HOSTS names none"
-        code = error.errno if isinstance(error, socket.gaierror) else socket.EAI_NONAME
-        raise socket.gaierror(code, f"no host is known by the name {host!r} ({known})") from None
+        raise unknown_host(host, error) from None
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     return list(dict.fromkeys(str(entry[4][0]).partition("%")[0] for entry in found))
+
+
+def unknown_host(host: str, error: Exception) -> socket.gaierror:
+    """What to raise for a name, in place of what the system's resolver has raised."""
+    lab = lab_hosts()
+    known = f"CHITCP_HOSTS names {', '.join(lab)}" if lab else "CHITCP_HOSTS names none"
+    code = error.errno if isinstance(error, socket.gaierror) else socket.EAI_NONAME
+    return socket.gaierror(code, f"no host is known by the name {host!r} ({known})")
 
 
 def lab_hosts() -> dict[str, str]:

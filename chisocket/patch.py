@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from chisocket import _socket
-from chisocket.names import lab_hosts
+from chisocket.names import lab_hosts, unknown_host
 
 _ASKED = ("bind", "listen", "_accept", "connect", "connect_ex", "shutdown", "getsockname", "getpeername")
 _RECEIVE = ("recv", "recv_into", "recvmsg", "recvmsg_into", "recvfrom", "recvfrom_into")
@@ -37,7 +37,12 @@ def patched() -> Iterator[None]:
 
 def getaddrinfo(host: Any, *arguments: Any, **options: Any) -> list[Any]:
     """As socket.getaddrinfo(); the names of the lab are known too."""
-    return _getaddrinfo(_address_of(host), *arguments, **options)
+    try:
+        return _getaddrinfo(_address_of(host), *arguments, **options)
+    except system.gaierror as error:
+        if error.errno != system.EAI_NONAME or not isinstance(host, str):
+            raise
+        raise unknown_host(host, error) from None
 
 
 def gethostbyname(host: str) -> str:

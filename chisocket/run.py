@@ -1,4 +1,6 @@
-"""`python -m chisocket.run`: run a Python program whose TCP sockets are chiTCP's. It takes what `python` takes.
+"""`python -m chisocket.run`: run a Python program whose TCP sockets are chiTCP's: a file, a module or code.
+
+Python's own options go before: `python -u -m chisocket.run ...`.
 
 python -m chisocket.run -m http.server 8000
 python -m chisocket.run program.py arguments ...
@@ -26,8 +28,10 @@ def main() -> None:
         print(f"{_USAGE}\n\n{__doc__}")
         return
     takes_one = words[:1] in (["-m"], ["-c"])
-    if not words or (takes_one and len(words) == 1) or (words[0].startswith("-") and not takes_one):
+    if not words or (takes_one and len(words) == 1):
         _fail(_USAGE)
+    if words[0].startswith("-") and not takes_one:
+        _fail(f"{_USAGE}\npython -m chisocket.run: unknown option {words[0]}")
     sys.excepthook = _tell
     begin()  # for good: threads of the program may go on after its last line
     if words[0] == "-m":

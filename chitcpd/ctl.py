@@ -97,8 +97,11 @@ def main(arguments: list[str]) -> int:
     try:
         command, content, timeout = _command(parsed)
         answer = request(parsed.socket, command, content, wait=parsed.wait, timeout=timeout)
+        if command == "links":  # how it is now
+            answer = request(parsed.socket, "link", {"peer": content["links"][0]["peer"]})
     except TimeoutError:
-        print("chitcpd ctl: no answer in time", file=sys.stderr)
+        what = f"no application listens on port {parsed.port}" if parsed.command == "listening" else "no answer in time"
+        print(f"chitcpd ctl: {what}", file=sys.stderr)
         return 1
     except (OSError, ControlError, ValueError, framing.ProtocolError) as error:
         print(f"chitcpd ctl: {getattr(error, 'strerror', None) or error}", file=sys.stderr)

@@ -274,7 +274,7 @@ def _tcp_info(options: Options, state: State, endpoint: Endpoint | None, now: fl
         0,  # last ACK sent, which is not remembered
         _milliseconds_ago(counters.last_received, now),
         _milliseconds_ago(counters.last_received, now),
-        mss + 40,  # pmtu
+        min(options.config.send_mss + 40, 0xFFFF),  # pmtu
         connection.rcv_wnd & 0xFFFFFFFF,
         _microseconds(info.srtt),
         _microseconds(info.rttvar),

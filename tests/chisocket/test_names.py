@@ -8,6 +8,7 @@ import socket
 
 import pytest
 
+import chisocket
 from chisocket import chitcp_addr_construct
 from chisocket.names import resolve
 from chisocket.protocol import location
@@ -63,3 +64,11 @@ def test_the_environment_names_the_unix_socket(monkeypatch: pytest.MonkeyPatch) 
     assert location.socket_path() == "/run/lab/alice.sock"
     monkeypatch.delenv("CHITCPD_SOCK")
     assert location.socket_path() == f"/tmp/chitcpd.socket.{pwd.getpwuid(os.getuid()).pw_name}"
+
+
+def test_the_module_stands_for_the_standard_librarys() -> None:
+    """`import chisocket as socket`: its constants and errors are there, and nothing that would make a kernel's TCP."""
+    assert chisocket.SOL_SOCKET == socket.SOL_SOCKET
+    assert chisocket.gaierror is socket.gaierror
+    assert not hasattr(chisocket, "fromfd")
+    assert not hasattr(chisocket, "no_such_thing")

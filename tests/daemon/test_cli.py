@@ -397,7 +397,8 @@ class TestCtl:
         assert {sock["state"] for sock in json.loads(as_json)["sockets"]} == {"LISTEN", "ESTABLISHED"}
 
     def test_link(self, one: Daemon) -> None:
-        assert self.ctl(one, "link", one.address, "loss=100%", "delay=5ms", "rate=1mbit", "queue=50ms") == {}
+        said = self.ctl(one, "link", one.address, "loss=100%", "delay=5ms", "rate=1mbit", "queue=50ms")
+        assert (said["loss"], said["delay"], said["rate"]) == (1, 0.005, 1e6)
         with Application(one.socket) as app:
             app.ask(pb.CONNECT, sockfd=app.socket(), addr=sockaddr_in(one.address, 7))
             assert one.ask("sockets")["impairments"] == {one.address: {"loss": 1}}
@@ -418,7 +419,7 @@ class TestCtl:
         assert ctl.main(["-s", one.socket, "link", "bob", "mtu=576", "own=10.0.0.9"]) == 0
         assert ctl.main(["-s", one.socket, "link", "bob"]) == 0
         assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
-            {},
+            {"mtu": 576, "own": "10.0.0.9"},
             {"mtu": 576, "own": "10.0.0.9"},
         ]
         assert one.ask("link", peer="10.0.0.3") == {"mtu": 576, "own": "10.0.0.9"}
@@ -435,7 +436,7 @@ class TestCtl:
                 assert waiting.wait(PATIENCE) == 0
 
     def test_listening_gives_up(self, one: Daemon) -> None:
-        assert refusal("ctl", "-s", one.socket, "listening", "7") == (1, "chitcpd ctl: no answer in time")
+        assert refusal("ctl", "-s", one.socket, "listening", "7") == (1, "chitcpd ctl: no application listens on port 7")
 
     def test_any_request(self, one: Daemon) -> None:
         assert self.ctl(one, "request", "ping", "{}")["pid"] == one.process.pid
