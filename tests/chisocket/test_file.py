@@ -168,6 +168,8 @@ def test_the_server_goes_on_after_clients_that_hang_up(
     for start in (b"", b"FET", b"PUSH 10 x\n12345"):
         with connect() as connection:
             connection.sendall(start)
+            if start.startswith(b"PUSH"):
+                assert connection.recv(10) == b"READY\n"  # left unread, it would make of the end a reset
     random_file(here / "payload.bin", 1000)
     assert run(two_daemons[0], "file", "push", f"bob:{PORT}", "payload.bin", cwd=here).returncode == 0
     assert server.end() == 0

@@ -436,7 +436,10 @@ class TestCtl:
                 assert waiting.wait(PATIENCE) == 0
 
     def test_listening_gives_up(self, one: Daemon) -> None:
-        assert refusal("ctl", "-s", one.socket, "listening", "7") == (1, "chitcpd ctl: no application listens on port 7")
+        assert refusal("ctl", "-s", one.socket, "listening", "7") == (
+            1,
+            "chitcpd ctl: no application listens on port 7",
+        )
 
     def test_any_request(self, one: Daemon) -> None:
         assert self.ctl(one, "request", "ping", "{}")["pid"] == one.process.pid
