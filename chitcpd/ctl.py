@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> int:
     try:
         command, content, timeout = _command(parsed)
         answer = request(parsed.socket, command, content, wait=parsed.wait, timeout=timeout)
-        if command == "links":  # how it is now
+        if parsed.command == "link" and command == "links":  # how it is now
             answer = request(parsed.socket, "link", {"peer": content["links"][0]["peer"]})
     except TimeoutError:
         what = f"no application listens on port {parsed.port}" if parsed.command == "listening" else "no answer in time"

@@ -442,6 +442,7 @@ class TestCtl:
         )
 
     def test_any_request(self, one: Daemon) -> None:
+        assert self.ctl(one, "request", "links", '{"links": []}') == {}
         assert self.ctl(one, "request", "ping", "{}")["pid"] == one.process.pid
 
     def test_wait_for_a_daemon_that_is_starting(self, directory: Path) -> None:
