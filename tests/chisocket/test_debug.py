@@ -28,6 +28,7 @@ from chisocket import (
     get_socket_state,
     wait_for_state,
 )
+from chitcpd.tcp.api import State
 from tests.conftest import PATIENCE, Host
 
 Told = tuple[int, int, SocketState | None, int]
@@ -209,3 +210,7 @@ def test_watched_already(talk: tuple[chisocket.socket, chisocket.socket]) -> Non
 def test_waiting_has_an_end(talk: tuple[chisocket.socket, chisocket.socket]) -> None:
     with pytest.raises(TimeoutError):
         wait_for_state(talk[0], TcpState.CLOSED, timeout=0.01)
+
+
+def test_the_states_have_the_daemons_numbers() -> None:
+    assert {state.name: int(state) for state in TcpState} == {state.name: int(state) for state in State}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
 import socket
 from pathlib import Path
 
@@ -47,9 +48,11 @@ class TestFlowControl:
             connection.near.sendall(bytes(1000))
             connection.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             connection.near.sendall(bytes(100_000))
+            connection.near.shutdown(socket.SHUT_WR)
             received = 0
-            while received < 101_000:
-                received += len(connection.far.recv(1 << 16))
+            while data := connection.far.recv(1 << 16):
+                received += len(data)
+            assert received == 101_000
 
 
 class TestTheEnd:
@@ -129,6 +132,7 @@ class Faulty(Connection):
         with Connection(monkeypatch, faulty, faulty) as bad:
             bad.near.sendall(b"give nothing")
             self.others_are_served(monkeypatch, faulty)
+            assert select.select([bad.far], [], [], 0)[0] == []
 
     def test_that_raises_when_asked_what_it_has(self, monkeypatch: pytest.MonkeyPatch, faulty: Daemon) -> None:
         with Connection(monkeypatch, faulty, faulty) as bad:
@@ -168,11 +172,13 @@ class TestShutdown:
         """With its buffers full, the peer stands still; then all that it sends is thrown away."""
         one = daemon()
         with Connection(monkeypatch, one, one) as connection:
-            fill(connection.near)
+            sent = fill(connection.near)
             connection.far.shutdown(socket.SHUT_RD)
             connection.near.sendall(bytes(4 << 20))
-            while connection.far.recv(1 << 16):
-                pass
+            received = 0
+            while data := connection.far.recv(1 << 16):
+                received += len(data)
+            assert 0 < received < sent
 
     def test_of_a_listener_ends_it(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
         one = daemon()
