@@ -1,0 +1,255 @@
+#define _GNU_SOURCE
+#include "connection.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "system.h"
+
+#define MOST_LENGTH (16u << 20) /* bytes of a message */
+#define AT_ONCE 512             /* bytes of a message for which no memory is asked of the heap */
+#define HIGH 100                /* our descriptors begin here: programs expect the low numbers to be theirs */
+
+static const struct patience PATIENT = {.milliseconds = -1, .interruptible = false};
+
+static int move_high(int fd) {
+    int high = fcntl(fd, F_DUPFD_CLOEXEC, HIGH);
+    if (high < 0)
+        return fd; /* fewer may be open than that */
+    sys_close(fd);
+    return high;
+}
+
+static int open_socket(struct connection *connection, const char *path) {
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof addr.sun_path)
+        return ENAMETOOLONG;
+    strcpy(addr.sun_path, path);
+    strcpy(connection->path, path);
+    int fd = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return errno;
+    fd = move_high(fd);
+    int error = 0;
+    while (sys_connect(fd, &addr, sizeof addr) < 0) {
+        if (errno == EINTR)
+            continue;
+        error = errno == EACCES || errno == EPERM ? EACCES : ENETDOWN;
+        break;
+    }
+    struct stat status;
+    if (error == 0 && fstat(fd, &status) < 0)
+        error = errno;
+    if (error != 0) {
+        sys_close(fd);
+        return error;
+    }
+    connection->fd = fd;
+    connection->device = status.st_dev;
+    connection->inode = status.st_ino;
+    return 0;
+}
+
+int connection_open(struct connection *connection, const char *path, InitArgs *init) {
+    memset(connection, 0, sizeof *connection);
+    connection->fd = connection->number = -1;
+    int error = open_socket(connection, path);
+    if (error != 0)
+        return error;
+    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    message.code = MSG_CODE__INIT;
+    message.init_args = init;
+    int rights;
+    bool used_up;
+    error = connection_exchange(connection, &message, PATIENT, &answer, &rights, &used_up);
+    if (error == 0) {
+        const Resp *resp = answer->resp;
+        error = resp->error_code;
+        if (resp->has_buf && resp->buf.len == INSTANCE)
+            memcpy(connection->instance, resp->buf.data, INSTANCE);
+        chitcpd_msg__free_unpacked(answer, NULL);
+    }
+    if (error != 0)
+        connection_close(connection);
+    return error;
+}
+
+static bool is_ours(const struct connection *connection) {
+    struct stat status;
+    return fstat(connection->fd, &status) == 0 && status.st_dev == connection->device &&
+           status.st_ino == connection->inode;
+}
+
+bool connection_is_gone(const struct connection *connection) {
+    char byte;
+    return !is_ours(connection) ||
+           !(sys_recv(connection->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EAGAIN);
+}
+
+void connection_close(struct connection *connection) {
+    if (is_ours(connection))
+        sys_close(connection->fd);
+}
+
+/* ---- frames ------------------------------------------------------------------------------------------------------ */
+
+static int gone(int error) {
+    return error == ECONNRESET || error == EPIPE || error == ENOTCONN ? ENETDOWN : error;
+}
+
+static int write_all(int fd, const uint8_t *data, size_t len) {
+    while (len > 0) {
+        ssize_t sent = sys_send(fd, data, len, MSG_NOSIGNAL);
+        if (sent < 0 && errno != EINTR)
+            return gone(errno);
+        if (sent > 0) {
+            data += sent;
+            len -= (size_t)sent;
+        }
+    }
+    return 0;
+}
+
+int connection_send(struct connection *connection, const ChitcpdMsg *message) {
+    size_t body = chitcpd_msg__get_packed_size(message);
+    uint64_t length = body;
+    uint8_t small[AT_ONCE], *frame = small;
+    if (sizeof length + body > sizeof small && (frame = malloc(sizeof length + body)) == NULL)
+        return ENOMEM;
+    memcpy(frame, &length, sizeof length);
+    chitcpd_msg__pack(message, frame + sizeof length);
+    int error = write_all(connection->fd, frame, sizeof length + body);
+    if (frame != small)
+        free(frame);
+    return error;
+}
+
+static int take_rights(struct msghdr *header) {
+    int fd = -1;
+    for (struct cmsghdr *part = CMSG_FIRSTHDR(header); part != NULL; part = CMSG_NXTHDR(header, part))
+        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS && part->cmsg_len == CMSG_LEN(sizeof fd))
+            memcpy(&fd, CMSG_DATA(part), sizeof fd);
+    return fd;
+}
+
+/* As recv(2), and a descriptor that comes with the data. */
+static ssize_t receive(int fd, uint8_t *data, size_t len, int *rights) {
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec part = {.iov_base = data, .iov_len = len};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+    ssize_t count = sys_recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
+    int with = count > 0 ? take_rights(&header) : -1;
+    if (with >= 0 && *rights >= 0)
+        sys_close(with);
+    else if (with >= 0)
+        *rights = with;
+    return count;
+}
+
+static long long now_in_milliseconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000LL + now.tv_nsec / 1000000;
+}
+
+static int wait_readable(int fd, struct patience patience) {
+    struct pollfd one = {.fd = fd, .events = POLLIN};
+    long long until = now_in_milliseconds() + patience.milliseconds;
+    for (;;) {
+        long long left = until - now_in_milliseconds();
+        int ready = poll(&one, 1, left > 0 ? (int)left : 0);
+        if (ready > 0)
+            return 0;
+        if (ready == 0)
+            return ETIMEDOUT;
+        if (errno != EINTR || patience.interruptible)
+            return errno;
+    }
+}
+
+static int read_all(int fd, uint8_t *data, size_t len, struct patience patience, int *rights) {
+    while (len > 0) {
+        int error = patience.milliseconds >= 0 ? wait_readable(fd, patience) : 0;
+        if (error != 0)
+            return error;
+        ssize_t count = receive(fd, data, len, rights);
+        if (count < 0 && (errno != EINTR || patience.interruptible))
+            return gone(errno);
+        if (count == 0)
+            return ENETDOWN;
+        if (count > 0) {
+            data += count;
+            len -= (size_t)count;
+            patience.interruptible = false; /* the rest is on its way */
+        }
+    }
+    return 0;
+}
+
+static int read_body(int fd, size_t len, int *rights, ChitcpdMsg **message) {
+    uint8_t small[AT_ONCE], *body = small;
+    if (len > sizeof small && (body = malloc(len)) == NULL)
+        return ENOMEM;
+    int error = read_all(fd, body, len, PATIENT, rights);
+    if (error == 0 && (*message = chitcpd_msg__unpack(NULL, len, body)) == NULL)
+        error = EPROTO;
+    if (body != small)
+        free(body);
+    return error;
+}
+
+static int read_message(int fd, struct patience patience, ChitcpdMsg **message, int *rights) {
+    uint64_t length;
+    int error = read_all(fd, (uint8_t *)&length, sizeof length, patience, rights);
+    if (error != 0)
+        return error;
+    return length > MOST_LENGTH ? EPROTO : read_body(fd, (size_t)length, rights, message);
+}
+
+int connection_receive(struct connection *connection, ChitcpdMsg **message) {
+    int rights = -1;
+    int error = read_message(connection->fd, PATIENT, message, &rights);
+    if (rights >= 0)
+        sys_close(rights); /* nobody has asked for one */
+    return error;
+}
+
+static int read_answer(int fd, struct patience patience, ChitcpdMsg **answer, int *rights) {
+    int error = read_message(fd, patience, answer, rights);
+    if (error != 0)
+        return error;
+    const Resp *resp = (*answer)->resp;
+    if ((*answer)->code == MSG_CODE__RESP && resp != NULL && resp->error_code >= 0 && resp->error_code < 4096)
+        return 0;
+    chitcpd_msg__free_unpacked(*answer, NULL);
+    return EPROTO;
+}
+
+int connection_exchange(struct connection *connection, const ChitcpdMsg *message, struct patience patience,
+                        ChitcpdMsg **answer, int *rights, bool *used_up) {
+    *rights = -1;
+    *used_up = false;
+    int error = connection_send(connection, message);
+    if (error == 0)
+        error = read_answer(connection->fd, patience, answer, rights);
+    if (error == EINTR && *rights < 0) {
+        sys_shutdown(connection->fd, SHUT_WR);
+        *used_up = true;
+        error = read_answer(connection->fd, PATIENT, answer, rights);
+        error = error == ENETDOWN ? EINTR : error;
+    }
+    if (error != 0 && *rights >= 0) {
+        sys_close(*rights);
+        *rights = -1;
+    }
+    return error;
+}

@@ -1,0 +1,75 @@
+#define _GNU_SOURCE
+#include "descriptors.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/un.h>
+
+#include "system.h"
+
+#define PREFIX 4 /* characters: a NUL, and then "chi", or "CHI" for chitcpd's end */
+#define DIGITS 3 /* characters: the socket's number, six bits each */
+#define SERIAL 3 /* characters that tell it from former ones of this number */
+#define NAME (PREFIX + INSTANCE + DIGITS + SERIAL)
+
+static int digit(char c) {
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'z')
+        return 10 + c - 'a';
+    if (c >= 'A' && c <= 'Z')
+        return 36 + c - 'A';
+    return c == '+' ? 62 : c == '-' ? 63 : -1;
+}
+
+static bool parse(const struct sockaddr_un *addr, socklen_t len, const char *prefix, struct name *name) {
+    if (len != offsetof(struct sockaddr_un, sun_path) + NAME || addr->sun_family != AF_UNIX)
+        return false;
+    if (memcmp(addr->sun_path, prefix, PREFIX) != 0)
+        return false;
+    for (int i = PREFIX; i < NAME; i++)
+        if (digit(addr->sun_path[i]) < 0)
+            return false;
+    memcpy(name->instance, addr->sun_path + PREFIX, INSTANCE);
+    name->instance[INSTANCE] = '\0';
+    const char *number = addr->sun_path + PREFIX + INSTANCE;
+    name->sockfd = digit(number[0]) << 12 | digit(number[1]) << 6 | digit(number[2]);
+    return true;
+}
+
+bool name_of(int fd, struct name *name) {
+    struct sockaddr_un addr;
+    socklen_t len = sizeof addr;
+    int before = errno;
+    bool ours = sys_getsockname(fd, &addr, &len) == 0 && parse(&addr, len, "\0chi", name);
+    errno = before;
+    return ours;
+}
+
+bool name_of_connected(int fd, struct name *name) {
+    struct sockaddr_un addr;
+    socklen_t len = sizeof addr;
+    int before = errno;
+    bool ours = sys_getpeername(fd, &addr, &len) == 0 && parse(&addr, len, "\0CHI", name);
+    errno = before;
+    return ours;
+}
+
+static short events_of(int fd, short wanted) {
+    struct pollfd one = {.fd = fd, .events = wanted};
+    int before = errno;
+    short seen = poll(&one, 1, 0) == 1 ? one.revents : 0;
+    errno = before;
+    return seen;
+}
+
+bool is_listening(int fd) {
+    struct name name;
+    return !name_of_connected(fd, &name) && events_of(fd, POLLIN | POLLOUT) != 0;
+}
+
+bool is_hung_up(int fd) {
+    return (events_of(fd, 0) & (POLLHUP | POLLERR)) != 0;
+}

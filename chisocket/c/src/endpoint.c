@@ -1,0 +1,181 @@
+#define _GNU_SOURCE
+#include "endpoint.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "requests.h"
+#include "system.h"
+
+int outcome(int error) {
+    if (error == 0)
+        return 0;
+    errno = error;
+    return -1;
+}
+
+static void apply(int fd, int flags) {
+    if (flags & SOCK_NONBLOCK)
+        fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    if (!(flags & SOCK_CLOEXEC))
+        fcntl(fd, F_SETFD, 0); /* it has come with it */
+}
+
+int endpoint_socket(int domain, int type, int protocol, int flags) {
+    int fd = -1;
+    int error = request_open(domain, type, protocol, &fd);
+    if (error != 0)
+        return outcome(error);
+    apply(fd, flags);
+    return fd;
+}
+
+/* A record: the address of the peer, and with it the descriptor. */
+static ssize_t receive_connection(int fd, uint8_t record[RECORD], int *accepted) {
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec part = {.iov_base = record, .iov_len = RECORD};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+    ssize_t count = sys_recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *rights = count > 0 ? CMSG_FIRSTHDR(&header) : NULL;
+    if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS)
+        memcpy(accepted, CMSG_DATA(rights), sizeof *accepted);
+    return count;
+}
+
+int endpoint_accept(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags) {
+    if (addr != NULL && addrlen == NULL)
+        return outcome(EFAULT);
+    if (!is_listening(fd))
+        return outcome(EINVAL);
+    uint8_t record[RECORD];
+    int accepted = -1;
+    ssize_t count = receive_connection(fd, record, &accepted);
+    if (count < 0)
+        return -1;
+    if (count == 0)
+        return outcome(EINVAL); /* it was shut down, or its chitcpd has ended */
+    if (accepted < 0)
+        return outcome(EMFILE); /* the kernel had no number for it, and has closed it */
+    int error = addr != NULL ? hand_out_address(record, (size_t)count, addr, addrlen) : 0;
+    if (error != 0) {
+        sys_close(accepted);
+        return outcome(error);
+    }
+    apply(accepted, flags);
+    return accepted;
+}
+
+int endpoint_bind(const struct name *name, const struct sockaddr *addr, socklen_t addrlen) {
+    int error = check_address(addr, &addrlen);
+    return outcome(error != 0 ? error : request_bind(name, addr, addrlen));
+}
+
+int endpoint_listen(const struct name *name, int backlog) {
+    return outcome(request_listen(name, backlog));
+}
+
+/* In the place of `fd`, also for those that share it with us as the same number; not for copies made before. */
+static void renew(int fd, int renewed, int status) {
+    if (status & O_NONBLOCK)
+        fcntl(renewed, F_SETFL, fcntl(renewed, F_GETFL) | O_NONBLOCK);
+    sys_dup3(renewed, fd, fcntl(fd, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0);
+    sys_close(renewed);
+}
+
+/* How long connect waits, as in Linux: -1, or SO_SNDTIMEO in milliseconds. */
+static int patience_of(int fd) {
+    struct timeval limit = {0};
+    socklen_t len = sizeof limit;
+    if (sys_getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &len) < 0 || (limit.tv_sec == 0 && limit.tv_usec == 0))
+        return -1;
+    long long milliseconds = limit.tv_sec * 1000LL + (limit.tv_usec + 999) / 1000;
+    return milliseconds < INT_MAX ? (int)milliseconds : INT_MAX;
+}
+
+int endpoint_connect(int fd, const struct name *name, const struct sockaddr *addr, socklen_t addrlen) {
+    int error = check_address(addr, &addrlen);
+    if (error != 0)
+        return outcome(error);
+    int renewed = -1, status = fcntl(fd, F_GETFL);
+    error = request_start_connect(name, addr, addrlen, &renewed);
+    if (error != 0)
+        return outcome(error);
+    if (renewed >= 0)
+        renew(fd, renewed, status);
+    if (status & O_NONBLOCK)
+        return outcome(EINPROGRESS);
+    struct pollfd writable = {.fd = fd, .events = POLLOUT};
+    int ready = poll(&writable, 1, patience_of(fd));
+    if (ready < 0)
+        return -1; /* EINTR: it goes on by itself, as POSIX has it */
+    if (ready == 0)
+        return outcome(EINPROGRESS);
+    return outcome(writable.revents & (POLLHUP | POLLERR) ? request_error(name) : 0);
+}
+
+int endpoint_shutdown(int fd, const struct name *name, int how) {
+    bool listening = false;
+    int error = request_shutdown(name, how, &listening);
+    if (error != 0)
+        return outcome(error);
+    if (listening)
+        return sys_shutdown(fd, how);
+    if (how != SHUT_RD)
+        sys_shutdown(fd, SHUT_WR);
+    return 0;
+}
+
+int endpoint_getsockname(const struct name *name, struct sockaddr *addr, socklen_t *addrlen) {
+    if (addr == NULL || addrlen == NULL)
+        return outcome(EFAULT);
+    return outcome(request_getsockname(name, addr, addrlen));
+}
+
+int endpoint_getpeername(const struct name *name, struct sockaddr *addr, socklen_t *addrlen) {
+    if (addr == NULL || addrlen == NULL)
+        return outcome(EFAULT);
+    return outcome(request_getpeername(name, addr, addrlen));
+}
+
+/* Whether an option is the descriptor's own, and not the connection's. */
+static bool is_of_descriptor(int level, int option) {
+    return level == SOL_SOCKET &&
+           (option == SO_TYPE || option == SO_RCVTIMEO || option == SO_SNDTIMEO || option == SO_RCVLOWAT);
+}
+
+int endpoint_getsockopt(int fd, const struct name *name, int level, int option, void *value, socklen_t *len) {
+    if (value == NULL || len == NULL)
+        return outcome(EFAULT);
+    if ((int32_t)*len < 0)
+        return outcome(EINVAL);
+    if (is_of_descriptor(level, option))
+        return sys_getsockopt(fd, level, option, value, len);
+    return outcome(request_getsockopt(name, level, option, value, len));
+}
+
+int endpoint_setsockopt(int fd, const struct name *name, int level, int option, const void *value, socklen_t len) {
+    if (is_of_descriptor(level, option))
+        return sys_setsockopt(fd, level, option, value, len);
+    if (value == NULL && len > 0)
+        return outcome(EFAULT);
+    return outcome(len > 1024 ? EINVAL : request_setsockopt(name, level, option, value, len));
+}
+
+int endpoint_failure(int fd) {
+    struct name name;
+    if (!is_hung_up(fd) || !name_of(fd, &name))
+        return 0;
+    int before = errno;
+    int error = request_error(&name);
+    errno = before;
+    return error;
+}

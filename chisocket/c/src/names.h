@@ -1,0 +1,16 @@
+/* What is the lab's: the names of its hosts ($CHITCP_HOSTS, like "alice=10.0.0.2 bob=10.0.0.3"), and its networks
+ * ($CHITCP_NETWORKS, like "10.0.0.0/8 fd00::/8"; if it is not set, every network is). */
+#ifndef NAMES_H
+#define NAMES_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <sys/socket.h>
+
+/* The address of a host of the lab, as text; false if the lab has none of this name. */
+bool lab_address(const char *host, char address[INET6_ADDRSTRLEN]);
+
+/* Whether this address belongs to none of the lab's networks. The wildcard addresses are the lab's. */
+bool is_elsewhere(const struct sockaddr *addr, socklen_t len);
+
+#endif

@@ -1,0 +1,279 @@
+"""Each call from C, in each way: by descriptors, by requests, and the system's own functions under chirun."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import struct
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import chisocket
+from tests.c.conftest import WAYS, Calls, Start, addr, connected, listening
+from tests.daemon.conftest import PATIENCE, Daemon
+
+BY_DESCRIPTOR = ("descriptors", "chirun")
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def client(start: Start, alice_daemon: Daemon, way: str) -> Calls:
+    return start(alice_daemon, way)
+
+
+@pytest.fixture
+def server(start: Start, bob_daemon: Daemon, way: str) -> Calls:
+    return start(bob_daemon, way)
+
+
+def test_a_conversation(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+    sock, accepted = connected(client, server, bob_daemon.address)
+    assert client("send", sock, b"Hello!").ret == 6
+    assert server("recv", accepted, 100).bytes == b"Hello!"
+    assert server("send", accepted, b"And good-bye.").ret == 13
+    assert client("recv", sock, 4).bytes == b"And "
+    assert client("recv", sock, 100).bytes == b"good-bye."
+    client.good("shutdown", sock, socket.SHUT_WR)
+    assert server("recv", accepted, 100) == (0, 0, "")
+    server.begin("close", accepted)
+    assert client("recv", sock, 100) == (0, 0, "")
+    assert server.end().ret == 0
+    assert client("close", sock).ret == 0
+
+
+def test_names_of_both_ends(client: Calls, server: Calls, alice_daemon: Daemon, bob_daemon: Daemon) -> None:
+    listener, port = listening(server, bob_daemon.address)
+    sock = client.good("socket", 2, 1, 0).ret
+    client.good("connect", sock, addr(bob_daemon.address, port))
+    own = client.good("getsockname", sock, 128).bytes
+    assert own[4:8] == socket.inet_aton(alice_daemon.address)
+    assert client.good("getpeername", sock, 128).bytes == addr(bob_daemon.address, port)
+    accepted = server.good("accept", listener, 128)
+    assert accepted.bytes == own
+    assert server.good("getpeername", accepted.ret, 128).bytes == own
+    assert server.good("getpeername", accepted.ret, 4).bytes == own[:4]  # cut, as a system call does it
+
+
+def test_ipv6(start: Start, ipv6_daemon: Daemon, way: str) -> None:
+    client, server = start(ipv6_daemon, way), start(ipv6_daemon, way)
+    sock, accepted = connected(client, server, "::1")
+    client.good("send", sock, b"over IPv6")
+    assert server("recv", accepted, 100).bytes == b"over IPv6"
+    assert len(server.good("getpeername", accepted, 128).bytes) == 28
+
+
+def test_accept_without_an_address(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+    listener, port = listening(server, bob_daemon.address)
+    client.good("connect", client.good("socket", 2, 1, 0).ret, addr(bob_daemon.address, port))
+    assert server("accept", listener, None).ret >= 0
+
+
+def test_a_refused_connect(client: Calls, bob_daemon: Daemon) -> None:
+    sock = client.good("socket", 2, 1, 0).ret
+    assert client("connect", sock, addr(bob_daemon.address, 9)) == (-1, errno.ECONNREFUSED, "")
+
+
+def test_a_connect_that_is_tried_again(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+    _, port = listening(server, bob_daemon.address)
+    sock = client.good("socket", 2, 1, 0).ret
+    assert client("connect", sock, addr(bob_daemon.address, 9)).errno == errno.ECONNREFUSED
+    assert client("connect", sock, addr(bob_daemon.address, port)).ret == 0
+    assert client("send", sock, b"!").ret == 1
+
+
+def test_a_port_in_use(client: Calls, alice_daemon: Daemon) -> None:
+    _, port = listening(client, alice_daemon.address)
+    sock = client.good("socket", 2, 1, 0).ret
+    assert client("bind", sock, addr(alice_daemon.address, port)).errno == errno.EADDRINUSE
+
+
+def test_more_than_the_buffers_hold(client: Calls, server: Calls, bob_daemon: Daemon, way: str) -> None:
+    sock, accepted = connected(client, server, bob_daemon.address)
+    payload = bytes(range(256)) * (1 << 12)  # 1 MiB
+    client.begin("send_all" if way != "chirun" else "send", sock, payload)
+    received = bytearray()
+    while len(received) < len(payload):
+        received += server.good("recv", accepted, 1 << 20).bytes
+    assert client.end().ret == len(payload)
+    assert received == payload
+
+
+def test_options(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+    sock, _ = connected(client, server, bob_daemon.address)
+    client.good("setsockopt", sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, struct.pack("i", 1))
+    assert client.good("getsockopt", sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 4).bytes == struct.pack("i", 1)
+    assert client.good("getsockopt", sock, socket.SOL_SOCKET, socket.SO_ERROR, 4).bytes == bytes(4)
+    established = client.good("getsockopt", sock, socket.IPPROTO_TCP, socket.TCP_INFO, 104).bytes
+    assert (established[0], len(established)) == (1, 104)
+    assert client("getsockopt", sock, 77, 1, 4).errno == errno.ENOPROTOOPT
+
+
+def test_what_stands_in_the_way_of_a_reset_is_told(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+    sock, accepted = connected(client, server, bob_daemon.address)
+    server.good("setsockopt", accepted, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    server("close", accepted)
+    assert client("recv", sock, 100).errno in (errno.ECONNRESET, 0)  # requests: linger 0 is a descriptor's
+
+
+@pytest.mark.parametrize("call", ["recv", "send"])
+def test_before_a_connection(client: Calls, way: str, call: str) -> None:
+    if way == "chirun":
+        pytest.skip("send and recv before connect wait there: docs/sockets.md")
+    sock = client.good("socket", 2, 1, 0).ret
+    assert client(call, sock, 10 if call == "recv" else b"data").errno == errno.ENOTCONN
+
+
+def test_accept_from_what_does_not_listen(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+    fresh = client.good("socket", 2, 1, 0).ret
+    assert client("accept", fresh, 128).errno == errno.EINVAL
+    sock, accepted = connected(client, server, bob_daemon.address)
+    server.good("send", accepted, bytes(200))
+    assert client("accept", sock, 128).errno == errno.EINVAL
+    assert len(client.good("recv", sock, 500).bytes) == 200  # which accept has not taken for a connection
+
+
+def test_shutting_down_a_listener_wakes_accept(
+    start: Start, bob_daemon: Daemon, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "requests":
+        pytest.skip("a number of chitcpd's can't be shut down while it listens")
+    server = start(bob_daemon, way)
+    listener, port = listening(server, bob_daemon.address)
+    child = server.process
+    assert child.poll() is None
+    server.good("shutdown", listener, socket.SHUT_RDWR)
+    assert server("accept", listener, 128).errno == errno.EINVAL
+    monkeypatch.setenv("CHITCPD_SOCK", bob_daemon.socket)
+    with pytest.raises(ConnectionRefusedError):
+        chisocket.create_connection((bob_daemon.address, port))
+
+
+class TestDescriptors:
+    """What only a descriptor can: poll, fork, dup, and not to wait."""
+
+    @pytest.fixture(params=BY_DESCRIPTOR)
+    def way(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    def test_poll(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        assert client("poll", sock, select.POLLIN, 0).ret == 0
+        server.good("send", accepted, b"!")
+        assert client("poll", sock, select.POLLIN, 10_000).ret == select.POLLIN
+
+    def test_a_connect_that_does_not_wait(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        listener, port = listening(server, bob_daemon.address)
+        sock = client.good("socket", 2, 1, 0).ret
+        client.good("nonblocking", sock)
+        assert client("connect", sock, addr(bob_daemon.address, port)).errno == errno.EINPROGRESS
+        assert client("poll", sock, select.POLLOUT, 10_000).ret == select.POLLOUT
+        assert client.good("getsockopt", sock, socket.SOL_SOCKET, socket.SO_ERROR, 4).bytes == bytes(4)
+        assert client("connect", sock, addr(bob_daemon.address, port)).errno == errno.EISCONN
+        assert client("recv", sock, 10).errno == errno.EAGAIN
+        server.good("accept", listener, 16)
+
+    def test_one_that_does_not_wait_and_is_refused(self, client: Calls, bob_daemon: Daemon) -> None:
+        sock = client.good("socket", 2, socket.SOCK_STREAM, 0).ret
+        client.good("nonblocking", sock)
+        assert client("connect", sock, addr(bob_daemon.address, 9)).errno == errno.EINPROGRESS
+        assert client("poll", sock, select.POLLOUT, 10_000).ret & select.POLLHUP
+        error = client.good("getsockopt", sock, socket.SOL_SOCKET, socket.SO_ERROR, 4).bytes
+        assert error == struct.pack("i", errno.ECONNREFUSED)
+
+    def test_accept_that_does_not_wait(self, server: Calls, bob_daemon: Daemon) -> None:
+        listener, _ = listening(server, bob_daemon.address)
+        server.good("nonblocking", listener)
+        assert server("accept", listener, 128).errno == errno.EAGAIN
+
+    def test_a_child_has_it_too(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        assert client("child", sock, b"from the child").ret == 0
+        assert server("recv", accepted, 100).bytes == b"from the child"
+        client.good("send", sock, b"from the parent")
+        assert server("recv", accepted, 100).bytes == b"from the parent"
+
+    def test_a_copy_is_as_good(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        client.good("duplicate", sock, 50)
+        client.good("close", sock)
+        client.good("send", 50, b"by the copy")
+        assert server("recv", accepted, 100).bytes == b"by the copy"
+        assert client.good("getpeername", 50, 128).bytes[4:8] == socket.inet_aton(bob_daemon.address)
+
+    def test_a_program_that_closes_all_numbers(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        client.good("close_all", sock)
+        client.good("setsockopt", sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, struct.pack("i", 1))
+        client.good("send", sock, b"still here")
+        assert server("recv", accepted, 100).bytes == b"still here"
+
+
+def test_a_number_belongs_to_its_process(start: Start, alice_daemon: Daemon) -> None:
+    """interop.md has them global to the daemon; ours refuse those that the process has not made."""
+    owner, other = start(alice_daemon, "requests"), start(alice_daemon, "requests")
+    sock = owner.good("socket", 2, 1, 0).ret
+    assert other("bind", sock, addr(alice_daemon.address, 0)).errno == errno.EBADF
+    assert owner("bind", sock, addr(alice_daemon.address, 0)).ret == 0
+
+
+def test_a_process_that_ends_takes_its_numbers_along(start: Start, alice_daemon: Daemon, bob_daemon: Daemon) -> None:
+    client, server = start(alice_daemon, "requests"), start(bob_daemon, "requests")
+    _, accepted = connected(client, server, bob_daemon.address)
+    client.process.kill()
+    assert server("recv", accepted, 100).errno == errno.ECONNRESET
+    client.process.wait(PATIENCE)
+    client.process.returncode = 0  # we wanted it so
+
+
+class TestSignals:
+    """A signal handler interrupts what waits, and nothing is lost by that."""
+
+    @pytest.mark.parametrize("call", ["recv", "accept"])
+    def test_a_call_that_waits(self, start: Start, bob_daemon: Daemon, way: str, call: str) -> None:
+        server = start(bob_daemon, way)
+        listener, port = listening(server, bob_daemon.address)
+        if call == "accept":
+            server.good("alarm", 100)
+            assert server("accept", listener, 128).errno == errno.EINTR
+        client = start(bob_daemon, way)
+        sock = client.good("socket", 2, 1, 0).ret
+        client.good("connect", sock, addr(bob_daemon.address, port))
+        accepted = server.good("accept", listener, 128).ret
+        if call == "recv":
+            server.good("alarm", 100)
+            assert server("recv", accepted, 100).errno == errno.EINTR
+        client.good("send", sock, b"after that")
+        assert server("recv", accepted, 100).bytes == b"after that"
+
+    def test_many_signals_lose_no_byte(
+        self, start: Start, alice_daemon: Daemon, bob_daemon: Daemon, background: ThreadPoolExecutor
+    ) -> None:
+        """By requests: a RECV may be answered in the very moment in which it is taken back."""
+        client, server = start(alice_daemon, "requests"), start(bob_daemon, "requests")
+        sock, accepted = connected(client, server, bob_daemon.address)
+
+        def send() -> None:
+            for number in range(150):
+                client.good("send", sock, struct.pack("!I", number))
+
+        sending = background.submit(send)
+        received = bytearray()
+        while len(received) < 600:
+            server.good("alarm", 1)
+            answer = server("recv", accepted, 1000)
+            assert answer.errno in (0, errno.EINTR)
+            received += answer.bytes
+        sending.result(PATIENCE)
+        assert received == b"".join(struct.pack("!I", number) for number in range(150))
+
+
+def test_numbers_beyond_what_a_program_expects(start: Start, alice_daemon: Daemon) -> None:
+    """Our own connections keep out of the way: the first descriptor of a program is still 3."""
+    calls = start(alice_daemon, "descriptors")
+    assert [calls.good("socket", 2, 1, 0).ret for _ in range(3)] == [3, 4, 5]
