@@ -24,6 +24,7 @@ class Request:
 
     connection: int
     message: ChitcpdMsg
+    raw: bytes  # all of it, with the length before it
     _socket: socket.socket
 
     def answer(self, ret: int = 0, error_code: int = 0, addr: bytes = b"", buf: bytes = b"") -> None:
@@ -43,6 +44,7 @@ class ScriptedDaemon:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.connections = 0
+        self.inits: list[bytes] = []  # as they came
         self._requests: Queue[Request] = Queue()
         self._ends: Queue[int] = Queue()
         self._sockets: list[socket.socket] = []
@@ -82,8 +84,10 @@ class ScriptedDaemon:
     def _serve(self, connection: socket.socket, number: int) -> None:
         with connection:
             while header := _read(connection, LENGTH.size):
-                request = Request(number, decode(_read(connection, body_length(header))), connection)
+                body = _read(connection, body_length(header))
+                request = Request(number, decode(body), header + body, connection)
                 if request.message.code == INIT:
+                    self.inits.append(request.raw)
                     request.answer()
                 else:
                     self._requests.put(request)

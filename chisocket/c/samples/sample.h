@@ -21,8 +21,10 @@ static inline int family_of(const char *host) {
 }
 
 static inline void resolve(const char *host, const char *port, struct sockaddr_storage *addr, socklen_t *len) {
-    if (chitcp_addr_resolve(host, port, family_of(host), addr, len) < 0)
-        die(host);
+    if (chitcp_addr_resolve(host, port, family_of(host), addr, len) < 0) {
+        fprintf(stderr, "nobody knows host %s, port %s\n", host, port);
+        exit(EXIT_FAILURE);
+    }
 }
 
 /* A socket that listens at `port` on all addresses of this host. */

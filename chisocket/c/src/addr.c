@@ -22,7 +22,7 @@ static int errno_of(int resolver) {
     case EAI_ADDRFAMILY:
         return EAFNOSUPPORT;
     default:
-        return ENOENT;
+        return ENXIO;
     }
 }
 

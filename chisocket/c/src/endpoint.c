@@ -75,8 +75,9 @@ int endpoint_accept(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags
 }
 
 int endpoint_bind(const struct name *name, const struct sockaddr *addr, socklen_t addrlen) {
-    int error = check_address(addr, &addrlen);
-    return outcome(error != 0 ? error : request_bind(name, addr, addrlen));
+    struct sockaddr_storage own;
+    int error = take_address(addr, addrlen, &own, &addrlen);
+    return outcome(error != 0 ? error : request_bind(name, (struct sockaddr *)&own, addrlen));
 }
 
 int endpoint_listen(const struct name *name, int backlog) {
@@ -102,11 +103,12 @@ static int patience_of(int fd) {
 }
 
 int endpoint_connect(int fd, const struct name *name, const struct sockaddr *addr, socklen_t addrlen) {
-    int error = check_address(addr, &addrlen);
+    struct sockaddr_storage peer;
+    int error = take_address(addr, addrlen, &peer, &addrlen);
     if (error != 0)
         return outcome(error);
     int renewed = -1, status = fcntl(fd, F_GETFL);
-    error = request_start_connect(name, addr, addrlen, &renewed);
+    error = request_start_connect(name, (struct sockaddr *)&peer, addrlen, &renewed);
     if (error != 0)
         return outcome(error);
     if (renewed >= 0)

@@ -22,17 +22,20 @@ static size_t size_of_address(sa_family_t family) {
     return family == AF_INET ? sizeof(struct sockaddr_in) : family == AF_INET6 ? sizeof(struct sockaddr_in6) : 0;
 }
 
-int check_address(const struct sockaddr *addr, socklen_t *len) {
+int take_address(const struct sockaddr *addr, socklen_t len, struct sockaddr_storage *taken, socklen_t *taken_len) {
     if (addr == NULL)
         return EFAULT;
-    if (*len < sizeof addr->sa_family)
+    if (len < sizeof addr->sa_family)
         return EINVAL;
     size_t size = size_of_address(addr->sa_family);
     if (size == 0)
         return EAFNOSUPPORT;
-    if (*len < size)
+    if (len < size)
         return EINVAL;
-    *len = (socklen_t)size;
+    memcpy(taken, addr, size);
+    if (taken->ss_family == AF_INET)
+        memset(((struct sockaddr_in *)taken)->sin_zero, 0, sizeof((struct sockaddr_in *)taken)->sin_zero);
+    *taken_len = (socklen_t)size;
     return 0;
 }
 
@@ -91,7 +94,9 @@ static int make(const ChitcpdMsg *message, struct patience patience, ChitcpdMsg 
         return error;
     }
     error = (*answer)->resp->error_code;
-    if (used_up && error == 0)
+    if (error == 0 && (*answer)->resp->ret < 0)
+        error = EPROTO;
+    if (error == 0 && used_up)
         error = EINTR; /* the socket goes with the connection that has made it */
     if (used_up)
         pool_discard(connection);

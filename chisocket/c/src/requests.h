@@ -43,7 +43,7 @@ int request_error(const struct name *name);
 /* An address as a system call hands it out: cut to the caller's `*len`, which becomes its true length. */
 int hand_out_address(const void *raw, size_t raw_len, struct sockaddr *addr, socklen_t *len);
 
-/* An address that the caller has given, as far as chitcpd is to see it. */
-int check_address(const struct sockaddr *addr, socklen_t *len);
+/* An address that the caller has given, as chitcpd is to see it: without what lies behind it, or in its padding. */
+int take_address(const struct sockaddr *addr, socklen_t len, struct sockaddr_storage *taken, socklen_t *taken_len);
 
 #endif

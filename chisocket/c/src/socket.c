@@ -60,13 +60,14 @@ int chisocket_accept(int sockfd, struct sockaddr *addr, socklen_t *addrlen) {
 
 int chisocket_connect(int sockfd, const struct sockaddr *addr, socklen_t addrlen) {
     struct name name;
+    struct sockaddr_storage peer;
     int error;
     switch (kind_of(sockfd, &name)) {
     case DESCRIPTOR:
         return endpoint_connect(sockfd, &name, addr, addrlen);
     case NUMBER:
-        error = check_address(addr, &addrlen);
-        return outcome(error != 0 ? error : request_connect(sockfd, addr, addrlen));
+        error = take_address(addr, addrlen, &peer, &addrlen);
+        return outcome(error != 0 ? error : request_connect(sockfd, (struct sockaddr *)&peer, addrlen));
     default:
         return outcome(EBADF);
     }

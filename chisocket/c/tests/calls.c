@@ -1,6 +1,6 @@
 /* Makes the calls that it reads from its standard input, a line each, and answers each with a line: what the call has
- * returned, errno, and what it has brought. Bytes are written as hexadecimal digits; NULL is NULL. So that the tests,
- * which are written in Python, can say anything to a library that is made for C.
+ * returned, errno, and what it has brought. Bytes are written as hexadecimal digits, none as "-"; NULL is NULL. So that
+ * the tests, which are written in Python, can say anything to a library that is made for C.
  *
  * Compiled with SYSTEM it calls the system's functions, for chirun. */
 #define _GNU_SOURCE
@@ -36,9 +36,8 @@ static unsigned char *bytes_of(const char *word, size_t *len) {
         return NULL;
     unsigned char *bytes = malloc(*len + 1); /* exactly as long as it is said to be, for those who look at bounds */
     for (size_t i = 0; i < *len; i++) {
-        unsigned value = 0;
-        sscanf(word + 2 * i, "%2x", &value);
-        bytes[i] = (unsigned char)value;
+        const char digits[3] = {word[2 * i], word[2 * i + 1]};
+        bytes[i] = (unsigned char)strtoul(digits, NULL, 16);
     }
     return bytes;
 }
@@ -47,8 +46,8 @@ static int number(const char *word) {
     return (int)strtol(word, NULL, 0);
 }
 
-static void answer(long result, int error, const void *data, size_t len) {
-    printf("%ld %d ", result, result < 0 ? error : 0);
+static void answer(long result, const void *data, size_t len) {
+    printf("%ld %d ", result, result < 0 ? errno : 0);
     for (size_t i = 0; i < len; i++)
         printf("%02x", ((const unsigned char *)data)[i]);
     printf("\n");
@@ -86,7 +85,7 @@ static void receive(char **words) {
     else
 #endif
         count = CALL(recv)(fd, data, len, flags);
-    answer(count, errno, data, count > 0 ? (size_t)count : 0);
+    answer(count, data, count > 0 ? (size_t)count : 0);
     free(data);
 }
 
@@ -117,7 +116,7 @@ static void transmit(char **words) {
     else
 #endif
         count = CALL(send)(fd, data, len, flags);
-    answer(count, errno, NULL, 0);
+    answer(count, NULL, 0);
     free(data);
 }
 
@@ -127,21 +126,21 @@ static void option(char **words) {
         size_t len;
         unsigned char *value = bytes_of(words[4], &len);
         int result = CALL(setsockopt)(fd, level, name, value, (socklen_t)(value == NULL ? 4 : len));
-        answer(result, errno, NULL, 0);
+        answer(result, NULL, 0);
         free(value);
         return;
     }
     socklen_t len = (socklen_t)number(words[4]);
     unsigned char *value = calloc(1, (len < 4096 ? len : 4096) + 1);
     int result = CALL(getsockopt)(fd, level, name, value, &len);
-    answer(result, errno, value, result == 0 ? len : 0);
+    answer(result, value, result == 0 ? len : 0);
     free(value);
 }
 
 static void wait_for(char **words) {
     struct pollfd one = {.fd = number(words[1]), .events = (short)number(words[2])};
     int result = poll(&one, 1, number(words[3]));
-    answer(result == 1 ? one.revents : result, errno, NULL, 0);
+    answer(result == 1 ? one.revents : result, NULL, 0);
 }
 
 /* An alarm comes in so many milliseconds, which interrupts the call that waits then. */
@@ -150,7 +149,7 @@ static void set_alarm(char **words) {
     struct itimerval timer = {
         .it_value = {.tv_sec = number(words[1]) / 1000, .tv_usec = number(words[1]) % 1000 * 1000}};
     sigaction(SIGALRM, &action, NULL);
-    answer(setitimer(ITIMER_REAL, &timer, NULL), errno, NULL, 0);
+    answer(setitimer(ITIMER_REAL, &timer, NULL), NULL, 0);
 }
 
 /* A child that sends these bytes on the socket and ends; its exit status: the errno. */
@@ -162,7 +161,7 @@ static void in_a_child(char **words) {
         _exit(CALL(send)(number(words[1]), data, len, 0) == (ssize_t)len ? 0 : errno);
     int status = 0;
     waitpid(child, &status, 0);
-    answer(status, 0, NULL, 0);
+    answer(status, NULL, 0);
     free(data);
 }
 
@@ -171,7 +170,7 @@ static void look_up(char **words) {
     struct addrinfo hints = {.ai_family = number(words[3]), .ai_socktype = SOCK_STREAM, .ai_flags = AI_ADDRCONFIG};
     struct addrinfo *found = NULL;
     int result = getaddrinfo(words[1], words[2], &hints, &found);
-    answer(result, 0, result == 0 ? found->ai_addr : NULL, result == 0 ? found->ai_addrlen : 0);
+    answer(result, result == 0 ? found->ai_addr : NULL, result == 0 ? found->ai_addrlen : 0);
     if (result == 0)
         freeaddrinfo(found);
 }
@@ -180,7 +179,7 @@ static void look_up(char **words) {
     struct sockaddr_storage addr;
     socklen_t len = 0;
     int result = chitcp_addr_resolve(words[1], words[2], number(words[3]), &addr, &len);
-    answer(result, errno, &addr, result == 0 ? len : 0);
+    answer(result, &addr, result == 0 ? len : 0);
 }
 
 static void show_address(char **words) {
@@ -188,7 +187,7 @@ static void show_address(char **words) {
     char text[CHITCP_ADDR_STRLEN];
     unsigned char *addr = bytes_of(words[1], &len);
     chitcp_addr_str((struct sockaddr *)(void *)addr, text, (size_t)number(words[2]));
-    answer(0, 0, text, strlen(text));
+    answer(0, text, strlen(text));
     free(addr);
 }
 
@@ -227,7 +226,7 @@ static void debug(char **words) {
     told[0] = '\0';
     for (int i = 3; words[i] != NULL; i++)
         responses[i - 3] = number(words[i]);
-    answer(chitcpd_debug(number(words[1]), number(words[2]), handle, NULL), errno, NULL, 0);
+    answer(chitcpd_debug(number(words[1]), number(words[2]), handle, NULL), NULL, 0);
 }
 
 static void tell_events(char **words) {
@@ -237,7 +236,7 @@ static void tell_events(char **words) {
 }
 
 static void wait_for_state(char **words) {
-    answer(chitcpd_wait_for_state(number(words[1]), (tcp_state_t)number(words[2])), errno, NULL, 0);
+    answer(chitcpd_wait_for_state(number(words[1]), (tcp_state_t)number(words[2])), NULL, 0);
 }
 
 static void show_state(char **words) {
@@ -260,7 +259,7 @@ static void show_buffers(char **words) {
 /* ---- the calls by their names ------------------------------------------------------------------------------------ */
 
 static void make(char **words) {
-    answer(CALL(socket)(number(words[1]), number(words[2]), number(words[3])), errno, NULL, 0);
+    answer(CALL(socket)(number(words[1]), number(words[2]), number(words[3])), NULL, 0);
 }
 
 /* An address may be said to be longer or shorter than it is. */
@@ -271,7 +270,7 @@ static void with_address(char **words) {
     struct sockaddr *to = (struct sockaddr *)(void *)addr;
     int fd = number(words[1]);
     int result = strcmp(words[0], "bind") == 0 ? CALL(bind)(fd, to, said) : CALL(connect)(fd, to, said);
-    answer(result, errno, NULL, 0);
+    answer(result, NULL, 0);
     free(addr);
 }
 
@@ -284,28 +283,28 @@ static void be_told_address(char **words) {
     int result = strcmp(words[0], "accept") == 0        ? CALL(accept)(fd, addr, in_out)
                  : strcmp(words[0], "getsockname") == 0 ? CALL(getsockname)(fd, addr, in_out)
                                                         : CALL(getpeername)(fd, addr, in_out);
-    answer(result, errno, space, result < 0 ? 0 : len < room ? len : room);
+    answer(result, space, result < 0 ? 0 : len < room ? len : room);
     free(space);
 }
 
 static void start_listening(char **words) {
-    answer(CALL(listen)(number(words[1]), number(words[2])), errno, NULL, 0);
+    answer(CALL(listen)(number(words[1]), number(words[2])), NULL, 0);
 }
 
 static void end(char **words) {
-    answer(CALL(close)(number(words[1])), errno, NULL, 0);
+    answer(CALL(close)(number(words[1])), NULL, 0);
 }
 
 static void shut(char **words) {
-    answer(CALL(shutdown)(number(words[1]), number(words[2])), errno, NULL, 0);
+    answer(CALL(shutdown)(number(words[1]), number(words[2])), NULL, 0);
 }
 
 static void be_nonblocking(char **words) {
-    answer(fcntl(number(words[1]), F_SETFL, O_NONBLOCK), errno, NULL, 0);
+    answer(fcntl(number(words[1]), F_SETFL, O_NONBLOCK), NULL, 0);
 }
 
 static void duplicate(char **words) {
-    answer(dup2(number(words[1]), number(words[2])), errno, NULL, 0);
+    answer(dup2(number(words[1]), number(words[2])), NULL, 0);
 }
 
 /* All but one, as a program does that becomes a daemon. */
@@ -314,7 +313,7 @@ static void close_all(char **words) {
     for (int fd = 3; fd < 1024; fd++)
         if (fd != keep)
             close(fd);
-    answer(0, 0, NULL, 0);
+    answer(0, NULL, 0);
 }
 
 static const struct {
