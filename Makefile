@@ -1,5 +1,5 @@
-# The commands of this project: `make help`. Everything they make is in .venv/, runs/ and, if there is a Docker engine,
-# in an image. Each works in a fresh clone.
+# The commands of this project: `make help`. Everything they make is in .venv/, build/, runs/ and, if there is a Docker
+# engine, in an image. Each works in a fresh clone.
 
 PYTHON ?= python3
 # docker or local; if it is empty, docker where an engine answers, else local.
@@ -16,10 +16,10 @@ TIMEOUT := $(shell command -v timeout >/dev/null && echo timeout 900)
 BUILD := $(TIMEOUT) docker build $(DOCKER_BUILD_FLAGS) -t $(IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage fuzz mutants image protocol clean
+.PHONY: help demo test c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants image protocol clean
 
 help: ## list these commands
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: .venv/installed ## carry a file of 5 MiB between two hosts over our own TCP; BACKEND=local or docker to choose
 	@backend=$(BACKEND); \
@@ -33,18 +33,71 @@ demo: .venv/installed ## carry a file of 5 MiB between two hosts over our own TC
 	echo "==> testbed run topologies/two-hosts.yaml$${backend:+ --backend $$backend}"; \
 	$(BIN)/testbed run topologies/two-hosts.yaml $${backend:+--backend $$backend}
 
-test: .venv/installed-dev ## lint, types and all tests; those for Docker where an engine answers (REQUIRE_DOCKER=1: it must)
+test: .venv/installed-dev ## lint, types and all tests; those for Docker and for C where they can be (REQUIRE_DOCKER=1, REQUIRE_C=1: they must)
 	@if $(ENGINE); then \
 	    $(MAKE) --no-print-directory image || [ -z "$$REQUIRE_DOCKER" ] || exit 1; \
 	else echo "==> No Docker engine answers: the tests for it say so, and are skipped."; fi
+	@$(MAKE) --no-print-directory c || [ -z "$$REQUIRE_C" ] || exit 1
 	@echo "==> ruff check"
 	@$(BIN)/ruff check . || { echo "==> Mend that; '$(BIN)/ruff check --fix' can do a part of it."; exit 1; }
 	@echo "==> ruff format --check"
 	@$(BIN)/ruff format --check . || { echo "==> '$(BIN)/ruff format' formats these files."; exit 1; }
+	@echo "==> clang-format --dry-run"
+	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) || { echo "==> '$(BIN)/clang-format -i FILE' formats a file."; exit 1; }
 	@echo "==> mypy"
 	@$(BIN)/mypy
 	@echo "==> pytest"
 	@$(BIN)/pytest
+
+# ---- C -----------------------------------------------------------------------------------------------------------------
+
+C_FILES := $(shell find chisocket/c -name '*.[ch]')
+C_TOOLS := cc meson pkg-config protoc-c
+# $(call BUILD_C,FOLDER,OPTIONS): below build/. What it says is shown if it fails.
+BUILD_C = { [ -f build/$(1)/build.ninja ] || meson setup build/$(1) chisocket/c -Dwerror=true $(2); } >build/$(1).log 2>&1 \
+	&& meson compile -C build/$(1) >>build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
+# $(call TEST_C,FOLDER,TESTS): each in a process of its own, so that they may run beside each other (make -j).
+TEST_C = REQUIRE_C=1 CHITCP_C_BUILD=build/$(1) $(BIN)/pytest -q -p no:cacheprovider $(2)
+
+c: ## build libchisocket, chirun and the samples into build/c; `meson install -C build/c` installs them
+	@missing=; for tool in $(C_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ -n "$$missing" ]; then \
+	    echo "==> The C library can't be built here: there is no$$missing. On Debian and Ubuntu:"; \
+	    echo "==>     apt-get install gcc meson pkg-config protobuf-c-compiler libprotobuf-c-dev"; \
+	    exit 1; \
+	fi
+	@mkdir -p build
+	@echo "==> building the C library in build/c"
+	@$(call BUILD_C,c,)
+
+c-checks: c-clang c-asan c-tsan c-valgrind ## the tests of the C library with clang, with sanitizers and under valgrind
+
+c-clang: .venv/installed-dev
+	@mkdir -p build
+	@echo "==> the C library, compiled with clang"
+	@export CC=clang; $(call BUILD_C,c-clang,)
+	@$(call TEST_C,c-clang,tests/c)
+
+c-asan: .venv/installed-dev
+	@mkdir -p build
+	@echo "==> the C library with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@$(call BUILD_C,c-asan,-Db_sanitize=address$(comma)undefined -Dc_args=-fno-sanitize-recover=undefined)
+	@$(call TEST_C,c-asan,tests/c --ignore tests/c/test_install.py)
+
+c-tsan: .venv/installed-dev
+	@mkdir -p build
+	@echo "==> the C library with ThreadSanitizer"
+	@$(call BUILD_C,c-tsan,-Db_sanitize=thread)
+	@$(call TEST_C,c-tsan,tests/c/test_debug.py tests/c/test_samples.py)
+
+c-valgrind: c .venv/installed-dev
+	@echo "==> the C library under valgrind"
+	@export CHITCP_C_WRAPPER="valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite"; \
+	$(call TEST_C,c,tests/c/test_bytes.py tests/c/test_calls.py tests/c/test_debug.py -k 'not chirun')
+
+comma := ,
+
+# ---- Python ------------------------------------------------------------------------------------------------------------
 
 # The fast tests alone: those of the simulation reach no more, and take minutes.
 FAST_TCP_TESTS := tests/tcp/conformance tests/tcp/property tests/tcp/unit tests/tcp/test_fuzz.py tests/tcp/test_wire.py

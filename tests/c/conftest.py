@@ -1,4 +1,4 @@
-"""The C library, built by `make c`, and a program that makes the calls that a test tells it (chisocket/c/tests/calls.c).
+"""The C library, built by `make c`, and a program that makes the calls that tests tell it (chisocket/c/tests/calls.c).
 
 CHITCP_C_BUILD names another build (`make c-checks`: other compilers, sanitizers), CHITCP_C_WRAPPER a command that runs
 its programs (valgrind). Without a build these tests are skipped, with the reason; with REQUIRE_C=1 they fail instead.
@@ -111,7 +111,11 @@ def program(build: Path, way: str) -> list[str]:
 
 def home(path: str, way: str = "descriptors", **more: str) -> dict[str, str]:
     """The environment of a program that uses the daemon at this path, in this way."""
-    own = {"CHITCPD_SOCK": path, **({"CHISOCKET_REQUESTS": "1"} if way == "requests" else {}), **more}
+    own = {"CHITCPD_SOCK": path, **more}
+    if way == "requests":
+        own["CHISOCKET_REQUESTS"] = "1"
+    if way == "chirun":  # in a build with it: LD_PRELOAD puts us before it, and the programs' own leaks are not ours
+        own["ASAN_OPTIONS"] = "verify_asan_link_order=0:detect_leaks=0"
     return {**environment(), **own}
 
 

@@ -1,4 +1,4 @@
-"""Programs that do it wrong, daemons that are not there or go away, answers that are none: errno, and no crash, no hang."""
+"""Wrong arguments, daemons that go away, answers that are none: errno, and never a crash, never a hang."""
 
 from __future__ import annotations
 

@@ -48,14 +48,22 @@ static void after_fork(void) {
     pthread_mutex_unlock(&lock);
 }
 
+static void free_all(struct connections *list) {
+    struct connection *connection;
+    while ((connection = LIST_FIRST(list)) != NULL) {
+        LIST_REMOVE(connection, in_state);
+        free(connection);
+    }
+}
+
 static void forget(void) {
     struct connection *connection;
     LIST_FOREACH(connection, &all, all) {
-        connection_close(connection); /* its memory may be in use by a thread that the child does not have */
+        connection_close(connection);
     }
     LIST_INIT(&all);
-    LIST_INIT(&idle);
-    LIST_INIT(&makers);
+    free_all(&idle); /* the others carry a request, perhaps of the very thread whose signal handler has forked */
+    free_all(&makers);
     pthread_mutex_unlock(&lock);
 }
 

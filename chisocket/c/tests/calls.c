@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -157,12 +158,13 @@ static void in_a_child(char **words) {
     size_t len;
     unsigned char *data = bytes_of(words[2], &len);
     pid_t child = fork();
+    int error = child == 0 && CALL(send)(number(words[1]), data, len, 0) != (ssize_t)len ? errno : 0;
+    free(data);
     if (child == 0)
-        _exit(CALL(send)(number(words[1]), data, len, 0) == (ssize_t)len ? 0 : errno);
+        _exit(error);
     int status = 0;
     waitpid(child, &status, 0);
     answer(status, NULL, 0);
-    free(data);
 }
 
 #ifdef SYSTEM
@@ -206,33 +208,40 @@ static void compare_addresses(char **words) {
 }
 
 /* What the handler answers, each in its turn; and what it was told, until "events" asks for it. */
-static int responses[32], asked; /* by the thread of the library; the test asks when it is at rest */
+static pthread_mutex_t handling = PTHREAD_MUTEX_INITIALIZER;
+static int responses[32], asked;
 static char told[65536];
 
 static enum debug_response handle(int sockfd, enum debug_event event, debug_socket_state_t *state, void *args,
                                   int new_sockfd) {
     (void)args;
+    pthread_mutex_lock(&handling);
     size_t at = strlen(told);
     snprintf(told + at, sizeof told - at, "%d,%d,%s,%d;", sockfd, (int)event,
              state != NULL ? tcp_str(state->tcp_state) : "-", new_sockfd);
     int response = responses[asked < 31 ? asked : 31];
     asked++;
+    pthread_mutex_unlock(&handling);
     return (enum debug_response)response;
 }
 
 static void debug(char **words) {
+    pthread_mutex_lock(&handling);
     memset(responses, 0, sizeof responses);
     asked = 0;
     told[0] = '\0';
     for (int i = 3; words[i] != NULL; i++)
         responses[i - 3] = number(words[i]);
+    pthread_mutex_unlock(&handling);
     answer(chitcpd_debug(number(words[1]), number(words[2]), handle, NULL), NULL, 0);
 }
 
 static void tell_events(char **words) {
     (void)words;
+    pthread_mutex_lock(&handling);
     printf("%d 0 %s\n", asked, told);
     fflush(stdout);
+    pthread_mutex_unlock(&handling);
 }
 
 static void wait_for_state(char **words) {

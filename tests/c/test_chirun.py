@@ -1,0 +1,378 @@
+"""chirun, and programs that were never made for chiTCP under it."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import random
+import re
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.c.conftest import Calls, Start, addr, connected, home, listening
+from tests.chisocket.scripted_daemon import scripted_daemon
+from tests.daemon.conftest import PATIENCE, Daemon
+
+PYTHON = str(Path(sys.executable).resolve())
+
+
+def chirun(
+    build: Path, daemon: Daemon, *command: str, stdin: str = "", timeout: float = 60, **more: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a program to its end."""
+    return subprocess.run(
+        [str(build / "chirun"), *command],
+        env=home(daemon.socket, "chirun", **more),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def serving(build: Path, daemon: Daemon, port: int, *command: str, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """A program that serves during the block."""
+    process = subprocess.Popen(
+        [str(build / "chirun"), *command],
+        env=home(daemon.socket, "chirun", PYTHONUNBUFFERED="1"),
+        cwd=cwd,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with process:
+        try:
+            daemon.ask("wait_listening", port=port)
+            yield process
+        finally:
+            process.kill()
+
+
+def needs(program: str) -> None:
+    if shutil.which(program) is None:
+        if os.environ.get("REQUIRE_C"):
+            pytest.fail(f"{program} is not installed (REQUIRE_C is set)", pytrace=False)
+        pytest.skip(f"{program} is not installed")
+
+
+class TestPrograms:
+    @pytest.mark.parametrize("loss", ["0%", "5%"])
+    def test_curl_gets_a_file_from_http_server(
+        self, build: Path, alice_daemon: Daemon, bob_daemon: Daemon, tmp_path: Path, loss: str
+    ) -> None:
+        needs("curl")
+        payload = random.Random(1).randbytes(1 << 20)
+        (tmp_path / "file").write_bytes(payload)
+        names = f"bob={bob_daemon.address}"
+        for daemon, peer in ((alice_daemon, bob_daemon), (bob_daemon, alice_daemon)):
+            daemon.ask(
+                "links",
+                links=[{"peer": peer.address, "own": daemon.address, "seed": 1, "loss": float(loss[:-1]) / 100}],
+            )
+        with serving(build, bob_daemon, 8000, PYTHON, "-m", "http.server", "8000", cwd=tmp_path):
+            got = chirun(
+                build,
+                alice_daemon,
+                "curl",
+                "-sS",
+                "http://bob:8000/file",
+                "-o",
+                str(tmp_path / "got"),
+                CHITCP_HOSTS=names,
+            )
+        for daemon, peer in ((alice_daemon, bob_daemon), (bob_daemon, alice_daemon)):
+            daemon.ask("links", links=[{"peer": peer.address, "own": daemon.address}])
+        assert (got.returncode, got.stderr) == (0, "")
+        received = hashlib.sha256((tmp_path / "got").read_bytes()).hexdigest()
+        assert received == hashlib.sha256(payload).hexdigest()
+
+    def test_netcat_chats(self, build: Path, alice_daemon: Daemon, bob_daemon: Daemon, tmp_path: Path) -> None:
+        needs("nc")
+        with serving(build, bob_daemon, 9000, "nc", "-l", "9000", cwd=tmp_path) as server:
+            assert server.stdin is not None
+            server.stdin.write("Who is there?\n")
+            server.stdin.flush()
+            client = subprocess.Popen(
+                [str(build / "chirun"), "nc", bob_daemon.address, "9000"],
+                env=home(alice_daemon.socket, "chirun"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            with client:
+                assert client.stdin is not None
+                assert client.stdout is not None
+                assert server.stdout is not None
+                assert client.stdout.readline() == "Who is there?\n"
+                client.stdin.write("It is me.\n")
+                client.stdin.flush()
+                assert server.stdout.readline() == "It is me.\n"
+                client.kill()
+
+    def test_the_program_opens_no_kernel_tcp_socket(
+        self, build: Path, alice_daemon: Daemon, bob_daemon: Daemon, tmp_path: Path
+    ) -> None:
+        needs("curl")
+        needs("strace")
+        (tmp_path / "file").write_text("content")
+        trace = tmp_path / "trace"
+        with serving(build, bob_daemon, 8001, PYTHON, "-m", "http.server", "8001", cwd=tmp_path):
+            done = subprocess.run(
+                [
+                    *("strace", "-f", "-e", "trace=socket,connect", "-o", str(trace)),
+                    *(str(build / "chirun"), "curl", "-sS", f"http://{bob_daemon.address}:8001/file"),
+                ],
+                env=home(alice_daemon.socket, "chirun"),
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+        assert (done.returncode, done.stdout) == (0, "content")
+        opened = re.findall(r"socket\((\w+), (\w+)", trace.read_text())
+        assert ("AF_UNIX", "SOCK_STREAM") in opened
+        assert not [(family, kind) for family, kind in opened if family.startswith("AF_INET") and kind == "SOCK_STREAM"]
+
+    def test_other_sockets_are_the_kernels(self, build: Path, alice_daemon: Daemon) -> None:
+        code = (
+            "import socket as s\n"
+            "for kind in (s.AF_INET, s.SOCK_STREAM), (s.AF_INET, s.SOCK_DGRAM), (s.AF_UNIX, s.SOCK_STREAM):\n"
+            "    sock = s.socket(*kind)\n"
+            "    import os; print(os.readlink(f'/proc/self/fd/{sock.fileno()}')[:6], sock.family.name)\n"
+            "a, b = s.socketpair(); a.send(b'x'); print(b.recv(1)); a.close(); print(b.recv(1))\n"
+            "u = s.socket(s.AF_INET, s.SOCK_DGRAM); u.bind(('127.0.0.1', 0)); print(u.getsockname()[0])\n"
+        )
+        done = chirun(build, alice_daemon, PYTHON, "-c", code)
+        assert done.stderr == ""
+        shown = ["socket AF_INET", "socket AF_INET", "socket AF_UNIX", "b'x'", "b''", "127.0.0.1"]
+        assert done.stdout.splitlines() == shown
+
+    def test_a_child_that_was_executed(
+        self, build: Path, alice_daemon: Daemon, bob_daemon: Daemon, tmp_path: Path
+    ) -> None:
+        """A server that gives its connection to another program as standard input and output, as inetd does."""
+        code = (
+            "import os, socket, sys\n"
+            "server = socket.create_server(('', 9001)); sock, _ = server.accept()\n"
+            "os.dup2(sock.fileno(), 0); os.dup2(sock.fileno(), 1)\n"
+            "os.execvp('cat', ['cat'])\n"
+        )
+        with serving(build, bob_daemon, 9001, PYTHON, "-c", code, cwd=tmp_path):
+            ask = (
+                f"import socket; s = socket.create_connection(('{bob_daemon.address}', 9001)); s.sendall(b'a cat');"
+                "s.shutdown(socket.SHUT_WR); print(s.makefile().read())"
+            )
+            done = chirun(build, alice_daemon, PYTHON, "-c", ask)
+        assert (done.stdout, done.stderr) == ("a cat\n", "")
+
+
+class TestCalls:
+    """What a pair of UNIX sockets would answer otherwise than a TCP does."""
+
+    @pytest.fixture
+    def client(self, start: Start, alice_daemon: Daemon) -> Calls:
+        return start(alice_daemon, "chirun")
+
+    @pytest.fixture
+    def server(self, start: Start, bob_daemon: Daemon) -> Calls:
+        return start(bob_daemon, "chirun")
+
+    @pytest.mark.parametrize("call", ["read", "readv", "recv", "recvfrom", "recvmsg"])
+    def test_reading(self, client: Calls, server: Calls, bob_daemon: Daemon, call: str) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        server.good("send", accepted, b"data")
+        assert client(call, sock, 100).bytes == b"data"  # and no sender's address
+        client.good("send", sock, b"unread")
+        assert server("poll", accepted, 1, 10_000).ret == 1
+        server.kill()
+        assert client(call, sock, 100).errno == errno.ECONNRESET  # not an end of file
+
+    @pytest.mark.parametrize("call", ["write", "writev", "send", "sendto", "sendmsg"])
+    def test_writing(self, client: Calls, server: Calls, bob_daemon: Daemon, call: str) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        assert client(call, sock, b"data").ret == 4  # whatever address sendto and sendmsg name
+        assert server("recv", accepted, 100).bytes == b"data"
+        client.good("send", sock, b"unread")
+        assert server("poll", accepted, 1, 10_000).ret == 1
+        server.kill()
+        assert client("poll", sock, 0, 10_000).ret & 0x10  # POLLHUP
+        assert client(call, sock, b"data").errno == errno.ECONNRESET
+        assert client(call, sock, b"data").errno == errno.EPIPE
+
+    def test_an_end_of_file_is_one(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        server.good("close", accepted)
+        assert client("read", sock, 100) == (0, 0, "")
+        client.good("shutdown", sock, socket.SHUT_WR)
+        assert client("read", sock, 100) == (0, 0, "")
+
+    def test_close_lingers(self, client: Calls, server: Calls, alice_daemon: Daemon, bob_daemon: Daemon) -> None:
+        """It returns once the peer has acknowledged all: then its connection waits for the peer's FIN, at the most."""
+        sock, accepted = connected(client, server, bob_daemon.address)
+        port = int.from_bytes(client.good("getsockname", sock, 16).bytes[2:4], "big")
+        client.good("setsockopt", sock, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 10))
+        client.good("send", sock, b"the last")
+        assert client("close", sock).ret == 0
+        ends = [entry for entry in alice_daemon.sockets() if str(entry.get("local", "")).endswith(f":{port}")]
+        assert [entry["state"] for entry in ends] in ([], ["FIN_WAIT_2"])
+        assert server("recv", accepted, 100).bytes == b"the last"
+
+    def test_names(self, start: Start, alice_daemon: Daemon) -> None:
+        calls = start(alice_daemon, "chirun", CHITCP_HOSTS="alice=10.1.2.3  bob6=fd00::7 broken alice2=10.1.2.4")
+        for family in (0, 2):  # AF_UNSPEC, AF_INET
+            assert calls("resolve", "alice", 7, family).bytes == addr("10.1.2.3", 7)
+        assert calls("resolve", "bob6", 7, 10).bytes == addr("fd00::7", 7)
+        assert calls("resolve", "alice2", 7, 0).bytes == addr("10.1.2.4", 7)
+        assert calls("resolve", "ali", 7, 0).ret != 0
+        assert calls("resolve", "bob6", 7, 2).ret != 0
+        assert calls("resolve", "127.0.0.1", 7, 2).bytes == addr("127.0.0.1", 7)
+
+    def test_gethostbyname(self, build: Path, alice_daemon: Daemon) -> None:
+        code = "import socket; print(socket.gethostbyname('bob'), socket.gethostbyname_ex('bob')[2])"
+        done = chirun(build, alice_daemon, PYTHON, "-c", code, CHITCP_HOSTS="bob=10.1.2.3")
+        assert (done.stdout, done.stderr) == ("10.1.2.3 ['10.1.2.3']\n", "")
+
+
+class TestNetworks:
+    """CHITCP_NETWORKS: what is not the lab's is the kernel's."""
+
+    @pytest.fixture
+    def kernels(self) -> Iterator[socket.socket]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(PATIENCE)
+            yield server
+
+    def test_without_it_all_is_the_labs(self, start: Start, alice_daemon: Daemon, kernels: socket.socket) -> None:
+        calls = start(alice_daemon, "chirun")
+        sock = calls.good("socket", 2, 1, 0).ret
+        calls.good("nonblocking", sock)
+        assert calls("connect", sock, addr("127.0.0.1", kernels.getsockname()[1])).errno == errno.EINPROGRESS
+        kernels.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            kernels.accept()
+
+    @pytest.mark.parametrize(
+        "networks", ["127.40.0.0/13", "10.0.0.0/8 127.40.0.0/13", "fd00::/8", "127.0.0.2", "nonsense"]
+    )
+    def test_a_connect_elsewhere(
+        self, start: Start, alice_daemon: Daemon, kernels: socket.socket, networks: str
+    ) -> None:
+        calls = start(alice_daemon, "chirun", CHITCP_NETWORKS=networks)
+        sock = calls.good("socket", 2, 1, 0).ret
+        calls.good("setsockopt", sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, struct.pack("i", 1))
+        calls.good("connect", sock, addr("127.0.0.1", kernels.getsockname()[1]))
+        with kernels.accept()[0] as accepted:
+            accepted.sendall(b"of the kernel")
+            assert calls("recv", sock, 100).bytes == b"of the kernel"
+        nodelay = calls.good("getsockopt", sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, 4).bytes
+        assert nodelay == struct.pack("i", 1)  # it was set before
+
+    @pytest.mark.parametrize("networks", ["127.32.0.0/11", "127.0.0.0/8 ::/0", "::ffff:127.0.0.0/104"])
+    def test_a_connect_in_the_lab(self, start: Start, alice_daemon: Daemon, bob_daemon: Daemon, networks: str) -> None:
+        client = start(alice_daemon, "chirun", CHITCP_NETWORKS=networks)
+        server = start(bob_daemon, "chirun", CHITCP_NETWORKS=networks)
+        sock, accepted = connected(client, server, bob_daemon.address)
+        client.good("send", sock, b"in the lab")
+        assert server("recv", accepted, 100).bytes == b"in the lab"
+
+    def test_a_server_elsewhere(self, start: Start, alice_daemon: Daemon) -> None:
+        calls = start(alice_daemon, "chirun", CHITCP_NETWORKS="10.0.0.0/8")
+        listener, port = listening(calls, "127.0.0.1")
+        with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE):
+            assert calls.good("accept", listener, 16).bytes[4:8] == socket.inet_aton("127.0.0.1")
+
+
+class TestCommand:
+    def test_help(self, build: Path, alice_daemon: Daemon) -> None:
+        done = chirun(build, alice_daemon, "--help")
+        assert done.returncode == 0
+        assert done.stdout.startswith("usage: chirun PROGRAM [ARG ...]\n")
+        assert "CHITCP_NETWORKS" in done.stdout
+
+    @pytest.mark.parametrize("words", [(), ("-x", "true")])
+    def test_wrong_usage(self, build: Path, alice_daemon: Daemon, words: tuple[str, ...]) -> None:
+        done = chirun(build, alice_daemon, *words)
+        assert (done.returncode, done.stderr) == (125, "usage: chirun PROGRAM [ARG ...] (chirun --help tells more)\n")
+
+    def test_the_status_is_the_programs(self, build: Path, alice_daemon: Daemon) -> None:
+        assert chirun(build, alice_daemon, "sh", "-c", "exit 7").returncode == 7
+
+    def test_no_such_program(self, build: Path, alice_daemon: Daemon) -> None:
+        done = chirun(build, alice_daemon, "nobody-has-this")
+        assert (done.returncode, done.stderr) == (127, "chirun: nobody-has-this: not found\n")
+
+    def test_what_cannot_be_executed(self, build: Path, alice_daemon: Daemon, tmp_path: Path) -> None:
+        (tmp_path / "data").write_text("data")
+        done = chirun(build, alice_daemon, str(tmp_path / "data"))
+        assert (done.returncode, done.stderr) == (126, f"chirun: {tmp_path}/data: Permission denied\n")
+
+    def test_no_daemon(self, build: Path, alice_daemon: Daemon) -> None:
+        done = chirun(build, alice_daemon, "true", CHITCPD_SOCK="/tmp/nobody.sock")
+        assert done.returncode == 125
+        assert done.stderr == (
+            "chirun: no chitcpd answers at /tmp/nobody.sock: start one with `chitcpd -s /tmp/nobody.sock`, "
+            "or set CHITCPD_SOCK to the socket of one that runs\n"
+        )
+
+    def test_a_c_daemon(self, build: Path, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        with scripted_daemon(directory, monkeypatch) as c_daemon:
+            done = subprocess.run(
+                [str(build / "chirun"), "true"],
+                env=home(str(c_daemon.path), "chirun"),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        assert done.returncode == 125
+        assert done.stderr.endswith(
+            "is a C one, which hands out no descriptors: use the chisocket_ functions with it\n"
+        )
+
+    def test_a_static_program(self, build: Path, alice_daemon: Daemon, tmp_path: Path) -> None:
+        needs("cc")
+        (tmp_path / "main.c").write_text("int main(void) { return 0; }")
+        subprocess.run(["cc", "-static", "-o", tmp_path / "static", tmp_path / "main.c"], check=True)
+        done = chirun(build, alice_daemon, str(tmp_path / "static"))
+        assert done.returncode == 125
+        assert "it is statically linked, and LD_PRELOAD does not reach it" in done.stderr
+
+    def test_other_preloaded_libraries_stay(self, build: Path, alice_daemon: Daemon) -> None:
+        libc = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line)
+        done = chirun(build, alice_daemon, "sh", "-c", "echo $LD_PRELOAD", LD_PRELOAD=libc)
+        assert done.stdout == f"{build}/libchisocket-preload.so:{libc}\n"
+
+    def test_many_at_once(
+        self, build: Path, alice_daemon: Daemon, bob_daemon: Daemon, tmp_path: Path, background: ThreadPoolExecutor
+    ) -> None:
+        """A threaded server, unmodified, and 20 unmodified clients."""
+        code = (
+            "import socketserver\n"
+            "class Echo(socketserver.StreamRequestHandler):\n"
+            "    def handle(self): self.wfile.write(self.rfile.readline())\n"
+            "class Server(socketserver.ThreadingTCPServer): request_queue_size = 50\n"
+            "Server(('', 9002), Echo).serve_forever()\n"
+        )
+        ask = (
+            "import socket, sys; s = socket.create_connection((sys.argv[1], 9002)); s.sendall(b'line %s\\n' % "
+            "sys.argv[2].encode()); print(s.makefile().read(), end='')"
+        )
+        with serving(build, bob_daemon, 9002, PYTHON, "-c", code, cwd=tmp_path):
+            running = [
+                background.submit(chirun, build, alice_daemon, PYTHON, "-c", ask, bob_daemon.address, str(number))
+                for number in range(20)
+            ]
+            answers = [process.result(60).stdout for process in running]
+        assert answers == [f"line {number}\n" for number in range(20)]
