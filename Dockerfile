@@ -20,9 +20,23 @@ COPY chisocket chisocket
 COPY testbed testbed
 RUN /opt/pip/bin/pip --python /opt/chitcp/bin/python install --no-cache-dir --no-deps .
 
-FROM debian:bookworm-slim
+# libchisocket, chirun and the samples in C.
+FROM debian:bookworm-slim AS build-c
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ethtool iproute2 python3 tcpdump \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+      gcc libc6-dev libprotobuf-c-dev meson pkg-config protobuf-c-compiler \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY chisocket/protocol/chitcpd.proto chisocket/protocol/
+COPY chisocket/c chisocket/c
+RUN meson setup --buildtype release --strip --libdir lib build chisocket/c && DESTDIR=/out meson install -C build
+
+FROM debian:bookworm-slim
+# curl, iperf3, netcat and redis are applications for labs (`via: chirun`); the rest is ours.
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+      ethtool iproute2 libprotobuf-c1 python3 tcpdump \
+      curl iperf3 netcat-openbsd redis-server redis-tools \
  && apt-get clean && rm -rf /var/lib/apt/lists/* \
  # Nobody can become root: root's commands in a host's container have rights that chitcpd must not have.
  && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
@@ -35,6 +49,8 @@ RUN groupadd --gid 23300 chitcp \
  && install -d -o chitcp -g chitcp -m 0700 /run/chitcp-control \
  && install -d -o chitcp -g root -m 0775 /var/lib/chitcp
 COPY --from=build /opt/chitcp /opt/chitcp
+COPY --from=build-c /out/usr/local /usr/local
+RUN ldconfig
 ENV PATH=/opt/chitcp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 \
     CHITCPD_SOCK=/run/chitcp/chitcpd.sock \

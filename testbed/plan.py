@@ -57,7 +57,7 @@ class HostPlan:
 
 @dataclass(frozen=True, slots=True)
 class AppPlan:
-    """An application, linked against chisocket, on one host."""
+    """An application on one host."""
 
     name: str
     host: str
@@ -236,7 +236,7 @@ def _app(name: str, app: App, seed: int, expect_exit: int | None) -> AppPlan:
     return AppPlan(
         name=name,
         host=app.host,
-        run=app.run,
+        run=app.run if app.via is None else (app.via, *app.run),
         env=dict(app.env),
         files={
             file: _random_bytes(source.random, derive(seed, "file", name, file))

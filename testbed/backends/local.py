@@ -35,6 +35,7 @@ from testbed.plan import AppPlan, HostPlan, Interface, Plan, daemon_options
 _AT_ONCE = 8  # hosts that are started at the same time
 _READY_WITHIN = 20.0  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
 _GRACE = 3.0  # seconds between SIGTERM and SIGKILL
+_C_BUILD = Path(__file__).parents[2] / "build" / "c"
 _SLICE = 0.25  # seconds that one question to a daemon waits, before we look whether it can still be answered
 
 
@@ -181,7 +182,8 @@ class LocalBackend:
             self._spawn(lab, entry, own, here / "files", here / "stdout", here / "stderr")
         except OSError as error:
             # As a shell does it: such an application has ended, and the reason is in its standard error.
-            (here / "stderr").write_text(f"{app.run[0]}: {error.strerror}\n")
+            remedy = " (in a checkout, `make c` builds it)" if app.run[0].startswith("chi") else ""
+            (here / "stderr").write_text(f"{app.run[0]}: {error.strerror}{remedy}\n")
             entry.status = 127 if isinstance(error, FileNotFoundError) else 126
             lab.add(entry)
             self._exits[plan.lab].put(Exit("app", app.name, entry.status))
@@ -313,9 +315,12 @@ class LocalBackend:
 
 
 def environment() -> dict[str, str]:
-    """What each process gets: the user's, without what leads to another daemon; `python` is the testbed's own."""
+    """What each process gets: the user's, without what leads to another daemon.
+
+    `python` is the testbed's own; in a checkout, `chirun` and the samples in C are those that `make c` has built.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHITC")}
-    kept["PATH"] = f"{os.path.dirname(sys.executable)}:{kept.get('PATH', os.defpath)}"
+    kept["PATH"] = f"{os.path.dirname(sys.executable)}:{_C_BUILD}:{kept.get('PATH', os.defpath)}"
     return kept
 
 

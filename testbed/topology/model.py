@@ -361,6 +361,7 @@ class App(Part):
 
     host: Text
     run: Annotated[tuple[Text, ...], Field(min_length=1, max_length=256)]
+    via: Literal["chirun"] | None = None  # for a program that knows nothing of chisocket
     env: Annotated[dict[EnvName, Text], Field(max_length=64)] = {}
     files: Annotated[dict[FileName, File], Field(max_length=16)] = {}
     needs: Annotated[tuple[Text, ...], Field(max_length=APPS)] = ()
