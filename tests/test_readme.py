@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 ELSEWHERE = {
     "make demo": ".ci/run calls it",
     "make test": "this test is a part of it",
+    "make c": "make test calls it, where there is a compiler",
 }
 LEAVE = shutil.ignore_patterns(".git", ".venv", "runs", "__pycache__", ".*_cache", ".hypothesis", "dist", "build")
 

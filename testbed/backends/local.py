@@ -182,7 +182,7 @@ class LocalBackend:
             self._spawn(lab, entry, own, here / "files", here / "stdout", here / "stderr")
         except OSError as error:
             # As a shell does it: such an application has ended, and the reason is in its standard error.
-            remedy = " (in a checkout, `make c` builds it)" if app.run[0].startswith("chi") else ""
+            remedy = " (`make c` builds it)" if app.run[0].startswith(("chirun", "chisocket-")) else ""
             (here / "stderr").write_text(f"{app.run[0]}: {error.strerror}{remedy}\n")
             entry.status = 127 if isinstance(error, FileNotFoundError) else 126
             lab.add(entry)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -172,3 +173,11 @@ def connected(client: Calls, server: Calls, host: str) -> tuple[int, int]:
     accepted = server.good("accept", listener, 128).ret
     server.good("close", listener)
     return sock, accepted
+
+
+def needs(program: str) -> None:
+    """Skip the test, or let it fail, where a program is not installed."""
+    if shutil.which(program) is None:
+        if os.environ.get("REQUIRE_C"):
+            pytest.fail(f"{program} is not installed (REQUIRE_C is set)", pytrace=False)
+        pytest.skip(f"{program} is not installed")

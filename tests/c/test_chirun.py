@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import os
 import random
 import re
-import shutil
 import socket
 import struct
 import subprocess
@@ -19,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.c.conftest import Calls, Start, addr, connected, home, listening
+from tests.c.conftest import Calls, Start, addr, connected, home, listening, needs
 from tests.chisocket.scripted_daemon import scripted_daemon
 from tests.daemon.conftest import PATIENCE, Daemon
 
@@ -59,13 +57,6 @@ def serving(build: Path, daemon: Daemon, port: int, *command: str, cwd: Path) ->
             yield process
         finally:
             process.kill()
-
-
-def needs(program: str) -> None:
-    if shutil.which(program) is None:
-        if os.environ.get("REQUIRE_C"):
-            pytest.fail(f"{program} is not installed (REQUIRE_C is set)", pytrace=False)
-        pytest.skip(f"{program} is not installed")
 
 
 class TestPrograms:

@@ -22,7 +22,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
-from testbed.backends import processes
+from testbed.backends import local, processes
 from testbed.backends.base import Exit, Unavailable
 from testbed.backends.local import LocalBackend
 from testbed.backends.local_lab import LABEL
@@ -303,6 +303,18 @@ def test_without_a_capture_of_the_wire_the_lab_works_and_says_why(
     assert len(built.notes) == 1  # not once for each host
     assert reason in built.notes[0]
     assert not (tmp_path / "run" / "hosts" / "alice" / "wire.pcap").exists()
+
+
+def test_a_chirun_that_was_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(local, "_C_BUILD", tmp_path / "nothing")
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    backend = LocalBackend()
+    plan = two_hosts(backend, app("ends", run=("chirun", "true")))
+    with up(backend, plan):
+        backend.start(plan, plan.apps[0])
+        assert next_exit(backend, plan) == Exit("app", "ends", 127)
+        said = list(backend.logs(plan.lab, ("ends",), follow=False))
+    assert said == [("ends", "chirun: No such file or directory (`make c` builds it)")]
 
 
 def test_special_files_of_an_application_do_not_stop_the_collecting(tmp_path: Path) -> None:

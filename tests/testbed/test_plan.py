@@ -100,6 +100,12 @@ def test_a_seed_is_the_same_everywhere_and_always() -> None:
     assert derive(7, "link", "alice-bob", "alice") == 2806184289
 
 
+def test_an_application_via_chirun_is_a_command_of_chiruns() -> None:
+    lab = plan_of(with_apps(curl={"run": ["curl", "http://bob/"], "via": "chirun"}, own={"run": ["own"]}))
+
+    assert [app.run for app in lab.apps] == [("chirun", "curl", "http://bob/"), ("own",)]
+
+
 def test_a_host_has_its_tcp_and_its_settings_over_the_defaults() -> None:
     alice_s = {"profile": "classic", "rto_min": "300ms", "sack": "true"}
     topology = {
