@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "names.h"
 #include "pool.h"
 
 #define CANT 125 /* exit statuses, as env(1) and timeout(1) have them */
@@ -138,6 +139,19 @@ static bool look_for_chitcpd(void) {
     return false;
 }
 
+/* Whether the environment says what is the lab's; if not, what is wrong with it is said. */
+static bool look_at_environment(void) {
+    char *host = malformed_host(), *network = malformed_network();
+    if (host != NULL)
+        fprintf(stderr, "chirun: CHITCP_HOSTS has '%s', expected NAME=ADDRESS, like alice=10.0.0.2\n", host);
+    if (network != NULL)
+        fprintf(stderr, "chirun: CHITCP_NETWORKS has '%s', expected a network, like 10.0.0.0/8\n", network);
+    bool good = host == NULL && network == NULL;
+    free(host);
+    free(network);
+    return good;
+}
+
 int main(int argc, char **argv) {
     char path[PATH_MAX], library[PATH_MAX];
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
@@ -161,7 +175,7 @@ int main(int argc, char **argv) {
         fputs("chirun: libchisocket-preload.so is neither beside chirun nor where it was installed\n", stderr);
         return CANT;
     }
-    if (!look_for_chitcpd())
+    if (!look_at_environment() || !look_for_chitcpd())
         return CANT;
     if (preload(library) < 0) {
         perror("chirun");

@@ -172,7 +172,7 @@ int endpoint_setsockopt(int fd, const struct name *name, int level, int option, 
     return outcome(len > 1024 ? EINVAL : request_setsockopt(name, level, option, value, len));
 }
 
-int endpoint_failure(int fd) {
+int read_error(int fd) {
     struct name name;
     if (!is_hung_up(fd) || !name_of(fd, &name))
         return 0;
@@ -180,4 +180,9 @@ int endpoint_failure(int fd) {
     int error = request_error(&name);
     errno = before;
     return error;
+}
+
+int write_error(int fd, int error) {
+    int hidden = error == EPIPE ? read_error(fd) : 0;
+    return hidden != 0 ? hidden : error;
 }

@@ -20,9 +20,12 @@ int endpoint_getpeername(const struct name *name, struct sockaddr *addr, socklen
 int endpoint_getsockopt(int fd, const struct name *name, int level, int option, void *value, socklen_t *len);
 int endpoint_setsockopt(int fd, const struct name *name, int level, int option, const void *value, socklen_t len);
 
-/* What a read that has returned 0, or a write that has failed with EPIPE, means on this descriptor, whatever it is: 0
- * if just that, or the error with which its connection has failed. */
-int endpoint_failure(int fd);
+/* What a read that has returned 0 means on a descriptor, whatever it is: 0 if that it is the end, or the error with
+ * which its connection has failed. */
+int read_error(int fd);
+
+/* The errno of a write that has failed with `error`, likewise: EPIPE may hide another. */
+int write_error(int fd, int error);
 
 /* Set errno to `error` and return -1; or return 0, if that is 0. */
 int outcome(int error);

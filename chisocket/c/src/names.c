@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "names.h"
 
 #include <arpa/inet.h>
@@ -35,33 +36,54 @@ static bool parse(const char *text, struct in6_addr *address, int *mapped_bits) 
     return inet_pton(AF_INET6, text, address) == 1;
 }
 
-bool lab_address(const char *host, char address[INET6_ADDRSTRLEN]) {
-    const char *hosts = getenv("CHITCP_HOSTS"), *word;
-    size_t name = strlen(host), length;
+/* An entry of $CHITCP_HOSTS: the length of the name, 0 if it is none, and the address. */
+static size_t parse_host(const char *entry, size_t length, char address[INET6_ADDRSTRLEN]) {
+    const char *equals = memchr(entry, '=', length);
+    size_t name = equals != NULL ? (size_t)(equals - entry) : 0;
     struct in6_addr binary;
     int mapped_bits;
-    while (hosts != NULL && name > 0 && (length = next_word(&hosts, &word)) > 0)
-        if (length > name && word[name] == '=' && memcmp(word, host, name) == 0)
-            return copy(address, INET6_ADDRSTRLEN, word + name + 1, length - name - 1) &&
-                   parse(address, &binary, &mapped_bits);
+    if (name == 0 || !copy(address, INET6_ADDRSTRLEN, equals + 1, length - name - 1))
+        return 0;
+    return parse(address, &binary, &mapped_bits) ? name : 0;
+}
+
+bool lab_address(const char *host, char address[INET6_ADDRSTRLEN]) {
+    const char *hosts = getenv("CHITCP_HOSTS"), *entry;
+    size_t length;
+    while (hosts != NULL && (length = next_word(&hosts, &entry)) > 0) {
+        size_t name = parse_host(entry, length, address);
+        if (name > 0 && name == strlen(host) && memcmp(entry, host, name) == 0)
+            return true;
+    }
     return false;
 }
 
-static bool is_in(const struct in6_addr *address, const char *network, size_t length) {
-    char text[INET6_ADDRSTRLEN];
-    const char *slash = memchr(network, '/', length);
-    size_t host = slash != NULL ? (size_t)(slash - network) : length;
+struct network {
     struct in6_addr base;
+    int bits;
+};
+
+/* An entry of $CHITCP_NETWORKS; false if it is none. */
+static bool parse_network(const char *entry, size_t length, struct network *network) {
+    const char *slash = memchr(entry, '/', length);
+    size_t host = slash != NULL ? (size_t)(slash - entry) : length;
+    char text[INET6_ADDRSTRLEN];
     int mapped_bits;
-    if (!copy(text, sizeof text, network, host) || !parse(text, &base, &mapped_bits))
+    if (!copy(text, sizeof text, entry, host) || !parse(text, &network->base, &mapped_bits))
         return false;
-    long bits = slash != NULL ? strtol(slash + 1, NULL, 10) + mapped_bits : 128;
-    if (bits < 0 || bits > 128)
-        return false;
-    size_t whole = (size_t)bits / 8;
-    uint8_t mask = (uint8_t)(0xFF00 >> bits % 8);
-    return memcmp(address, &base, whole) == 0 &&
-           (whole == 16 || ((address->s6_addr[whole] ^ base.s6_addr[whole]) & mask) == 0);
+    network->bits = 128;
+    if (slash == NULL)
+        return true;
+    size_t digits = strspn(slash + 1, "0123456789");
+    network->bits = (int)strtol(slash + 1, NULL, 10) + mapped_bits;
+    return digits > 0 && digits <= 3 && digits == length - host - 1 && network->bits <= 128;
+}
+
+static bool is_in(const struct in6_addr *address, const struct network *network) {
+    size_t whole = (size_t)network->bits / 8;
+    uint8_t mask = (uint8_t)(0xFF00 >> network->bits % 8);
+    return memcmp(address, &network->base, whole) == 0 &&
+           (whole == 16 || ((address->s6_addr[whole] ^ network->base.s6_addr[whole]) & mask) == 0);
 }
 
 /* False if it is a wildcard, or of another family. */
@@ -81,15 +103,36 @@ static bool binary_address(const struct sockaddr *addr, socklen_t len, struct in
 }
 
 bool is_elsewhere(const struct sockaddr *addr, socklen_t len) {
-    const char *networks = getenv("CHITCP_NETWORKS"), *word;
+    const char *networks = getenv("CHITCP_NETWORKS"), *entry;
     struct in6_addr address;
+    struct network network;
+    size_t length;
     if (networks == NULL || networks[strspn(networks, BLANKS)] == '\0' || addr == NULL || len < sizeof addr->sa_family)
         return false;
     if (!binary_address(addr, len, &address))
         return false;
-    size_t length;
-    while ((length = next_word(&networks, &word)) > 0)
-        if (is_in(&address, word, length))
+    while ((length = next_word(&networks, &entry)) > 0)
+        if (parse_network(entry, length, &network) && is_in(&address, &network))
             return false;
     return true;
+}
+
+char *malformed_host(void) {
+    const char *hosts = getenv("CHITCP_HOSTS"), *entry;
+    char address[INET6_ADDRSTRLEN];
+    size_t length;
+    while (hosts != NULL && (length = next_word(&hosts, &entry)) > 0)
+        if (parse_host(entry, length, address) == 0)
+            return strndup(entry, length);
+    return NULL;
+}
+
+char *malformed_network(void) {
+    const char *networks = getenv("CHITCP_NETWORKS"), *entry;
+    struct network network;
+    size_t length;
+    while (networks != NULL && (length = next_word(&networks, &entry)) > 0)
+        if (!parse_network(entry, length, &network))
+            return strndup(entry, length);
+    return NULL;
 }

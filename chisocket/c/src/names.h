@@ -13,4 +13,9 @@ bool lab_address(const char *host, char address[INET6_ADDRSTRLEN]);
 /* Whether this address belongs to none of the lab's networks. The wildcard addresses are the lab's. */
 bool is_elsewhere(const struct sockaddr *addr, socklen_t len);
 
+/* The first word of $CHITCP_HOSTS or $CHITCP_NETWORKS that is none of what it should be, to be freed; NULL if all are
+ * right. The functions above pass over such a word. */
+char *malformed_host(void);
+char *malformed_network(void);
+
 #endif

@@ -163,7 +163,7 @@ REPLACE(int, close, (int fd)) {
 
 /* What a read returns to a program: the end of a stream may be the failure of its connection. */
 static ssize_t read_outcome(int fd, ssize_t count, size_t wanted) {
-    return count == 0 && wanted > 0 ? outcome(endpoint_failure(fd)) : count;
+    return count == 0 && wanted > 0 ? outcome(read_error(fd)) : count;
 }
 
 static size_t total(const struct iovec *parts, size_t count) {
@@ -226,10 +226,8 @@ REPLACE(ssize_t, __recvfrom_chk,
 /* ---- writing ----------------------------------------------------------------------------------------------------- */
 
 static ssize_t write_outcome(int fd, ssize_t count) {
-    if (count >= 0 || errno != EPIPE)
-        return count;
-    int error = endpoint_failure(fd);
-    errno = error != 0 ? error : EPIPE;
+    if (count < 0)
+        errno = write_error(fd, errno);
     return count;
 }
 

@@ -73,22 +73,20 @@ int chisocket_connect(int sockfd, const struct sockaddr *addr, socklen_t addrlen
     }
 }
 
-/* A descriptor without a connection would wait for one: the C chiTCP says ENOTCONN. */
-static int check_connected(int fd, const struct name *name) {
-    struct name connected;
+/* The same for a call that moves data: `*error` is ENOTCONN if there is no connection, for which a descriptor would
+ * wait. The usual case asks nothing of chitcpd. */
+static enum kind kind_of_connected(int sockfd, struct name *name, int *error) {
+    *error = 0;
+    if (!pool_has_made(sockfd) && name_of_connected(sockfd, name))
+        return DESCRIPTOR;
+    enum kind kind = kind_of(sockfd, name);
     struct sockaddr_storage peer;
     socklen_t len = sizeof peer;
-    return name_of_connected(fd, &connected) ? 0 : request_getpeername(name, (struct sockaddr *)&peer, &len);
-}
-
-static ssize_t send_over_descriptor(int fd, const struct name *name, const void *buf, size_t len, int flags) {
-    int error = check_connected(fd, name);
-    if (error != 0)
-        return outcome(error);
-    ssize_t sent = sys_send(fd, buf, len, flags | MSG_NOSIGNAL);
-    if (sent < 0 && errno == EPIPE && (error = endpoint_failure(fd)) != 0)
-        errno = error;
-    return sent;
+    if (kind == NONE)
+        *error = EBADF;
+    else if (kind == DESCRIPTOR)
+        *error = request_getpeername(name, (struct sockaddr *)&peer, &len);
+    return kind;
 }
 
 ssize_t chisocket_send(int sockfd, const void *buf, size_t len, int flags) {
@@ -97,25 +95,14 @@ ssize_t chisocket_send(int sockfd, const void *buf, size_t len, int flags) {
     if (buf == NULL)
         return outcome(EFAULT);
     struct name name;
-    ssize_t sent = 0;
     int error;
-    switch (kind_of(sockfd, &name)) {
-    case DESCRIPTOR:
-        return send_over_descriptor(sockfd, &name, buf, len, flags);
-    case NUMBER:
+    ssize_t sent = 0;
+    enum kind kind = kind_of_connected(sockfd, &name, &error);
+    if (error == 0 && kind == NUMBER)
         error = request_send(sockfd, buf, len, flags, &sent);
-        return error != 0 ? outcome(error) : sent;
-    default:
-        return outcome(EBADF);
-    }
-}
-
-static ssize_t recv_over_descriptor(int fd, const struct name *name, void *buf, size_t len, int flags) {
-    int error = check_connected(fd, name);
-    if (error != 0)
-        return outcome(error);
-    ssize_t received = sys_recv(fd, buf, len, flags);
-    return received == 0 ? outcome(endpoint_failure(fd)) : received;
+    else if (error == 0 && (sent = sys_send(sockfd, buf, len, flags | MSG_NOSIGNAL)) < 0)
+        error = write_error(sockfd, errno);
+    return error != 0 ? outcome(error) : sent;
 }
 
 ssize_t chisocket_recv(int sockfd, void *buf, size_t len, int flags) {
@@ -124,17 +111,16 @@ ssize_t chisocket_recv(int sockfd, void *buf, size_t len, int flags) {
     if (buf == NULL)
         return outcome(EFAULT);
     struct name name;
-    ssize_t received = 0;
     int error;
-    switch (kind_of(sockfd, &name)) {
-    case DESCRIPTOR:
-        return recv_over_descriptor(sockfd, &name, buf, len, flags);
-    case NUMBER:
+    ssize_t received = 0;
+    enum kind kind = kind_of_connected(sockfd, &name, &error);
+    if (error == 0 && kind == NUMBER)
         error = request_recv(sockfd, buf, len, flags, &received);
-        return error != 0 ? outcome(error) : received;
-    default:
-        return outcome(EBADF);
-    }
+    else if (error == 0 && (received = sys_recv(sockfd, buf, len, flags)) < 0)
+        error = errno;
+    else if (error == 0 && received == 0)
+        error = read_error(sockfd);
+    return error != 0 ? outcome(error) : received;
 }
 
 int chisocket_close(int sockfd) {
