@@ -27,7 +27,9 @@ __all__ = ["alice_daemon", "background", "bob_daemon", "directory", "ipv6_daemon
 
 BUILD = Path(os.environ.get("CHITCP_C_BUILD", PROJECT / "build" / "c")).absolute()
 WRAPPER = shlex.split(os.environ.get("CHITCP_C_WRAPPER", ""))
-WAYS = ("descriptors", "requests", "chirun")
+CHISOCKET = ("descriptors", "requests")  # the ways of libchisocket
+BY_DESCRIPTOR = ("descriptors", "chirun")
+WAYS = (*CHISOCKET, "chirun")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -154,6 +156,24 @@ def start(build: Path) -> Iterator[Start]:
             return stack.enter_context(calling(build, path, way, **more))
 
         yield start
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """How the programs of a test use their daemon: each way, if the test does not say otherwise."""
+    return str(request.param)
+
+
+@pytest.fixture
+def client(start: Start, alice_daemon: Daemon, way: str) -> Calls:
+    """A program of alice's daemon."""
+    return start(alice_daemon, way)
+
+
+@pytest.fixture
+def server(start: Start, bob_daemon: Daemon, way: str) -> Calls:
+    """A program of bob's daemon."""
+    return start(bob_daemon, way)
 
 
 def listening(calls: Calls, host: str, backlog: int = 5) -> tuple[int, int]:

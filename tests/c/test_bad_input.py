@@ -11,24 +11,13 @@ from pathlib import Path
 import pytest
 
 from chisocket.protocol.addresses import pack
-from tests.c.conftest import WAYS, Calls, Start, addr, connected, listening
+from tests.c.conftest import CHISOCKET, Calls, Start, addr, connected, listening
 from tests.chisocket.scripted_daemon import ScriptedDaemon, scripted_daemon
 from tests.daemon.conftest import Daemon, StartDaemon, daemon
 
 __all__ = ["daemon"]  # a fixture: daemons of a test's own, which it may kill
 
-CHISOCKET = ("descriptors", "requests")
 NO_SOCKETS = [-1, -5, 1, 3, 999, 2**31 - 1]
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def calls(start: Start, alice_daemon: Daemon, way: str) -> Calls:
-    return start(alice_daemon, way)
 
 
 class TestArguments:
@@ -48,17 +37,17 @@ class TestArguments:
             (struct.pack("H14x", 0), 16, errno.EAFNOSUPPORT),
         ],
     )
-    def test_addresses(self, calls: Calls, call: str, address: bytes | None, length: int, error: int) -> None:
-        sock = calls.good("socket", 2, 1, 0).ret
-        assert calls(call, sock, address, length).errno == error
-        assert calls("bind", sock, addr("127.0.0.1", 7)).errno == errno.EADDRNOTAVAIL  # it is as before
+    def test_addresses(self, client: Calls, call: str, address: bytes | None, length: int, error: int) -> None:
+        sock = client.good("socket", 2, 1, 0).ret
+        assert client(call, sock, address, length).errno == error
+        assert client("bind", sock, addr("127.0.0.1", 7)).errno == errno.EADDRNOTAVAIL  # it is as before
 
-    def test_a_longer_address_is_taken(self, calls: Calls, alice_daemon: Daemon) -> None:
-        sock = calls.good("socket", 2, 1, 0).ret
-        assert calls("bind", sock, pack((alice_daemon.address, 0)).ljust(128, b"\0"), 128).ret == 0
+    def test_a_longer_address_is_taken(self, client: Calls, alice_daemon: Daemon) -> None:
+        sock = client.good("socket", 2, 1, 0).ret
+        assert client("bind", sock, pack((alice_daemon.address, 0)).ljust(128, b"\0"), 128).ret == 0
 
     @pytest.mark.parametrize("sockfd", NO_SOCKETS)
-    def test_bad_descriptors(self, calls: Calls, way: str, sockfd: int) -> None:
+    def test_bad_descriptors(self, client: Calls, way: str, sockfd: int) -> None:
         expected = {errno.EBADF} if way != "chirun" else {errno.EBADF, errno.ENOTSOCK}
         for call, *arguments in [
             ("bind", addr("127.0.0.1", 7)),
@@ -73,9 +62,9 @@ class TestArguments:
             ("getsockopt", 1, 4, 4),
             ("setsockopt", 1, 9, b"\1\0\0\0"),
         ]:
-            assert calls(call, sockfd, *arguments).errno in expected, call
+            assert client(call, sockfd, *arguments).errno in expected, call
         if way != "chirun":  # the program's own standard output is nothing to close
-            assert calls("close", sockfd).errno == errno.EBADF
+            assert client("close", sockfd).errno == errno.EBADF
 
     @pytest.mark.parametrize("way", CHISOCKET)
     @pytest.mark.parametrize(
@@ -89,44 +78,43 @@ class TestArguments:
             ((-1, -1, -1), errno.EAFNOSUPPORT),
         ],
     )
-    def test_sockets_that_are_not_to_be_had(self, calls: Calls, arguments: tuple[int, int, int], error: int) -> None:
-        assert calls("socket", *arguments).errno == error
+    def test_sockets_that_are_not_to_be_had(self, client: Calls, arguments: tuple[int, int, int], error: int) -> None:
+        assert client("socket", *arguments).errno == error
 
-    def test_buffers(self, start: Start, calls: Calls, way: str, bob_daemon: Daemon) -> None:
-        server = start(bob_daemon, way)
-        sock, accepted = connected(calls, server, bob_daemon.address)
-        assert calls("send", sock, None).errno == errno.EFAULT
-        assert calls("getsockname", sock, None).errno == errno.EFAULT
-        assert calls("getpeername", sock, None).errno == errno.EFAULT
-        nothing = calls("send", sock, b"")
+    def test_buffers(self, client: Calls, server: Calls, way: str, bob_daemon: Daemon) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        assert client("send", sock, None).errno == errno.EFAULT
+        assert client("getsockname", sock, None).errno == errno.EFAULT
+        assert client("getpeername", sock, None).errno == errno.EFAULT
+        nothing = client("send", sock, b"")
         assert nothing.errno == errno.EINVAL if way != "chirun" else nothing.ret == 0
-        calls.good("send", sock, b"data")
+        client.good("send", sock, b"data")
         nothing = server("recv", accepted, 0)
         assert nothing.errno == errno.EINVAL if way != "chirun" else nothing.ret == 0
         assert server("recv", accepted, 100).bytes == b"data"
 
-    def test_options(self, calls: Calls) -> None:
-        sock = calls.good("socket", 2, 1, 0).ret
-        assert calls("setsockopt", sock, 6, 1, None).errno == errno.EFAULT
-        assert calls("setsockopt", sock, 6, 1, b"\1").errno == errno.EINVAL
-        assert calls("setsockopt", sock, 1, 13, b"\1\0\0\0").errno == errno.EINVAL  # half a struct linger
-        assert calls("setsockopt", sock, 6, 13, bytes(2000)).errno == errno.EINVAL
-        assert calls("getsockopt", sock, 6, 1, -1).errno == errno.EINVAL
-        assert calls("getsockopt", sock, 6, 1, 0).ret == 0
-        assert calls("getsockopt", sock, 6, 1, 2).bytes == bytes(2)
-        assert calls("getsockopt", sock, 255, 255, 4).errno == errno.ENOPROTOOPT
+    def test_options(self, client: Calls) -> None:
+        sock = client.good("socket", 2, 1, 0).ret
+        assert client("setsockopt", sock, 6, 1, None).errno == errno.EFAULT
+        assert client("setsockopt", sock, 6, 1, b"\1").errno == errno.EINVAL
+        assert client("setsockopt", sock, 1, 13, b"\1\0\0\0").errno == errno.EINVAL  # half a struct linger
+        assert client("setsockopt", sock, 6, 13, bytes(2000)).errno == errno.EINVAL
+        assert client("getsockopt", sock, 6, 1, -1).errno == errno.EINVAL
+        assert client("getsockopt", sock, 6, 1, 0).ret == 0
+        assert client("getsockopt", sock, 6, 1, 2).bytes == bytes(2)
+        assert client("getsockopt", sock, 255, 255, 4).errno == errno.ENOPROTOOPT
 
-    def test_in_the_wrong_state(self, calls: Calls, alice_daemon: Daemon) -> None:
-        sock, _ = listening(calls, alice_daemon.address)
-        assert calls("connect", sock, addr(alice_daemon.address, 9)).errno in (errno.EALREADY, errno.EOPNOTSUPP)
-        assert calls("getpeername", sock, 128).errno == errno.ENOTCONN
-        assert calls("bind", sock, addr(alice_daemon.address, 0)).errno in (errno.EBADF, errno.EINVAL)
+    def test_in_the_wrong_state(self, client: Calls, alice_daemon: Daemon) -> None:
+        sock, _ = listening(client, alice_daemon.address)
+        assert client("connect", sock, addr(alice_daemon.address, 9)).errno in (errno.EALREADY, errno.EOPNOTSUPP)
+        assert client("getpeername", sock, 128).errno == errno.ENOTCONN
+        assert client("bind", sock, addr(alice_daemon.address, 0)).errno in (errno.EBADF, errno.EINVAL)
 
     @pytest.mark.parametrize("way", CHISOCKET)
-    def test_closing_twice(self, calls: Calls) -> None:
-        sock = calls.good("socket", 2, 1, 0).ret
-        calls("close", sock)  # ENOTCONN by requests, as interop.md has it, and the number is free
-        assert calls("close", sock).errno in (errno.EBADF, errno.ENOTCONN)
+    def test_closing_twice(self, client: Calls) -> None:
+        sock = client.good("socket", 2, 1, 0).ret
+        client("close", sock)  # ENOTCONN by requests, as interop.md has it, and the number is free
+        assert client("close", sock).errno in (errno.EBADF, errno.ENOTCONN)
 
 
 class TestNoDaemon:

@@ -10,25 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.c.conftest import WAYS, Calls, Start, addr, connected, listening
+from tests.c.conftest import BY_DESCRIPTOR, CHISOCKET, Calls, Start, addr, connected, listening
 from tests.daemon.conftest import PATIENCE, Daemon
-
-BY_DESCRIPTOR = ("descriptors", "chirun")
-
-
-@pytest.fixture(params=WAYS)
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def client(start: Start, alice_daemon: Daemon, way: str) -> Calls:
-    return start(alice_daemon, way)
-
-
-@pytest.fixture
-def server(start: Start, bob_daemon: Daemon, way: str) -> Calls:
-    return start(bob_daemon, way)
 
 
 def test_a_conversation(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
@@ -124,7 +107,7 @@ def test_a_reset(client: Calls, server: Calls, bob_daemon: Daemon, way: str) -> 
     assert client("send", sock, b"more").errno == (errno.ECONNRESET if way == "requests" else errno.EPIPE)
 
 
-@pytest.mark.parametrize("way", ["descriptors", "requests"])  # under chirun these wait: docs/sockets.md
+@pytest.mark.parametrize("way", CHISOCKET)  # under chirun these wait: docs/sockets.md
 @pytest.mark.parametrize("call", ["recv", "send"])
 def test_before_a_connection(client: Calls, call: str) -> None:
     sock = client.good("socket", 2, 1, 0).ret
@@ -149,12 +132,9 @@ def test_a_listener_that_is_shut_down(server: Calls, client: Calls, bob_daemon: 
     assert client("connect", sock, addr(bob_daemon.address, port)).errno == errno.ECONNREFUSED
 
 
+@pytest.mark.parametrize("way", BY_DESCRIPTOR)
 class TestDescriptors:
     """What only a descriptor can: poll, fork, dup, and not to wait."""
-
-    @pytest.fixture(params=BY_DESCRIPTOR)
-    def way(self, request: pytest.FixtureRequest) -> str:
-        return str(request.param)
 
     def test_poll(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
         sock, accepted = connected(client, server, bob_daemon.address)

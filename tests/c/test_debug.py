@@ -7,27 +7,14 @@ import socket
 
 import pytest
 
-from tests.c.conftest import Calls, Start, addr, connected, listening
+from tests.c.conftest import CHISOCKET, Calls, addr, connected, listening
 from tests.daemon.conftest import Daemon
+
+pytestmark = pytest.mark.parametrize("way", CHISOCKET)
 
 STATE_CHANGE, INCOMING, OUTGOING, PENDING = 1, 2, 4, 8
 STOP, ACCEPT_MONITOR, DROP = 1, 2, 3
 FOREIGN = 1 << 30  # with this bit: a socket that no call has returned
-
-
-@pytest.fixture(params=["descriptors", "requests"])
-def way(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture
-def client(start: Start, alice_daemon: Daemon, way: str) -> Calls:
-    return start(alice_daemon, way)
-
-
-@pytest.fixture
-def server(start: Start, bob_daemon: Daemon, way: str) -> Calls:
-    return start(bob_daemon, way)
 
 
 def events(calls: Calls) -> list[tuple[int, int, str, int]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import chitcpd
 from tests.c.conftest import BUILD, home
 from tests.c.test_samples import listening, receive_all
 from tests.daemon.conftest import PATIENCE, PROJECT, Daemon
@@ -23,7 +24,7 @@ DOCUMENTED = """
     chisocket_send(clientSocket, "Hello!", 6, 0)
     chisocket_close(clientSocket)
 """
-HEADERS = ("addr", "debug_api", "socket", "types", "utils")
+HEADERS = ("addr", "debug_api", "export", "socket", "types", "utils")
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
 
@@ -76,6 +77,12 @@ def test_the_sample_is_the_documentations_program() -> None:
     code = SAMPLE.read_text()
     for line in DOCUMENTED.strip().splitlines():
         assert line.strip() in code
+
+
+def test_it_has_the_projects_version() -> None:
+    said = re.search(r"version: '(.*)'", (PROJECT / "chisocket" / "c" / "meson.build").read_text())
+    assert said is not None
+    assert said[1] == chitcpd.__version__
 
 
 def test_what_is_there(prefix: Path) -> None:

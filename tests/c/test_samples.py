@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import chisocket
-from tests.c.conftest import WRAPPER, home
+from tests.c.conftest import CHISOCKET, WRAPPER, home
 from tests.daemon.conftest import PATIENCE, Daemon, running_daemon
 
 SIZES = (1, 535, 536, 537, 1072, 4096, 4097, 32768)  # MSS of `classic` 536, its buffers 4096 bytes
@@ -28,7 +28,7 @@ def pair(request: pytest.FixtureRequest, directory: Path) -> Iterator[tuple[Daem
         yield alice, bob
 
 
-@pytest.fixture(params=["descriptors", "requests"])
+@pytest.fixture(params=CHISOCKET)
 def way(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -26,9 +26,9 @@ int ask(const char *instance, const ChitcpdMsg *message, struct patience patienc
     return error;
 }
 
-int tell(const char *instance, const ChitcpdMsg *message) {
+int tell(const char *instance, const ChitcpdMsg *message, struct patience patience) {
     ChitcpdMsg *answer;
-    int error = ask(instance, message, (struct patience){.milliseconds = -1}, &answer, NULL);
+    int error = ask(instance, message, patience, &answer, NULL);
     if (error == 0)
         chitcpd_msg__free_unpacked(answer, NULL);
     return error;

@@ -9,6 +9,6 @@
 int ask(const char *instance, const ChitcpdMsg *message, struct patience patience, ChitcpdMsg **answer, int *rights);
 
 /* The same for a request of which nothing but its success matters. */
-int tell(const char *instance, const ChitcpdMsg *message);
+int tell(const char *instance, const ChitcpdMsg *message, struct patience patience);
 
 #endif

@@ -15,8 +15,6 @@
 #define AT_ONCE 512             /* bytes of a message for which no memory is asked of the heap */
 #define HIGH 100                /* our descriptors begin here: programs expect the low numbers to be theirs */
 
-static const struct patience PATIENT = {.milliseconds = -1, .interruptible = false};
-
 static int move_high(int fd) {
     int high = fcntl(fd, F_DUPFD_CLOEXEC, HIGH);
     if (high < 0)
@@ -129,25 +127,10 @@ int connection_send(struct connection *connection, const ChitcpdMsg *message) {
     return error;
 }
 
-static int take_rights(struct msghdr *header) {
-    int fd = -1;
-    for (struct cmsghdr *part = CMSG_FIRSTHDR(header); part != NULL; part = CMSG_NXTHDR(header, part))
-        if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS && part->cmsg_len == CMSG_LEN(sizeof fd))
-            memcpy(&fd, CMSG_DATA(part), sizeof fd);
-    return fd;
-}
-
-/* As recv(2), and a descriptor that comes with the data. */
-static ssize_t receive(int fd, uint8_t *data, size_t len, int *rights) {
-    union {
-        char space[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr aligned;
-    } control;
-    struct iovec part = {.iov_base = data, .iov_len = len};
-    struct msghdr header = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
-    ssize_t count = sys_recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
-    int with = count > 0 ? take_rights(&header) : -1;
+/* As recv(2); the first descriptor that comes with the data is kept. */
+static ssize_t receive(int fd, void *data, size_t len, int *rights) {
+    int with;
+    ssize_t count = receive_with_descriptor(fd, data, len, &with);
     if (with >= 0 && *rights >= 0)
         sys_close(with);
     else if (with >= 0)

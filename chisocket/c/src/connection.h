@@ -36,6 +36,9 @@ struct patience {
     bool interruptible; /* EINTR if a signal handler was called */
 };
 
+#define PATIENT ((struct patience){.milliseconds = -1})
+#define INTERRUPTIBLE ((struct patience){.milliseconds = -1, .interruptible = true})
+
 /* Send `message` and wait for the answer, to be freed by chitcpd_msg__free_unpacked(). After an error the connection
  * is of no more use. `*rights` is a descriptor that has come with the answer, or -1.
  *

@@ -27,7 +27,7 @@ static int get_state(const struct name *name, debug_socket_state_t *state) {
     args.sockfd = name->sockfd;
     ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
     message.code = MSG_CODE__GET_SOCKET_STATE, message.get_socket_state_args = &args;
-    int error = ask(name->instance, &message, (struct patience){.milliseconds = -1}, &answer, NULL);
+    int error = ask(name->instance, &message, PATIENT, &answer, NULL);
     if (error != 0)
         return error;
     const SocketState *now = answer->resp->socket_state;
@@ -70,7 +70,7 @@ int chitcpd_get_socket_buffer_contents(int sockfd, debug_socket_buffers_t *conte
     args.sockfd = name.sockfd;
     ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
     message.code = MSG_CODE__GET_SOCKET_BUFFER_CONTENTS, message.get_socket_buffer_contents_args = &args;
-    int error = ask(name.instance, &message, (struct patience){.milliseconds = -1}, &answer, NULL);
+    int error = ask(name.instance, &message, PATIENT, &answer, NULL);
     if (error != 0)
         return outcome(error);
     const SocketBufferContents *now = answer->resp->socket_buffer_contents;
@@ -97,13 +97,9 @@ int chitcpd_wait_for_state(int sockfd, tcp_state_t state) {
     struct name name = name_to_look_at(sockfd);
     WaitForStateArgs args = WAIT_FOR_STATE_ARGS__INIT;
     args.sockfd = name.sockfd, args.tcp_state = (int32_t)state;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
     message.code = MSG_CODE__WAIT_FOR_STATE, message.wait_for_state_args = &args;
-    struct patience interruptible = {.milliseconds = -1, .interruptible = true};
-    int error = ask(name.instance, &message, interruptible, &answer, NULL);
-    if (error == 0)
-        chitcpd_msg__free_unpacked(answer, NULL);
-    return outcome(error);
+    return outcome(tell(name.instance, &message, INTERRUPTIBLE));
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------ */

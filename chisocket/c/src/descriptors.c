@@ -73,3 +73,20 @@ bool is_listening(int fd) {
 bool is_hung_up(int fd) {
     return (events_of(fd, 0) & (POLLHUP | POLLERR)) != 0;
 }
+
+ssize_t receive_with_descriptor(int fd, void *data, size_t len, int *with) {
+    union {
+        char space[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr aligned;
+    } control;
+    struct iovec part = {.iov_base = data, .iov_len = len};
+    struct msghdr header = {
+        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+    ssize_t count = sys_recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
+    struct cmsghdr *rights = count > 0 ? CMSG_FIRSTHDR(&header) : NULL;
+    *with = -1;
+    if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS &&
+        rights->cmsg_len == CMSG_LEN(sizeof *with))
+        memcpy(with, CMSG_DATA(rights), sizeof *with);
+    return count;
+}

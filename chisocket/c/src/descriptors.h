@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #define INSTANCE 4 /* characters: what a chitcpd calls itself, another word each time that it is started */
 #define RECORD 128 /* bytes: the peer's address, which comes with each connection from a listening descriptor */
@@ -28,5 +29,8 @@ bool is_listening(int fd);
 
 /* Whether chitcpd has shut down its end in both directions: the connection has failed, or is over. */
 bool is_hung_up(int fd);
+
+/* As recv(2); `*with` is a descriptor that has come with the data (SCM_RIGHTS), closed on exec, or -1. */
+ssize_t receive_with_descriptor(int fd, void *data, size_t len, int *with);
 
 #endif

@@ -35,30 +35,14 @@ int endpoint_socket(int domain, int type, int protocol, int flags) {
     return fd;
 }
 
-/* A record: the address of the peer, and with it the descriptor. */
-static ssize_t receive_connection(int fd, uint8_t record[RECORD], int *accepted) {
-    union {
-        char space[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr aligned;
-    } control;
-    struct iovec part = {.iov_base = record, .iov_len = RECORD};
-    struct msghdr header = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
-    ssize_t count = sys_recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
-    struct cmsghdr *rights = count > 0 ? CMSG_FIRSTHDR(&header) : NULL;
-    if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS)
-        memcpy(accepted, CMSG_DATA(rights), sizeof *accepted);
-    return count;
-}
-
 int endpoint_accept(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags) {
     if (addr != NULL && addrlen == NULL)
         return outcome(EFAULT);
     if (!is_listening(fd))
         return outcome(EINVAL);
-    uint8_t record[RECORD];
-    int accepted = -1;
-    ssize_t count = receive_connection(fd, record, &accepted);
+    uint8_t record[RECORD]; /* the peer's address; with it comes the connection */
+    int accepted;
+    ssize_t count = receive_with_descriptor(fd, record, sizeof record, &accepted);
     if (count < 0)
         return -1;
     if (count == 0)

@@ -11,9 +11,6 @@
 
 #define MOST_DATA (1u << 20) /* bytes of one SEND or RECV: chitcpd queues no more by default, and answers with less */
 
-static const struct patience PATIENT = {.milliseconds = -1};
-static const struct patience INTERRUPTIBLE = {.milliseconds = -1, .interruptible = true};
-
 static const char ANY[] = ""; /* instance: a number is known to whichever chitcpd answers */
 
 /* ---- addresses --------------------------------------------------------------------------------------------------- */
@@ -142,12 +139,9 @@ int request_accept(int number, struct sockaddr *addr, socklen_t *addrlen, int *a
 int request_connect(int number, const struct sockaddr *addr, socklen_t addrlen) {
     ConnectArgs args = CONNECT_ARGS__INIT;
     args.sockfd = number, args.addr = bytes(addr, addrlen);
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
     message.code = MSG_CODE__CONNECT, message.connect_args = &args;
-    int error = ask(ANY, &message, INTERRUPTIBLE, &answer, NULL);
-    if (error == 0)
-        chitcpd_msg__free_unpacked(answer, NULL);
-    return error;
+    return tell(ANY, &message, INTERRUPTIBLE);
 }
 
 int request_send(int number, const void *data, size_t len, int flags, ssize_t *sent) {
@@ -217,7 +211,7 @@ int request_bind(const struct name *name, const struct sockaddr *addr, socklen_t
     args.sockfd = name->sockfd, args.addr = bytes(addr, addrlen);
     ChitcpdMsg message = CHITCPD_MSG__INIT;
     message.code = MSG_CODE__BIND, message.bind_args = &args;
-    return tell(name->instance, &message);
+    return tell(name->instance, &message, PATIENT);
 }
 
 int request_listen(const struct name *name, int backlog) {
@@ -225,7 +219,7 @@ int request_listen(const struct name *name, int backlog) {
     args.sockfd = name->sockfd, args.backlog = backlog;
     ChitcpdMsg message = CHITCPD_MSG__INIT;
     message.code = MSG_CODE__LISTEN, message.listen_args = &args;
-    return tell(name->instance, &message);
+    return tell(name->instance, &message, PATIENT);
 }
 
 int request_start_connect(const struct name *name, const struct sockaddr *addr, socklen_t addrlen, int *renewed) {
@@ -255,13 +249,9 @@ int request_shutdown(const struct name *name, int how, bool *listening) {
 int request_wait_acknowledged(const struct name *name, int milliseconds) {
     CloseArgs args = CLOSE_ARGS__INIT;
     args.sockfd = name->sockfd;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
     message.code = MSG_CODE__CLOSE, message.close_args = &args;
-    struct patience patience = {.milliseconds = milliseconds, .interruptible = true};
-    int error = ask(name->instance, &message, patience, &answer, NULL);
-    if (error == 0)
-        chitcpd_msg__free_unpacked(answer, NULL);
-    return error;
+    return tell(name->instance, &message, (struct patience){.milliseconds = milliseconds, .interruptible = true});
 }
 
 static int ask_name(const struct name *name, MsgCode code, struct sockaddr *addr, socklen_t *addrlen) {
@@ -308,7 +298,7 @@ int request_setsockopt(const struct name *name, int level, int option, const voi
     args.has_value = 1, args.value = bytes(value, len);
     ChitcpdMsg message = CHITCPD_MSG__INIT;
     message.code = MSG_CODE__SETSOCKOPT, message.sockopt_args = &args;
-    return tell(name->instance, &message);
+    return tell(name->instance, &message, PATIENT);
 }
 
 int request_error(const struct name *name) {

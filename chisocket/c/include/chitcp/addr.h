@@ -8,9 +8,7 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
-#ifndef CHITCP_API
-#define CHITCP_API __attribute__((visibility("default")))
-#endif
+#include "chitcp/export.h"
 
 #ifdef __cplusplus
 extern "C" {

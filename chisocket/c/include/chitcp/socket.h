@@ -20,9 +20,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
-#ifndef CHITCP_API
-#define CHITCP_API __attribute__((visibility("default")))
-#endif
+#include "chitcp/export.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -2,9 +2,7 @@
 #ifndef CHITCP_TYPES_H
 #define CHITCP_TYPES_H
 
-#ifndef CHITCP_API
-#define CHITCP_API __attribute__((visibility("default")))
-#endif
+#include "chitcp/export.h"
 
 #ifdef __cplusplus
 extern "C" {

@@ -5,9 +5,7 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#ifndef CHITCP_API
-#define CHITCP_API __attribute__((visibility("default")))
-#endif
+#include "chitcp/export.h"
 
 #ifdef __cplusplus
 extern "C" {
