@@ -16,10 +16,10 @@ from chisocket.client import client
 from chisocket.protocol.addresses import Address, pack, unpack
 from chisocket.protocol.chitcpd_pb2 import (
     BIND,
-    CLOSE,
     GETPEERNAME,
     GETSOCKNAME,
     GETSOCKOPT,
+    LINGER,
     LISTEN,
     OPEN,
     SETSOCKOPT,
@@ -27,8 +27,8 @@ from chisocket.protocol.chitcpd_pb2 import (
     START_CONNECT,
     BindArgs,
     ChitcpdMsg,
-    CloseArgs,
     ConnectArgs,
+    LingerArgs,
     ListenArgs,
     NameArgs,
     ShutdownArgs,
@@ -83,7 +83,7 @@ def shutdown(name: Name, how: int) -> bool:
 
 def wait_acknowledged(name: Name, seconds: float) -> None:
     """After the end was closed: return once the peer has all, or if others hold the end. Raises TimeoutError."""
-    message = ChitcpdMsg(code=CLOSE, close_args=CloseArgs(sockfd=name.sockfd))
+    message = ChitcpdMsg(code=LINGER, linger_args=LingerArgs(sockfd=name.sockfd, serial=name.serial))
     client.request(message, name.instance, timeout=seconds)
 
 

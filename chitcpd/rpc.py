@@ -44,6 +44,7 @@ class Client(asyncio.Protocol):
         self._greeted = False
         self._transport: asyncio.Transport | None = None
         self._paused = False  # it does not read our answers
+        self._half_closed = False  # it sends no more requests
         self._skip = 0  # bytes of a message that is not taken, still to come
         self._why_skipped = errno.EMSGSIZE
         self._length = 0  # bytes of the message that is being answered
@@ -80,6 +81,14 @@ class Client(asyncio.Protocol):
         """They were read."""
         self._paused = False
         self._next()
+
+    def eof_received(self) -> bool:
+        """It takes its request back; what has been done of that already is still answered."""
+        if self._call is None:
+            return False
+        self._half_closed = True
+        self._call.cancel()
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The application is gone."""
@@ -204,11 +213,14 @@ class Client(asyncio.Protocol):
             loop.call_soon(self._next)
 
     async def _answer(self, message: pb.ChitcpdMsg) -> None:
-        resp = await self._server.handle(self, message)
-        self._call = None
-        self._length = 0
-        self._count()
-        self._write(resp)
+        try:
+            self._write(await self._server.handle(self, message))
+        finally:
+            self._call = None
+            self._length = 0
+            self._count()
+            if self._half_closed:
+                self.close()
         self._next()
 
     def _write(self, resp: pb.Resp) -> None:
@@ -275,6 +287,7 @@ class Server:
             pb.START_CONNECT: ("connect_args", self._start_connect),
             pb.GETSOCKOPT: ("sockopt_args", self._getsockopt),
             pb.SETSOCKOPT: ("sockopt_args", self._setsockopt),
+            pb.LINGER: ("linger_args", self._linger),
             pb.GET_SOCKET_STATE: ("get_socket_state_args", self._get_socket_state),
             pb.GET_SOCKET_BUFFER_CONTENTS: ("get_socket_buffer_contents_args", self._get_socket_buffer_contents),
             pb.WAIT_FOR_STATE: ("wait_for_state_args", self._wait_for_state),
@@ -343,7 +356,11 @@ class Server:
         return pb.Resp(ret=len(data), error_code=0, buf=data)
 
     async def _close(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
-        await self.sockets.close(self.sockets.get_parting(message.close_args.sockfd, client.uid))
+        await self.sockets.close(self.sockets.get(message.close_args.sockfd, client.uid))
+        return _success()
+
+    async def _linger(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+        await self.sockets.linger(message.linger_args.sockfd, message.linger_args.serial, client.uid)
         return _success()
 
     async def _shutdown(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
@@ -368,8 +385,12 @@ class Server:
         return _success(sock.fd)
 
     async def _start_connect(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
-        sock = self.sockets.get(message.connect_args.sockfd, client.uid)
-        client.rights = self.sockets.start_connect(sock, _unpack(message.connect_args.addr))
+        args = message.connect_args
+        sock = self.sockets.get(args.sockfd, client.uid)
+        if not (args.wait and sock.connecting):
+            client.rights = self.sockets.start_connect(sock, _unpack(args.addr))
+        if args.wait and client.rights is None:
+            await self.sockets.wait_connected(sock)
         return _success()
 
     async def _getsockopt(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:

@@ -91,6 +91,17 @@ class Socket(Signal):
         return self.endpoint
 
     @property
+    def serial(self) -> int | None:
+        """Of its descriptor's name, if it has a pair."""
+        name = descriptors.parse(self.name)
+        return None if name is None else name.serial
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the opening of its connection goes on, and it has a pair."""
+        return self.ours is not None and self.endpoint is not None and self.stream is None
+
+    @property
     def state(self) -> State:
         """The state of its connection, as RFC 9293 names it."""
         if self.listener is not None:
@@ -143,13 +154,6 @@ class Sockets:
         sock = self.table.get(fd)
         if sock is None or sock.uid != uid or (self._reserved and sock in self._reserved.values()):
             raise OSError(errno.EBADF, f"no socket {fd}")
-        return sock
-
-    def get_parting(self, fd: int, uid: int) -> Socket:
-        """The same, or one whose application has closed its end, and whose connection is not over."""
-        sock = self.parting.get(fd)
-        if fd in self.table or sock is None or sock.uid != uid or sock.ours is None:
-            return self.get(fd, uid)
         return sock
 
     def create(self, domain: int, kind: int, protocol: int, owner: object, uid: int) -> Socket:
@@ -237,11 +241,14 @@ class Sockets:
         """Open a connection for a socket with a pair: its end can be written to once that has succeeded.
 
         Returns the application's end of a new pair, if a former connect has failed: a pair that is shut down stays so.
+        If nobody was told how that one has failed, this does, and nothing else.
         """
         if sock.ours is None or sock.listener is not None:
             raise OSError(errno.EOPNOTSUPP, "the socket has no descriptor, or listens")
         if sock.endpoint is not None:
             raise OSError(errno.EISCONN if sock.stream is not None else errno.EALREADY, "the socket is in use")
+        if sock.failed and sock.error is not None:
+            raise OSError(_take_error(sock), "connecting has failed, and nobody was told")
         endpoint = self._begin_connect(sock, peer, lambda: self._connecting(sock))
         try:
             theirs = self._renew_pair(sock) if sock.failed else None
@@ -251,26 +258,40 @@ class Sockets:
         self._connecting(sock)  # it may have ended already
         return theirs
 
+    async def wait_connected(self, sock: Socket) -> None:
+        """Return once its connection is open. Raises OSError if connecting has failed."""
+        await sock.until(lambda: not sock.connecting)
+        if sock.stream is None:
+            raise OSError(_take_error(sock) or errno.ECONNABORTED, "the connection could not be opened")
+
     async def send(self, sock: Socket, data: bytes, flags: int = 0) -> int:
-        """Queue all of `data`, or as much as the send buffer holds at most; how much that was."""
+        """Queue all of `data`, or as much as the send buffer holds at most; how much that was.
+
+        One that is cancelled returns what it has queued, if anything: it can't be taken back.
+        """
         if not data:
             raise OSError(errno.EINVAL, "nothing to send")
         if sock.listener is not None:
             raise OSError(errno.EOPNOTSUPP, "the socket listens")
         endpoint, view, taken = self._without_pair(sock), memoryview(data), 0
         goal = min(len(data), sock.options.config.send_buffer)
-        while True:
-            if endpoint.held and not flags & socket.MSG_DONTWAIT:
-                await sock.until(lambda: not endpoint.held)
-            self._raise_error(endpoint)
-            taken += self._driver.send(endpoint, view[taken:goal], self._now())
-            if taken == goal or (taken and flags & socket.MSG_DONTWAIT):
+        try:
+            while True:
+                if endpoint.held and not flags & socket.MSG_DONTWAIT:
+                    await sock.until(lambda: not endpoint.held)
+                self._raise_error(endpoint)
+                taken += self._driver.send(endpoint, view[taken:goal], self._now())
+                if taken == goal or (taken and flags & socket.MSG_DONTWAIT):
+                    return taken
+                if not endpoint.held and (self._driver.levels(endpoint).writable > 0 or not _may_send(endpoint)):
+                    raise OSError(errno.EIO, "the TCP took less than it said it would")  # and would for ever
+                if flags & socket.MSG_DONTWAIT:
+                    raise OSError(errno.EAGAIN, "the send buffer is full")
+                await sock.until(lambda: self._driver.levels(endpoint).writable > 0 or not _may_send(endpoint))
+        except asyncio.CancelledError:
+            if taken:
                 return taken
-            if not endpoint.held and (self._driver.levels(endpoint).writable > 0 or not _may_send(endpoint)):
-                raise OSError(errno.EIO, "the TCP took less than it said it would")  # and would for ever
-            if flags & socket.MSG_DONTWAIT:
-                raise OSError(errno.EAGAIN, "the send buffer is full")
-            await sock.until(lambda: self._driver.levels(endpoint).writable > 0 or not _may_send(endpoint))
+            raise
 
     async def recv(self, sock: Socket, limit: int, flags: int = 0) -> bytes:
         """What has come, at least one byte; b"" at the end of the stream."""
@@ -332,20 +353,26 @@ class Sockets:
             sock.stream.reset_on_close = sock.options.linger == 0
 
     async def close(self, sock: Socket) -> None:
-        """Free the descriptor; a connection is closed, and waited for until it needs no more of us.
-
-        One with a pair is only waited for, once its application has closed its end, and nobody else has it.
-        """
-        endpoint = sock.endpoint
+        """Free the descriptor; a connection is closed, and waited for until it needs no more of us."""
         if sock.ours is not None:
-            if endpoint is not None and (sock.gone or self._hangups.is_closed(sock.name)):
-                await sock.until(lambda: _is_in(endpoint, _CLOSE_ENDS_IN - {State.LAST_ACK}))
-            return
+            raise OSError(errno.EOPNOTSUPP, "this socket is closed by its descriptor")
         self._free_descriptor(sock)
         if sock.listener is not None:
             self._stop_listening(sock)
-        elif endpoint is not None:
-            await self._close_connection(sock, endpoint)
+        elif sock.endpoint is not None:
+            await self._close_connection(sock, sock.endpoint)
+
+    async def linger(self, fd: int, serial: int, uid: int) -> None:
+        """After a descriptor was closed: return once its peer has acknowledged all.
+
+        At once if others have it, too, or if the number is another socket's by now.
+        """
+        named = (sock for sock in (self.table.get(fd), self.parting.get(fd)) if sock is not None and sock.uid == uid)
+        sock = next((sock for sock in named if sock.serial == serial), None)
+        if sock is None or sock.endpoint is None or not (sock.gone or self._hangups.is_closed(sock.name)):
+            return
+        endpoint = sock.endpoint
+        await sock.until(lambda: _is_in(endpoint, _CLOSE_ENDS_IN - {State.LAST_ACK}))
 
     async def _close_connection(self, sock: Socket, endpoint: Endpoint) -> None:
         if endpoint.connection.state == State.CLOSED:
@@ -631,6 +658,7 @@ _OF_THE_SOCKET: dict[int, Callable[[Socket], int]] = {
     socket.SO_ERROR: _take_error,
     socket.SO_ACCEPTCONN: lambda sock: sock.listener is not None,
     socket.SO_DOMAIN: lambda sock: sock.family,
+    socket.SO_TYPE: lambda _: socket.SOCK_STREAM,
     socket.SO_PROTOCOL: lambda _: socket.IPPROTO_TCP,
 }
 

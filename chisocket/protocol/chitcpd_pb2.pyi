@@ -31,6 +31,7 @@ class MsgCode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     START_CONNECT: _ClassVar[MsgCode]
     GETSOCKOPT: _ClassVar[MsgCode]
     SETSOCKOPT: _ClassVar[MsgCode]
+    LINGER: _ClassVar[MsgCode]
 
 class ConnectionType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -59,6 +60,7 @@ OPEN: MsgCode
 START_CONNECT: MsgCode
 GETSOCKOPT: MsgCode
 SETSOCKOPT: MsgCode
+LINGER: MsgCode
 COMMAND_CONNECTION: ConnectionType
 DEBUG_CONNECTION: ConnectionType
 
@@ -111,12 +113,14 @@ class AcceptArgs(_message.Message):
     def __init__(self, sockfd: _Optional[int] = ...) -> None: ...
 
 class ConnectArgs(_message.Message):
-    __slots__ = ("sockfd", "addr")
+    __slots__ = ("sockfd", "addr", "wait")
     SOCKFD_FIELD_NUMBER: _ClassVar[int]
     ADDR_FIELD_NUMBER: _ClassVar[int]
+    WAIT_FIELD_NUMBER: _ClassVar[int]
     sockfd: int
     addr: bytes
-    def __init__(self, sockfd: _Optional[int] = ..., addr: _Optional[bytes] = ...) -> None: ...
+    wait: bool
+    def __init__(self, sockfd: _Optional[int] = ..., addr: _Optional[bytes] = ..., wait: bool = ...) -> None: ...
 
 class RecvArgs(_message.Message):
     __slots__ = ("sockfd", "flags", "len")
@@ -234,6 +238,14 @@ class NameArgs(_message.Message):
     sockfd: int
     def __init__(self, sockfd: _Optional[int] = ...) -> None: ...
 
+class LingerArgs(_message.Message):
+    __slots__ = ("sockfd", "serial")
+    SOCKFD_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    sockfd: int
+    serial: int
+    def __init__(self, sockfd: _Optional[int] = ..., serial: _Optional[int] = ...) -> None: ...
+
 class SockoptArgs(_message.Message):
     __slots__ = ("sockfd", "level", "name", "value")
     SOCKFD_FIELD_NUMBER: _ClassVar[int]
@@ -255,7 +267,7 @@ class ControlArgs(_message.Message):
     def __init__(self, command: _Optional[str] = ..., json: _Optional[bytes] = ...) -> None: ...
 
 class ChitcpdMsg(_message.Message):
-    __slots__ = ("code", "init_args", "socket_args", "bind_args", "listen_args", "accept_args", "connect_args", "recv_args", "send_args", "close_args", "get_socket_state_args", "get_socket_buffer_contents_args", "resp", "debug_event_args", "wait_for_state_args", "shutdown_args", "name_args", "control_args", "sockopt_args")
+    __slots__ = ("code", "init_args", "socket_args", "bind_args", "listen_args", "accept_args", "connect_args", "recv_args", "send_args", "close_args", "get_socket_state_args", "get_socket_buffer_contents_args", "resp", "debug_event_args", "wait_for_state_args", "shutdown_args", "name_args", "control_args", "sockopt_args", "linger_args")
     CODE_FIELD_NUMBER: _ClassVar[int]
     INIT_ARGS_FIELD_NUMBER: _ClassVar[int]
     SOCKET_ARGS_FIELD_NUMBER: _ClassVar[int]
@@ -275,6 +287,7 @@ class ChitcpdMsg(_message.Message):
     NAME_ARGS_FIELD_NUMBER: _ClassVar[int]
     CONTROL_ARGS_FIELD_NUMBER: _ClassVar[int]
     SOCKOPT_ARGS_FIELD_NUMBER: _ClassVar[int]
+    LINGER_ARGS_FIELD_NUMBER: _ClassVar[int]
     code: int
     init_args: InitArgs
     socket_args: SocketArgs
@@ -294,4 +307,5 @@ class ChitcpdMsg(_message.Message):
     name_args: NameArgs
     control_args: ControlArgs
     sockopt_args: SockoptArgs
-    def __init__(self, code: _Optional[int] = ..., init_args: _Optional[_Union[InitArgs, _Mapping]] = ..., socket_args: _Optional[_Union[SocketArgs, _Mapping]] = ..., bind_args: _Optional[_Union[BindArgs, _Mapping]] = ..., listen_args: _Optional[_Union[ListenArgs, _Mapping]] = ..., accept_args: _Optional[_Union[AcceptArgs, _Mapping]] = ..., connect_args: _Optional[_Union[ConnectArgs, _Mapping]] = ..., recv_args: _Optional[_Union[RecvArgs, _Mapping]] = ..., send_args: _Optional[_Union[SendArgs, _Mapping]] = ..., close_args: _Optional[_Union[CloseArgs, _Mapping]] = ..., get_socket_state_args: _Optional[_Union[GetSocketStateArgs, _Mapping]] = ..., get_socket_buffer_contents_args: _Optional[_Union[GetSocketBufferContentsArgs, _Mapping]] = ..., resp: _Optional[_Union[Resp, _Mapping]] = ..., debug_event_args: _Optional[_Union[DebugEventArgs, _Mapping]] = ..., wait_for_state_args: _Optional[_Union[WaitForStateArgs, _Mapping]] = ..., shutdown_args: _Optional[_Union[ShutdownArgs, _Mapping]] = ..., name_args: _Optional[_Union[NameArgs, _Mapping]] = ..., control_args: _Optional[_Union[ControlArgs, _Mapping]] = ..., sockopt_args: _Optional[_Union[SockoptArgs, _Mapping]] = ...) -> None: ...
+    linger_args: LingerArgs
+    def __init__(self, code: _Optional[int] = ..., init_args: _Optional[_Union[InitArgs, _Mapping]] = ..., socket_args: _Optional[_Union[SocketArgs, _Mapping]] = ..., bind_args: _Optional[_Union[BindArgs, _Mapping]] = ..., listen_args: _Optional[_Union[ListenArgs, _Mapping]] = ..., accept_args: _Optional[_Union[AcceptArgs, _Mapping]] = ..., connect_args: _Optional[_Union[ConnectArgs, _Mapping]] = ..., recv_args: _Optional[_Union[RecvArgs, _Mapping]] = ..., send_args: _Optional[_Union[SendArgs, _Mapping]] = ..., close_args: _Optional[_Union[CloseArgs, _Mapping]] = ..., get_socket_state_args: _Optional[_Union[GetSocketStateArgs, _Mapping]] = ..., get_socket_buffer_contents_args: _Optional[_Union[GetSocketBufferContentsArgs, _Mapping]] = ..., resp: _Optional[_Union[Resp, _Mapping]] = ..., debug_event_args: _Optional[_Union[DebugEventArgs, _Mapping]] = ..., wait_for_state_args: _Optional[_Union[WaitForStateArgs, _Mapping]] = ..., shutdown_args: _Optional[_Union[ShutdownArgs, _Mapping]] = ..., name_args: _Optional[_Union[NameArgs, _Mapping]] = ..., control_args: _Optional[_Union[ControlArgs, _Mapping]] = ..., sockopt_args: _Optional[_Union[SockoptArgs, _Mapping]] = ..., linger_args: _Optional[_Union[LingerArgs, _Mapping]] = ...) -> None: ...

@@ -21,7 +21,7 @@ from chisocket.protocol.addresses import STORAGE
 
 RECORD = STORAGE  # bytes
 _DIGITS = string.digits + string.ascii_letters + "+-"
-_NAME = re.compile(rb"\0chi([0-9a-zA-Z+-]{4})([0-9a-zA-Z+-]{3})[0-9a-zA-Z+-]{3}")
+_NAME = re.compile(rb"\0chi([0-9a-zA-Z+-]{4})([0-9a-zA-Z+-]{3})([0-9a-zA-Z+-]{3})")
 
 
 class Name(NamedTuple):
@@ -29,6 +29,7 @@ class Name(NamedTuple):
 
     instance: str | None  # of the daemon: another one each time that it is started; None: whichever answers
     sockfd: int
+    serial: int = 0  # of a descriptor: tells it from former ones of this number
 
 
 def new_instance() -> str:
@@ -51,8 +52,12 @@ def parse(raw: object) -> Name | None:
     match = _NAME.fullmatch(raw) if isinstance(raw, bytes) else None
     if match is None:
         return None
-    high, middle, low = map(_DIGITS.index, match[2].decode())
-    return Name(match[1].decode(), high << 12 | middle << 6 | low)
+    return Name(match[1].decode(), _number(match[2].decode()), _number(match[3].decode()))
+
+
+def _number(digits: str) -> int:
+    high, middle, low = map(_DIGITS.index, digits)
+    return high << 12 | middle << 6 | low
 
 
 def _three_digits(number: int) -> str:

@@ -311,13 +311,13 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("variable", "value", "expected"),
         [
-            ("CHITCP_HOSTS", "alice=10.0.0.2 bob", "'bob', expected NAME=ADDRESS, like alice=10.0.0.2"),
-            ("CHITCP_HOSTS", "alice=10.0.0", "'alice=10.0.0', expected NAME=ADDRESS, like alice=10.0.0.2"),
-            ("CHITCP_HOSTS", "=10.0.0.2", "'=10.0.0.2', expected NAME=ADDRESS, like alice=10.0.0.2"),
-            ("CHITCP_NETWORKS", "10.0.0.0/33", "'10.0.0.0/33', expected a network, like 10.0.0.0/8"),
-            ("CHITCP_NETWORKS", "fd00::/8 lab", "'lab', expected a network, like 10.0.0.0/8"),
-            ("CHITCP_NETWORKS", "10.0.0.0/8,fd00::/8", "'10.0.0.0/8,fd00::/8', expected a network, like 10.0.0.0/8"),
-            ("CHITCP_NETWORKS", "10.0.0.0/", "'10.0.0.0/', expected a network, like 10.0.0.0/8"),
+            ("CHITCP_HOSTS", "alice=10.0.0.2 bob", "'bob', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3"),
+            ("CHITCP_HOSTS", "alice=10.0.0", "'alice=10.0.0', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3"),
+            ("CHITCP_HOSTS", "=10.0.0.2", "'=10.0.0.2', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3"),
+            ("CHITCP_NETWORKS", "10.0.0.0/33", "'10.0.0.0/33', expected networks, like 10.0.0.0/8 fd00::/8"),
+            ("CHITCP_NETWORKS", "fd00::/8 lab", "'lab', expected networks, like 10.0.0.0/8 fd00::/8"),
+            ("CHITCP_NETWORKS", "10.0.0.0/8,fd00::/8", "'10.0.0.0/8,fd00::/8', expected networks, like 10.0.0.0/8 fd00::/8"),
+            ("CHITCP_NETWORKS", "10.0.0.0/", "'10.0.0.0/', expected networks, like 10.0.0.0/8 fd00::/8"),
         ],
     )
     def test_a_lab_that_nobody_can_read(

@@ -63,7 +63,9 @@ class TestTheEnd:
             frame, fds, _, _ = socket.recv_fds(app.raw, 4096, 1)
             sockfd = pb.ChitcpdMsg.FromString(frame[8:]).resp.ret
             with socket.socket(fileno=fds[0]) as end:
-                assert descriptors.parse(end.getsockname()) == (app.instance, sockfd)
+                name = descriptors.parse(end.getsockname())
+                assert name is not None
+                assert (name.instance, name.sockfd) == (app.instance, sockfd)
 
     def test_its_socket_lives_as_long_as_somebody_holds_it(
         self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon

@@ -75,6 +75,8 @@ char *chitcp_addr_str(const struct sockaddr *addr, char *buf, size_t size) {
     char host[INET6_ADDRSTRLEN];
     const void *binary;
     in_port_t port;
+    if (buf == NULL || size == 0)
+        return buf;
     if (addr == NULL || parts(addr, &binary, &port) == 0)
         snprintf(buf, size, "?");
     else if (inet_ntop(addr->sa_family, binary, host, sizeof host) != NULL)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include "names.h"
@@ -22,22 +23,31 @@ static const char HELP[] = "usage: chirun PROGRAM [ARG ...]\n"
                            "\n"
                            "Run a program, as it is, whose TCP sockets are chitcpd's and not the kernel's:\n"
                            "\n"
-                           "    chirun python3 -m http.server 8000\n"
-                           "    chirun curl http://bob:8000/\n"
+                           "  chirun python3 -m http.server 8000\n"
+                           "  chirun curl http://bob:8000/\n"
                            "\n"
                            "Environment:\n"
                            "  CHITCPD_SOCK     the UNIX socket of the chitcpd to use\n"
-                           "  CHITCP_HOSTS     names of the lab's hosts, like \"alice=10.0.0.2 bob=10.0.0.3\"\n"
-                           "  CHITCP_NETWORKS  if it is set: only these networks are the lab's, like \"10.0.0.0/8\";\n"
-                           "                   sockets for other addresses are the kernel's\n"
+                           "                   (else /tmp/chitcpd.socket.LOGIN)\n"
+                           "  CHITCP_HOSTS     names of the lab's hosts, like\n"
+                           "                   \"alice=10.0.0.2 bob=10.0.0.3\"\n"
+                           "  CHITCP_NETWORKS  if it is set, only these networks are the lab's,\n"
+                           "                   like \"10.0.0.0/8 fd00::/8\": sockets for other\n"
+                           "                   addresses are the kernel's\n"
                            "\n"
-                           "It works by LD_PRELOAD: not for statically linked programs (Go's, among others), nor\n"
-                           "for setuid ones. The exit status is the program's; 125 if chirun can't do its part,\n"
-                           "126 if the program can't be executed, 127 if it is not found.\n";
+                           "It works by LD_PRELOAD: not for programs that are statically linked,\n"
+                           "written in Go, setuid or setgid. The exit status is the program's;\n"
+                           "125 if chirun can't do its part, 126 if the program can't be executed,\n"
+                           "127 if it is not found.\n";
 
 /* ---- the program ------------------------------------------------------------------------------------------------- */
 
-/* Where execvp() will find it. */
+static bool is_file(const char *path) {
+    struct stat status;
+    return stat(path, &status) == 0 && S_ISREG(status.st_mode);
+}
+
+/* Where execvp() would find it. */
 static bool find(const char *program, char path[PATH_MAX]) {
     if (strchr(program, '/') != NULL)
         return snprintf(path, PATH_MAX, "%s", program) < PATH_MAX && access(path, F_OK) == 0;
@@ -45,7 +55,7 @@ static bool find(const char *program, char path[PATH_MAX]) {
     for (const char *folder = folders != NULL ? folders : "/usr/bin:/bin"; *folder != '\0';) {
         int length = (int)strcspn(folder, ":");
         int written = snprintf(path, PATH_MAX, "%.*s/%s", length > 0 ? length : 1, length > 0 ? folder : ".", program);
-        if (written < PATH_MAX && access(path, X_OK) == 0)
+        if (written < PATH_MAX && is_file(path) && access(path, X_OK) == 0)
             return true;
         folder += length;
         folder += *folder == ':';
@@ -53,68 +63,121 @@ static bool find(const char *program, char path[PATH_MAX]) {
     return false;
 }
 
-static bool has_interpreter(int fd, const Elf64_Ehdr *header) {
-    for (unsigned i = 0; i < header->e_phnum; i++) {
-        Elf64_Phdr part;
-        if (pread(fd, &part, sizeof part, (off_t)(header->e_phoff + i * sizeof part)) != (ssize_t)sizeof part)
-            return false;
-        if (part.p_type == PT_INTERP)
+/* Whether these notes have Go's: its programs call the kernel by themselves, also if they are dynamically linked. */
+static bool has_go(const char *notes, size_t size) {
+    for (size_t at = 0; at + sizeof(Elf64_Nhdr) + 4 <= size;) {
+        Elf64_Nhdr note;
+        memcpy(&note, notes + at, sizeof note);
+        if (note.n_namesz == 4 && memcmp(notes + at + sizeof note, "Go\0\0", 4) == 0)
             return true;
+        at += sizeof note + ((size_t)note.n_namesz + 3) / 4 * 4 + ((size_t)note.n_descsz + 3) / 4 * 4;
     }
     return false;
+}
+
+static const char *why_not_elf(int fd, const Elf64_Ehdr *header) {
+    bool interpreted = false, go = false;
+    for (unsigned i = 0; i < header->e_phnum; i++) {
+        Elf64_Phdr part;
+        char notes[4096];
+        if (pread(fd, &part, sizeof part, (off_t)(header->e_phoff + i * sizeof part)) != (ssize_t)sizeof part)
+            break;
+        interpreted = interpreted || part.p_type == PT_INTERP;
+        ssize_t size = part.p_type == PT_NOTE ? pread(fd, notes, sizeof notes, (off_t)part.p_offset) : 0;
+        go = go || (size > 0 && has_go(notes, (size_t)size < part.p_filesz ? (size_t)size : part.p_filesz));
+    }
+    return go ? "it is written in Go" : interpreted ? NULL : "it is statically linked";
+}
+
+static const char *why_not_privileged(int fd) {
+    struct stat status;
+    if (fstat(fd, &status) < 0)
+        return NULL;
+    if ((status.st_mode & S_ISUID && status.st_uid != getuid()) ||
+        (status.st_mode & S_ISGID && status.st_gid != getgid()))
+        return "it is setuid or setgid";
+    return getuid() != 0 && fgetxattr(fd, "security.capability", NULL, 0) > 0 ? "it has capabilities" : NULL;
 }
 
 /* Why LD_PRELOAD would not reach it; NULL if it does, or if nobody can tell: a script's interpreter is not looked at.
  */
 static const char *out_of_reach(const char *path) {
-    struct stat status;
     Elf64_Ehdr header;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
-    const char *why = NULL;
     if (fd < 0)
         return NULL;
-    bool read_whole = pread(fd, &header, sizeof header, 0) == (ssize_t)sizeof header;
-    if (fstat(fd, &status) == 0 && status.st_mode & S_ISUID && status.st_uid != getuid())
-        why = "it is setuid";
-    else if (!read_whole || memcmp(header.e_ident, ELFMAG, SELFMAG) != 0)
-        why = NULL;
-    else if (header.e_ident[EI_CLASS] != ELFCLASS64)
-        why = "it is a 32-bit program, and libchisocket-preload.so is not";
-    else if (!has_interpreter(fd, &header))
-        why = "it is statically linked";
+    const char *why = why_not_privileged(fd);
+    bool elf =
+        pread(fd, &header, sizeof header, 0) == (ssize_t)sizeof header && memcmp(header.e_ident, ELFMAG, SELFMAG) == 0;
+    if (why == NULL && elf)
+        why = header.e_ident[EI_CLASS] == ELFCLASS64 ? why_not_elf(fd, &header) : "it is a 32-bit program";
     close(fd);
     return why;
 }
 
 /* ---- the library and the daemon ---------------------------------------------------------------------------------- */
 
-/* Beside this file, as after a build, or where it was installed. */
+/* Beside this file, as after a build; or where it was installed, also if all of that has moved. If it is nowhere, that
+ * is said. */
 static bool find_library(char path[PATH_MAX]) {
-    char self[PATH_MAX];
+    char self[PATH_MAX], moved[PATH_MAX];
     ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (length < 0)
-        return false;
-    self[length] = '\0';
+    self[length > 0 ? length : 0] = '\0';
     const char *folder = dirname(self);
-    const char *const places[] = {folder, LIBRARIES};
+    if (snprintf(moved, sizeof moved, "%s/../" LIBDIR, folder) >= (int)sizeof moved)
+        return false;
+    const char *const places[] = {folder, moved, PREFIX "/" LIBDIR};
     for (size_t i = 0; i < sizeof places / sizeof places[0]; i++) {
         int written = snprintf(path, PATH_MAX, "%s/libchisocket-preload.so", places[i]);
         if (written < PATH_MAX && access(path, R_OK) == 0)
             return true;
     }
+    fprintf(stderr, "chirun: libchisocket-preload.so is neither in %s nor in %s nor in %s\n", places[0], places[1],
+            places[2]);
     return false;
 }
 
-static int preload(const char *library) {
+/* Put the library before others in LD_PRELOAD. */
+static bool preload(const char *library) {
     const char *others = getenv("LD_PRELOAD");
-    char *all;
-    if (others == NULL || others[0] == '\0')
-        return setenv("LD_PRELOAD", library, 1);
-    if (asprintf(&all, "%s:%s", library, others) < 0)
-        return -1;
-    int result = setenv("LD_PRELOAD", all, 1);
+    if (strpbrk(library, ": ") != NULL) {
+        fprintf(stderr, "chirun: LD_PRELOAD can't have the path %s, with a blank or a colon in it: move it\n", library);
+        return false;
+    }
+    char *all = NULL;
+    bool more = others != NULL && others[0] != '\0';
+    bool done = asprintf(&all, "%s%s%s", library, more ? ":" : "", more ? others : "") >= 0 &&
+                setenv("LD_PRELOAD", all, 1) == 0;
     free(all);
-    return result;
+    if (!done)
+        perror("chirun");
+    return done;
+}
+
+/* Let the program find the same chitcpd wherever it goes, and whoever it becomes. */
+static bool settle_on_chitcpd(void) {
+    const char *path = socket_path();
+    char here[PATH_MAX], whole[2 * PATH_MAX];
+    if (path[0] != '/' && getcwd(here, sizeof here) == NULL) {
+        perror("chirun");
+        return false;
+    }
+    snprintf(whole, sizeof whole, "%s%s%s", path[0] == '/' ? "" : here, path[0] == '/' ? "" : "/", path);
+    if (setenv("CHITCPD_SOCK", whole, 1) == 0)
+        return true;
+    perror("chirun");
+    return false;
+}
+
+static void say_no_chitcpd(const char *path) {
+    struct stat status;
+    if (stat(path, &status) == 0 && !S_ISSOCK(status.st_mode))
+        fprintf(stderr, "chirun: %s is no socket: set CHITCPD_SOCK to the socket of a chitcpd\n", path);
+    else
+        fprintf(stderr,
+                "chirun: no chitcpd answers at %s: start one with `chitcpd -s %s`, or set CHITCPD_SOCK to the socket "
+                "of one that runs\n",
+                path, path);
 }
 
 /* Whether a chitcpd answers that the program can use; if none does, it is said why. */
@@ -125,10 +188,7 @@ static bool look_for_chitcpd(void) {
         fprintf(stderr, "chirun: the chitcpd at %s belongs to another user: set CHITCPD_SOCK to one of your own\n",
                 socket_path());
     else if (error != 0)
-        fprintf(stderr,
-                "chirun: no chitcpd answers at %s: start one with `chitcpd -s %s`, or set CHITCPD_SOCK to the socket "
-                "of one that runs\n",
-                socket_path(), socket_path());
+        say_no_chitcpd(socket_path());
     else if (connection->instance[0] == '\0')
         fprintf(stderr,
                 "chirun: the chitcpd at %s is a C one, which hands out no descriptors: use the chisocket_ "
@@ -143,9 +203,10 @@ static bool look_for_chitcpd(void) {
 static bool look_at_environment(void) {
     char *host = malformed_host(), *network = malformed_network();
     if (host != NULL)
-        fprintf(stderr, "chirun: CHITCP_HOSTS has '%s', expected NAME=ADDRESS, like alice=10.0.0.2\n", host);
+        fprintf(stderr, "chirun: CHITCP_HOSTS has '%s', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3\n",
+                host);
     if (network != NULL)
-        fprintf(stderr, "chirun: CHITCP_NETWORKS has '%s', expected a network, like 10.0.0.0/8\n", network);
+        fprintf(stderr, "chirun: CHITCP_NETWORKS has '%s', expected networks, like 10.0.0.0/8 fd00::/8\n", network);
     bool good = host == NULL && network == NULL;
     free(host);
     free(network);
@@ -158,12 +219,17 @@ int main(int argc, char **argv) {
         fputs(HELP, stdout);
         return 0;
     }
-    if (argc < 2 || argv[1][0] == '-') {
+    if (argc > 1 && strcmp(argv[1], "--version") == 0) {
+        puts("chirun " VERSION);
+        return 0;
+    }
+    char **command = argc > 1 && strcmp(argv[1], "--") == 0 ? argv + 2 : argv + 1;
+    if (command >= argv + argc || (command == argv + 1 && command[0][0] == '-')) {
         fputs("usage: chirun PROGRAM [ARG ...] (chirun --help tells more)\n", stderr);
         return CANT;
     }
-    if (!find(argv[1], path)) {
-        fprintf(stderr, "chirun: %s: not found\n", argv[1]);
+    if (command[0][0] == '\0' || !find(command[0], path)) {
+        fprintf(stderr, "chirun: %s: not found\n", command[0]);
         return NOT_FOUND;
     }
     const char *why = out_of_reach(path);
@@ -171,17 +237,10 @@ int main(int argc, char **argv) {
         fprintf(stderr, "chirun: %s would use the kernel's sockets: %s, and LD_PRELOAD does not reach it\n", path, why);
         return CANT;
     }
-    if (!find_library(library)) {
-        fputs("chirun: libchisocket-preload.so is neither beside chirun nor where it was installed\n", stderr);
+    if (!find_library(library) || !look_at_environment() || !look_for_chitcpd() || !settle_on_chitcpd() ||
+        !preload(library))
         return CANT;
-    }
-    if (!look_at_environment() || !look_for_chitcpd())
-        return CANT;
-    if (preload(library) < 0) {
-        perror("chirun");
-        return CANT;
-    }
-    execv(path, argv + 1);
+    execv(path, command);
     int error = errno;
     fprintf(stderr, "chirun: %s: %s\n", path, strerror(error));
     return error == ENOENT ? NOT_FOUND : CANT_EXECUTE;

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,23 +53,21 @@ static int open_socket(struct connection *connection, const char *path) {
 }
 
 int connection_open(struct connection *connection, const char *path, InitArgs *init) {
-    memset(connection, 0, sizeof *connection);
     connection->fd = connection->number = -1;
+    memset(connection->instance, 0, sizeof connection->instance);
     int error = open_socket(connection, path);
     if (error != 0)
         return error;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
-    message.code = MSG_CODE__INIT;
-    message.init_args = init;
-    int rights;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    message.code = MSG_CODE__INIT, message.init_args = init;
+    struct answer answer;
     bool used_up;
-    error = connection_exchange(connection, &message, PATIENT, &answer, &rights, &used_up);
+    error = connection_exchange(connection, &message, PATIENT, &answer, &used_up);
     if (error == 0) {
-        const Resp *resp = answer->resp;
-        error = resp->error_code;
-        if (resp->has_buf && resp->buf.len == INSTANCE)
-            memcpy(connection->instance, resp->buf.data, INSTANCE);
-        chitcpd_msg__free_unpacked(answer, NULL);
+        error = answer.resp->error_code;
+        if (answer.resp->has_buf && answer.resp->buf.len == INSTANCE)
+            memcpy(connection->instance, answer.resp->buf.data, INSTANCE);
+        answer_free(&answer);
     }
     if (error != 0)
         connection_close(connection);
@@ -92,6 +89,40 @@ bool connection_is_gone(const struct connection *connection) {
 void connection_close(struct connection *connection) {
     if (is_ours(connection))
         sys_close(connection->fd);
+    connection->fd = -1;
+}
+
+/* ---- messages and their memory ----------------------------------------------------------------------------------- */
+
+static void *take_space(void *data, size_t size) {
+    struct answer *answer = data;
+    size_t rounded = (size + 15) / 16 * 16;
+    if (rounded > sizeof answer->space - answer->used)
+        return malloc(size);
+    answer->used += rounded;
+    return answer->space + answer->used - rounded;
+}
+
+static void give_back(void *data, void *pointer) {
+    struct answer *answer = data;
+    uintptr_t at = (uintptr_t)pointer, begin = (uintptr_t)answer->space;
+    if (at < begin || at >= begin + sizeof answer->space)
+        free(pointer);
+}
+
+/* Take the message in these bytes. EPROTO if it is none. */
+static int unpack(struct answer *answer, const uint8_t *body, size_t len) {
+    answer->allocator = (ProtobufCAllocator){.alloc = take_space, .free = give_back, .allocator_data = answer};
+    answer->used = 0;
+    answer->message = chitcpd_msg__unpack(&answer->allocator, len, body);
+    answer->resp = answer->message != NULL ? answer->message->resp : NULL;
+    return answer->message != NULL ? 0 : EPROTO;
+}
+
+void answer_free(struct answer *answer) {
+    chitcpd_msg__free_unpacked(answer->message, &answer->allocator);
+    if (answer->fd >= 0)
+        sys_close(answer->fd);
 }
 
 /* ---- frames ------------------------------------------------------------------------------------------------------ */
@@ -149,11 +180,11 @@ static int wait_readable(int fd, struct patience patience) {
     long long until = now_in_milliseconds() + patience.milliseconds;
     for (;;) {
         long long left = until - now_in_milliseconds();
-        int ready = poll(&one, 1, left > 0 ? (int)left : 0);
+        int ready = sys_poll(&one, 1, left > 0 ? (int)left : 0);
         if (ready > 0)
             return 0;
         if (ready == 0)
-            return ETIMEDOUT;
+            return ETIME;
         if (errno != EINTR || patience.interruptible)
             return errno;
     }
@@ -178,61 +209,55 @@ static int read_all(int fd, uint8_t *data, size_t len, struct patience patience,
     return 0;
 }
 
-static int read_body(int fd, size_t len, int *rights, ChitcpdMsg **message) {
+static int read_body(int fd, size_t len, struct answer *answer) {
     uint8_t small[AT_ONCE], *body = small;
     if (len > sizeof small && (body = malloc(len)) == NULL)
         return ENOMEM;
-    int error = read_all(fd, body, len, PATIENT, rights);
-    if (error == 0 && (*message = chitcpd_msg__unpack(NULL, len, body)) == NULL)
-        error = EPROTO;
+    int error = read_all(fd, body, len, PATIENT, &answer->fd);
+    if (error == 0)
+        error = unpack(answer, body, len);
     if (body != small)
         free(body);
     return error;
 }
 
-static int read_message(int fd, struct patience patience, ChitcpdMsg **message, int *rights) {
+static int read_message(int fd, struct patience patience, struct answer *answer) {
     uint64_t length;
-    int error = read_all(fd, (uint8_t *)&length, sizeof length, patience, rights);
-    if (error != 0)
-        return error;
-    return length > MOST_LENGTH ? EPROTO : read_body(fd, (size_t)length, rights, message);
-}
-
-int connection_receive(struct connection *connection, ChitcpdMsg **message) {
-    int rights = -1;
-    int error = read_message(connection->fd, PATIENT, message, &rights);
-    if (rights >= 0)
-        sys_close(rights); /* nobody has asked for one */
+    answer->fd = -1;
+    int error = read_all(fd, (uint8_t *)&length, sizeof length, patience, &answer->fd);
+    if (error == 0)
+        error = length > MOST_LENGTH ? EPROTO : read_body(fd, (size_t)length, answer);
+    if (error != 0 && answer->fd >= 0)
+        sys_close(answer->fd);
     return error;
 }
 
-static int read_answer(int fd, struct patience patience, ChitcpdMsg **answer, int *rights) {
-    int error = read_message(fd, patience, answer, rights);
+int connection_receive(struct connection *connection, struct answer *message) {
+    return read_message(connection->fd, PATIENT, message);
+}
+
+static int read_answer(int fd, struct patience patience, struct answer *answer) {
+    int error = read_message(fd, patience, answer);
     if (error != 0)
         return error;
-    const Resp *resp = (*answer)->resp;
-    if ((*answer)->code == MSG_CODE__RESP && resp != NULL && resp->error_code >= 0 && resp->error_code < 4096)
+    const Resp *resp = answer->resp;
+    if (answer->message->code == MSG_CODE__RESP && resp != NULL && resp->error_code >= 0 && resp->error_code < 4096)
         return 0;
-    chitcpd_msg__free_unpacked(*answer, NULL);
+    answer_free(answer);
     return EPROTO;
 }
 
 int connection_exchange(struct connection *connection, const ChitcpdMsg *message, struct patience patience,
-                        ChitcpdMsg **answer, int *rights, bool *used_up) {
-    *rights = -1;
+                        struct answer *answer, bool *used_up) {
     *used_up = false;
     int error = connection_send(connection, message);
     if (error == 0)
-        error = read_answer(connection->fd, patience, answer, rights);
-    if (error == EINTR && *rights < 0) {
+        error = read_answer(connection->fd, patience, answer);
+    if (error == EINTR && connection->instance[0] != '\0') {
         sys_shutdown(connection->fd, SHUT_WR);
         *used_up = true;
-        error = read_answer(connection->fd, PATIENT, answer, rights);
+        error = read_answer(connection->fd, PATIENT, answer);
         error = error == ENETDOWN ? EINTR : error;
-    }
-    if (error != 0 && *rights >= 0) {
-        sys_close(*rights);
-        *rights = -1;
     }
     return error;
 }

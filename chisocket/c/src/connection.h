@@ -22,7 +22,8 @@ struct connection {
     LIST_ENTRY(connection) in_state; /* idle ones, or those that have made a socket */
 };
 
-/* Connect to the chitcpd at `path` and say INIT. ENETDOWN if none answers, EACCES if it is another user's. */
+/* Connect to the chitcpd at `path` and say INIT. ENETDOWN if none answers, EACCES if it is another user's. The lists of
+ * a connection are left alone. */
 int connection_open(struct connection *connection, const char *path, InitArgs *init);
 
 /* Whether it is of no more use: chitcpd has closed it, or this program has. */
@@ -30,26 +31,39 @@ bool connection_is_gone(const struct connection *connection);
 
 void connection_close(struct connection *connection);
 
+/* A message that has come, and the memory that it lies in: nothing is asked of the heap for a usual one, so that a
+ * signal handler may make the calls that POSIX lets it make. */
+struct answer {
+    ChitcpdMsg *message;
+    const Resp *resp; /* of the message, if it is an answer */
+    int fd;           /* a descriptor that has come with it, or -1 */
+    ProtobufCAllocator allocator;
+    size_t used;
+    _Alignas(16) unsigned char space[2048];
+};
+
+/* Also closes the descriptor, unless somebody has taken it, and set `fd` to -1. */
+void answer_free(struct answer *answer);
+
 /* How a request is to be waited for. */
 struct patience {
-    int milliseconds;   /* ETIMEDOUT after so many; -1: none */
+    int milliseconds;   /* ETIME after so many; -1: never */
     bool interruptible; /* EINTR if a signal handler was called */
 };
 
 #define PATIENT ((struct patience){.milliseconds = -1})
 #define INTERRUPTIBLE ((struct patience){.milliseconds = -1, .interruptible = true})
 
-/* Send `message` and wait for the answer, to be freed by chitcpd_msg__free_unpacked(). After an error the connection
- * is of no more use. `*rights` is a descriptor that has come with the answer, or -1.
+/* Send `message` and wait for the answer, to be freed if there is no error. After an error the connection is of no more
+ * use. ENETDOWN if chitcpd has gone away, EPROTO if it is none.
  *
- * ENETDOWN if chitcpd has gone away, EPROTO if it is none. An interrupted request is taken back; if chitcpd has
- * answered it meanwhile, that is the answer, so that nothing is lost, and `*used_up` tells that the connection is of no
- * more use. */
+ * An interrupted request is taken back (not from a C chitcpd, which would not notice). If something has been done of it
+ * by then, that is the answer, and `*used_up` tells that the connection is of no more use all the same. */
 int connection_exchange(struct connection *connection, const ChitcpdMsg *message, struct patience patience,
-                        ChitcpdMsg **answer, int *rights, bool *used_up);
+                        struct answer *answer, bool *used_up);
 
 /* Send a message, or wait for one, on a debug connection. */
 int connection_send(struct connection *connection, const ChitcpdMsg *message);
-int connection_receive(struct connection *connection, ChitcpdMsg **message);
+int connection_receive(struct connection *connection, struct answer *message);
 
 #endif

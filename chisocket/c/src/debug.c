@@ -25,12 +25,13 @@ static struct name name_to_look_at(int sockfd) {
 static int get_state(const struct name *name, debug_socket_state_t *state) {
     GetSocketStateArgs args = GET_SOCKET_STATE_ARGS__INIT;
     args.sockfd = name->sockfd;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__GET_SOCKET_STATE, message.get_socket_state_args = &args;
-    int error = ask(name->instance, &message, PATIENT, &answer, NULL);
+    int error = ask(name->instance, &message, PATIENT, &answer);
     if (error != 0)
         return error;
-    const SocketState *now = answer->resp->socket_state;
+    const SocketState *now = answer.resp->socket_state;
     if (now != NULL)
         *state = (debug_socket_state_t){
             .tcp_state = (tcp_state_t)now->tcp_state,
@@ -43,7 +44,7 @@ static int get_state(const struct name *name, debug_socket_state_t *state) {
             .rcv_wnd = (uint32_t)now->rcv_wnd,
         };
     error = now == NULL ? EPROTO : 0;
-    chitcpd_msg__free_unpacked(answer, NULL);
+    answer_free(&answer);
     return error;
 }
 
@@ -68,19 +69,20 @@ int chitcpd_get_socket_buffer_contents(int sockfd, debug_socket_buffers_t *conte
     struct name name = name_to_look_at(sockfd);
     GetSocketBufferContentsArgs args = GET_SOCKET_BUFFER_CONTENTS_ARGS__INIT;
     args.sockfd = name.sockfd;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__GET_SOCKET_BUFFER_CONTENTS, message.get_socket_buffer_contents_args = &args;
-    int error = ask(name.instance, &message, PATIENT, &answer, NULL);
+    int error = ask(name.instance, &message, PATIENT, &answer);
     if (error != 0)
         return outcome(error);
-    const SocketBufferContents *now = answer->resp->socket_buffer_contents;
+    const SocketBufferContents *now = answer.resp->socket_buffer_contents;
     if (now == NULL) {
-        chitcpd_msg__free_unpacked(answer, NULL);
+        answer_free(&answer);
         return outcome(EPROTO);
     }
     *contents = (debug_socket_buffers_t){
         .snd = copy_of(now->snd), .snd_len = now->snd.len, .rcv = copy_of(now->rcv), .rcv_len = now->rcv.len};
-    chitcpd_msg__free_unpacked(answer, NULL);
+    answer_free(&answer);
     if (contents->snd != NULL && contents->rcv != NULL)
         return 0;
     chitcpd_free_socket_buffer_contents(contents);
@@ -88,6 +90,8 @@ int chitcpd_get_socket_buffer_contents(int sockfd, debug_socket_buffers_t *conte
 }
 
 void chitcpd_free_socket_buffer_contents(debug_socket_buffers_t *contents) {
+    if (contents == NULL)
+        return;
     free(contents->snd);
     free(contents->rcv);
     *contents = (debug_socket_buffers_t){0};
@@ -105,7 +109,7 @@ int chitcpd_wait_for_state(int sockfd, tcp_state_t state) {
 /* ---- events ------------------------------------------------------------------------------------------------------ */
 
 struct watch {
-    struct connection connection;
+    struct connection *connection;
     int sockfd;       /* as the caller knows it */
     struct name name; /* as chitcpd knows it */
     debug_event_handler handler;
@@ -136,30 +140,30 @@ static int call_handler(const struct watch *watch, const DebugEventArgs *event, 
 }
 
 static int answer_next(struct watch *watch) {
-    ChitcpdMsg *message;
-    int error = connection_receive(&watch->connection, &message);
+    struct answer event;
+    int error = connection_receive(watch->connection, &event);
     if (error != 0)
         return error;
     int response = DBG_RESP_NONE;
-    if (message->code != MSG_CODE__DEBUG_EVENT || message->debug_event_args == NULL)
+    if (event.message->code != MSG_CODE__DEBUG_EVENT || event.message->debug_event_args == NULL)
         error = EPROTO;
     else
-        error = call_handler(watch, message->debug_event_args, &response);
-    chitcpd_msg__free_unpacked(message, NULL);
+        error = call_handler(watch, event.message->debug_event_args, &response);
+    answer_free(&event);
     if (error != 0)
         return error;
     Resp resp = RESP__INIT;
     resp.ret = response;
-    ChitcpdMsg answer = CHITCPD_MSG__INIT;
-    answer.code = MSG_CODE__RESP, answer.resp = &resp;
-    return connection_send(&watch->connection, &answer);
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    message.code = MSG_CODE__RESP, message.resp = &resp;
+    return connection_send(watch->connection, &message);
 }
 
 static void *serve(void *argument) {
     struct watch *watch = argument;
     while (answer_next(watch) == 0)
         ;
-    connection_close(&watch->connection);
+    pool_discard(watch->connection);
     free(watch);
     return NULL;
 }
@@ -192,9 +196,9 @@ int chitcpd_debug(int sockfd, int event_flags, debug_event_handler handler, void
     args.sockfd = watch->name.sockfd, args.event_flags = event_flags;
     InitArgs init = INIT_ARGS__INIT;
     init.connection_type = CONNECTION_TYPE__DEBUG_CONNECTION, init.debug = &args;
-    int error = connection_open(&watch->connection, socket_path(), &init);
+    int error = pool_open(watch->name.instance, &init, &watch->connection);
     if (error == 0 && (error = start_thread(watch)) != 0)
-        connection_close(&watch->connection);
+        pool_discard(watch->connection);
     if (error != 0)
         free(watch);
     return outcome(error);

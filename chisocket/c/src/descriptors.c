@@ -10,9 +10,8 @@
 #include "system.h"
 
 #define PREFIX 4 /* characters: a NUL, and then "chi", or "CHI" for chitcpd's end */
-#define DIGITS 3 /* characters: the socket's number, six bits each */
-#define SERIAL 3 /* characters that tell it from former ones of this number */
-#define NAME (PREFIX + INSTANCE + DIGITS + SERIAL)
+#define DIGITS 3 /* characters of a number, six bits each */
+#define NAME (PREFIX + INSTANCE + DIGITS + DIGITS)
 
 static int digit(char c) {
     if (c >= '0' && c <= '9')
@@ -22,6 +21,10 @@ static int digit(char c) {
     if (c >= 'A' && c <= 'Z')
         return 36 + c - 'A';
     return c == '+' ? 62 : c == '-' ? 63 : -1;
+}
+
+static int number(const char digits[DIGITS]) {
+    return digit(digits[0]) << 12 | digit(digits[1]) << 6 | digit(digits[2]);
 }
 
 static bool parse(const struct sockaddr_un *addr, socklen_t len, const char *prefix, struct name *name) {
@@ -34,8 +37,8 @@ static bool parse(const struct sockaddr_un *addr, socklen_t len, const char *pre
             return false;
     memcpy(name->instance, addr->sun_path + PREFIX, INSTANCE);
     name->instance[INSTANCE] = '\0';
-    const char *number = addr->sun_path + PREFIX + INSTANCE;
-    name->sockfd = digit(number[0]) << 12 | digit(number[1]) << 6 | digit(number[2]);
+    name->sockfd = number(addr->sun_path + PREFIX + INSTANCE);
+    name->serial = number(addr->sun_path + PREFIX + INSTANCE + DIGITS);
     return true;
 }
 
@@ -60,7 +63,7 @@ bool name_of_connected(int fd, struct name *name) {
 static short events_of(int fd, short wanted) {
     struct pollfd one = {.fd = fd, .events = wanted};
     int before = errno;
-    short seen = poll(&one, 1, 0) == 1 ? one.revents : 0;
+    short seen = sys_poll(&one, 1, 0) == 1 ? one.revents : 0;
     errno = before;
     return seen;
 }

@@ -15,6 +15,7 @@
 struct name {
     char instance[INSTANCE + 1]; /* "": whichever chitcpd answers */
     int sockfd;                  /* chitcpd's own number for it */
+    int serial;                  /* tells a descriptor from former ones of this number */
 };
 
 /* Whether `fd` is such a descriptor. */

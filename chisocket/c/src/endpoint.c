@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/time.h>
@@ -35,20 +36,38 @@ int endpoint_socket(int domain, int type, int protocol, int flags) {
     return fd;
 }
 
+/* A negative length, as an int has it. */
+static bool is_negative(socklen_t len) {
+    return (int32_t)len < 0;
+}
+
+/* The next record of a listening descriptor. accept() is a cancellation point. */
+static ssize_t take_record(int fd, uint8_t record[RECORD], int *accepted) {
+    int before;
+    pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &before);
+    ssize_t count = receive_with_descriptor(fd, record, RECORD, accepted);
+    pthread_setcanceltype(before, NULL);
+    return count;
+}
+
 int endpoint_accept(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags) {
     if (addr != NULL && addrlen == NULL)
         return outcome(EFAULT);
-    if (!is_listening(fd))
+    if (!is_listening(fd) || (addr != NULL && is_negative(*addrlen)))
         return outcome(EINVAL);
+    int number = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    if (number < 0)
+        return -1; /* EMFILE: what waits goes on waiting */
+    sys_close(number);
     uint8_t record[RECORD]; /* the peer's address; with it comes the connection */
     int accepted;
-    ssize_t count = receive_with_descriptor(fd, record, sizeof record, &accepted);
+    ssize_t count = take_record(fd, record, &accepted);
     if (count < 0)
         return -1;
     if (count == 0)
         return outcome(EINVAL); /* it was shut down, or its chitcpd has ended */
     if (accepted < 0)
-        return outcome(EMFILE); /* the kernel had no number for it, and has closed it */
+        return outcome(EMFILE); /* somebody was faster, and the kernel has closed it */
     int error = addr != NULL ? hand_out_address(record, (size_t)count, addr, addrlen) : 0;
     if (error != 0) {
         sys_close(accepted);
@@ -86,29 +105,38 @@ static int patience_of(int fd) {
     return milliseconds < INT_MAX ? (int)milliseconds : INT_MAX;
 }
 
+/* Wait for the end of a connect over a new descriptor. */
+static int wait_connected(int fd, const struct name *name, int milliseconds) {
+    struct pollfd writable = {.fd = fd, .events = POLLOUT};
+    int ready = poll(&writable, 1, milliseconds);
+    if (ready < 0)
+        return errno; /* EINTR: it goes on by itself, as POSIX has it */
+    if (ready == 0)
+        return EINPROGRESS;
+    return writable.revents & (POLLHUP | POLLERR) ? request_error(name) : 0;
+}
+
 int endpoint_connect(int fd, const struct name *name, const struct sockaddr *addr, socklen_t addrlen) {
     struct sockaddr_storage peer;
     int error = take_address(addr, addrlen, &peer, &addrlen);
     if (error != 0)
         return outcome(error);
     int renewed = -1, status = fcntl(fd, F_GETFL);
-    error = request_start_connect(name, (struct sockaddr *)&peer, addrlen, &renewed);
-    if (error != 0)
-        return outcome(error);
-    if (renewed >= 0)
+    bool wait = !(status & O_NONBLOCK);
+    int milliseconds = wait ? patience_of(fd) : -1;
+    error = request_start_connect(name, (struct sockaddr *)&peer, addrlen, wait, milliseconds, &renewed);
+    if (error == 0 && renewed >= 0) {
         renew(fd, renewed, status);
-    if (status & O_NONBLOCK)
-        return outcome(EINPROGRESS);
-    struct pollfd writable = {.fd = fd, .events = POLLOUT};
-    int ready = poll(&writable, 1, patience_of(fd));
-    if (ready < 0)
-        return -1; /* EINTR: it goes on by itself, as POSIX has it */
-    if (ready == 0)
-        return outcome(EINPROGRESS);
-    return outcome(writable.revents & (POLLHUP | POLLERR) ? request_error(name) : 0);
+        error = wait ? wait_connected(fd, name, milliseconds) : 0;
+    }
+    if (error == 0 && !wait)
+        error = EINPROGRESS;
+    return outcome(error == ETIME ? EINPROGRESS : error);
 }
 
 int endpoint_shutdown(int fd, const struct name *name, int how) {
+    if (how < SHUT_RD || how > SHUT_RDWR)
+        return outcome(EINVAL);
     bool listening = false;
     int error = request_shutdown(name, how, &listening);
     if (error != 0)
@@ -123,33 +151,37 @@ int endpoint_shutdown(int fd, const struct name *name, int how) {
 int endpoint_getsockname(const struct name *name, struct sockaddr *addr, socklen_t *addrlen) {
     if (addr == NULL || addrlen == NULL)
         return outcome(EFAULT);
+    if (is_negative(*addrlen))
+        return outcome(EINVAL);
     return outcome(request_getsockname(name, addr, addrlen));
 }
 
 int endpoint_getpeername(const struct name *name, struct sockaddr *addr, socklen_t *addrlen) {
     if (addr == NULL || addrlen == NULL)
         return outcome(EFAULT);
+    if (is_negative(*addrlen))
+        return outcome(EINVAL);
     return outcome(request_getpeername(name, addr, addrlen));
 }
 
 /* Whether an option is the descriptor's own, and not the connection's. */
 static bool is_of_descriptor(int level, int option) {
-    return level == SOL_SOCKET &&
-           (option == SO_TYPE || option == SO_RCVTIMEO || option == SO_SNDTIMEO || option == SO_RCVLOWAT);
+    return level == SOL_SOCKET && (option == SO_RCVTIMEO || option == SO_SNDTIMEO || option == SO_RCVLOWAT);
 }
 
+/* `fd` is -1 if there is no descriptor: then nothing is its own. */
 int endpoint_getsockopt(int fd, const struct name *name, int level, int option, void *value, socklen_t *len) {
     if (value == NULL || len == NULL)
         return outcome(EFAULT);
-    if ((int32_t)*len < 0)
+    if (is_negative(*len))
         return outcome(EINVAL);
-    if (is_of_descriptor(level, option))
+    if (fd >= 0 && is_of_descriptor(level, option))
         return sys_getsockopt(fd, level, option, value, len);
     return outcome(request_getsockopt(name, level, option, value, len));
 }
 
 int endpoint_setsockopt(int fd, const struct name *name, int level, int option, const void *value, socklen_t len) {
-    if (is_of_descriptor(level, option))
+    if (fd >= 0 && is_of_descriptor(level, option))
         return sys_setsockopt(fd, level, option, value, len);
     if (value == NULL && len > 0)
         return outcome(EFAULT);

@@ -8,6 +8,22 @@
 
 #define BLANKS " \t\n"
 
+static const char *const variables[] = {"CHITCPD_SOCK", "CHITCP_HOSTS", "CHITCP_NETWORKS"};
+static char *remembered[sizeof variables / sizeof variables[0]];
+static bool is_remembered;
+
+const char *setting(enum variable variable) {
+    return is_remembered ? remembered[variable] : getenv(variables[variable]);
+}
+
+void remember_settings(void) {
+    for (size_t i = 0; i < sizeof variables / sizeof variables[0]; i++) {
+        const char *value = getenv(variables[i]);
+        remembered[i] = value != NULL ? strdup(value) : NULL;
+    }
+    is_remembered = true;
+}
+
 /* The next word of `*text`, which goes on behind it; its length, 0 at the end. */
 static size_t next_word(const char **text, const char **word) {
     *word = *text + strspn(*text, BLANKS);
@@ -48,7 +64,7 @@ static size_t parse_host(const char *entry, size_t length, char address[INET6_AD
 }
 
 bool lab_address(const char *host, char address[INET6_ADDRSTRLEN]) {
-    const char *hosts = getenv("CHITCP_HOSTS"), *entry;
+    const char *hosts = setting(CHITCP_HOSTS), *entry;
     size_t length;
     while (hosts != NULL && (length = next_word(&hosts, &entry)) > 0) {
         size_t name = parse_host(entry, length, address);
@@ -103,7 +119,7 @@ static bool binary_address(const struct sockaddr *addr, socklen_t len, struct in
 }
 
 bool is_elsewhere(const struct sockaddr *addr, socklen_t len) {
-    const char *networks = getenv("CHITCP_NETWORKS"), *entry;
+    const char *networks = setting(CHITCP_NETWORKS), *entry;
     struct in6_addr address;
     struct network network;
     size_t length;
@@ -118,7 +134,7 @@ bool is_elsewhere(const struct sockaddr *addr, socklen_t len) {
 }
 
 char *malformed_host(void) {
-    const char *hosts = getenv("CHITCP_HOSTS"), *entry;
+    const char *hosts = setting(CHITCP_HOSTS), *entry;
     char address[INET6_ADDRSTRLEN];
     size_t length;
     while (hosts != NULL && (length = next_word(&hosts, &entry)) > 0)
@@ -128,7 +144,7 @@ char *malformed_host(void) {
 }
 
 char *malformed_network(void) {
-    const char *networks = getenv("CHITCP_NETWORKS"), *entry;
+    const char *networks = setting(CHITCP_NETWORKS), *entry;
     struct network network;
     size_t length;
     while (networks != NULL && (length = next_word(&networks, &entry)) > 0)

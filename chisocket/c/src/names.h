@@ -7,6 +7,13 @@
 #include <stdbool.h>
 #include <sys/socket.h>
 
+/* What the environment says. */
+enum variable { CHITCPD_SOCK, CHITCP_HOSTS, CHITCP_NETWORKS };
+const char *setting(enum variable variable);
+
+/* From now on, what it says now: some programs empty their environment. */
+void remember_settings(void);
+
 /* The address of a host of the lab, as text; false if the lab has none of this name. */
 bool lab_address(const char *host, char address[INET6_ADDRSTRLEN]);
 

@@ -4,7 +4,8 @@
  * chitcpd resets the sockets of a connection that goes. So one that has made a socket, by SOCKET or ACCEPT, is set
  * aside until that socket is closed and carries nothing but its CLOSE: whatever is interrupted, no socket dies of it.
  *
- * Thread-safe; a child after fork(2) begins with none. All functions that return an int return 0 or an errno. */
+ * Thread-safe, and safe in signal handlers; a child after fork(2) begins with none. All functions that return an int
+ * return 0 or an errno. */
 #ifndef POOL_H
 #define POOL_H
 
@@ -15,7 +16,10 @@ int pool_take(const char *instance, struct connection **taken);
 
 void pool_put_back(struct connection *connection);
 
-/* It is of no more use. */
+/* One that begins with another INIT than a command connection, for the caller alone. */
+int pool_open(const char *instance, InitArgs *init, struct connection **opened);
+
+/* Close it: it is of no more use. */
 void pool_discard(struct connection *connection);
 
 /* Set it aside: it has made the socket of this number. */

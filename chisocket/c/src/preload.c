@@ -10,13 +10,16 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
-#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/uio.h>
 
 #include "endpoint.h"
@@ -39,19 +42,63 @@ static void find_all(void);
 
 /* ---- calls that ask chitcpd -------------------------------------------------------------------------------------- */
 
+/* Numbers that were given to descriptors of ours. Only a hint: such a number may be another file's by now. */
+#define MOST_HINTS 65536
+static atomic_bool hints[MOST_HINTS];
+
+static int hinted(int fd) {
+    if (fd >= 0 && fd < MOST_HINTS)
+        atomic_store_explicit(&hints[fd], true, memory_order_relaxed);
+    return fd;
+}
+
+static bool may_be_ours(int fd) {
+    return fd >= 0 && fd < MOST_HINTS && atomic_load_explicit(&hints[fd], memory_order_relaxed);
+}
+
+static void forget_hint(int fd) {
+    if (fd >= 0 && fd < MOST_HINTS)
+        atomic_store_explicit(&hints[fd], false, memory_order_relaxed);
+}
+
 REPLACE(int, socket, (int domain, int type, int protocol)) {
     int flags = type & (SOCK_NONBLOCK | SOCK_CLOEXEC);
     if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM ||
         (protocol != 0 && protocol != IPPROTO_TCP))
         return NEXT(socket)(domain, type, protocol);
-    return endpoint_socket(domain, SOCK_STREAM, protocol, flags);
+    return hinted(endpoint_socket(domain, SOCK_STREAM, protocol, flags));
 }
 
-static void carry_over(int fd, const struct name *name, int kernels, int level, int option) {
-    int value;
-    socklen_t len = sizeof value;
-    if (endpoint_getsockopt(fd, name, level, option, &value, &len) == 0 && value != 0)
-        sys_setsockopt(kernels, level, option, &value, len);
+/* What a program may have set before it says where to: options, and a port. */
+static const struct {
+    int level, option;
+    socklen_t size;
+} carried_over[] = {
+    {SOL_SOCKET, SO_REUSEADDR, sizeof(int)},           {SOL_SOCKET, SO_REUSEPORT, sizeof(int)},
+    {SOL_SOCKET, SO_KEEPALIVE, sizeof(int)},           {SOL_SOCKET, SO_LINGER, sizeof(struct linger)},
+    {SOL_SOCKET, SO_RCVTIMEO, sizeof(struct timeval)}, {SOL_SOCKET, SO_SNDTIMEO, sizeof(struct timeval)},
+    {IPPROTO_TCP, TCP_NODELAY, sizeof(int)},           {IPPROTO_TCP, TCP_KEEPIDLE, sizeof(int)},
+    {IPPROTO_TCP, TCP_KEEPINTVL, sizeof(int)},         {IPPROTO_TCP, TCP_KEEPCNT, sizeof(int)},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT, sizeof(int)},      {IPPROTO_IP, IP_TOS, sizeof(int)},
+    {IPPROTO_IPV6, IPV6_V6ONLY, sizeof(int)},          {IPPROTO_IPV6, IPV6_TCLASS, sizeof(int)},
+};
+
+static void carry_options_over(int fd, const struct name *name, int kernels) {
+    for (size_t i = 0; i < sizeof carried_over / sizeof carried_over[0]; i++) {
+        _Alignas(struct timeval) char value[sizeof(struct timeval)];
+        socklen_t len = carried_over[i].size;
+        if (endpoint_getsockopt(fd, name, carried_over[i].level, carried_over[i].option, value, &len) == 0)
+            sys_setsockopt(kernels, carried_over[i].level, carried_over[i].option, value, len);
+    }
+}
+
+static int carry_port_over(const struct name *name, int kernels) {
+    struct sockaddr_storage own = {0};
+    socklen_t len = sizeof own;
+    if (endpoint_getsockname(name, (struct sockaddr *)&own, &len) < 0)
+        return -1;
+    bool bound = ((struct sockaddr_in *)&own)->sin_port != 0; /* at the same place in a sockaddr_in6 */
+    return bound ? sys_bind(kernels, &own, len) : 0;
 }
 
 /* Let `fd` be a socket of the kernel's from now on: what it is bound or connected to is not the lab's. */
@@ -63,15 +110,14 @@ static int leave_the_lab(int fd, const struct name *name) {
     int kernels = sys_socket(family, SOCK_STREAM | SOCK_CLOEXEC | (status & O_NONBLOCK ? SOCK_NONBLOCK : 0), 0);
     if (kernels < 0)
         return -1;
-    static const int options[][2] = {
-        {SOL_SOCKET, SO_REUSEADDR},  {SOL_SOCKET, SO_REUSEPORT}, {SOL_SOCKET, SO_KEEPALIVE},
-        {IPPROTO_IPV6, IPV6_V6ONLY}, {IPPROTO_TCP, TCP_NODELAY},
-    };
-    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++)
-        carry_over(fd, name, kernels, options[i][0], options[i][1]);
-    int copied = sys_dup3(kernels, fd, fcntl(fd, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0);
+    carry_options_over(fd, name, kernels);
+    int left = carry_port_over(name, kernels);
+    if (left == 0)
+        left = sys_dup3(kernels, fd, fcntl(fd, F_GETFD) & FD_CLOEXEC ? O_CLOEXEC : 0);
+    int error = errno;
     sys_close(kernels);
-    return copied < 0 ? -1 : 0;
+    errno = error;
+    return left < 0 ? -1 : 0;
 }
 
 REPLACE(int, bind, (int fd, const struct sockaddr *addr, socklen_t len)) {
@@ -99,14 +145,14 @@ REPLACE(int, listen, (int fd, int backlog)) {
 
 REPLACE(int, accept, (int fd, struct sockaddr *addr, socklen_t *len)) {
     struct name name;
-    return name_of(fd, &name) ? endpoint_accept(fd, addr, len, 0) : NEXT(accept)(fd, addr, len);
+    return name_of(fd, &name) ? hinted(endpoint_accept(fd, addr, len, 0)) : NEXT(accept)(fd, addr, len);
 }
 
 REPLACE(int, accept4, (int fd, struct sockaddr *addr, socklen_t *len, int flags)) {
     struct name name;
     if (!name_of(fd, &name))
         return NEXT(accept4)(fd, addr, len, flags);
-    return flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC) ? outcome(EINVAL) : endpoint_accept(fd, addr, len, flags);
+    return flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC) ? outcome(EINVAL) : hinted(endpoint_accept(fd, addr, len, flags));
 }
 
 REPLACE(int, shutdown, (int fd, int how)) {
@@ -132,29 +178,35 @@ REPLACE(int, getsockopt, (int fd, int level, int option, void *value, socklen_t 
 
 /* ---- closing ----------------------------------------------------------------------------------------------------- */
 
-#define MOST_LINGERING 65536                       /* descriptors */
-static _Atomic uint16_t lingering[MOST_LINGERING]; /* descriptor -> seconds that close() waits (SO_LINGER) */
+static atomic_bool some_linger; /* one of our descriptors has had SO_LINGER: close() asks for it */
 
 REPLACE(int, setsockopt, (int fd, int level, int option, const void *value, socklen_t len)) {
     struct name name;
     if (!name_of(fd, &name))
         return NEXT(setsockopt)(fd, level, option, value, len);
-    int result = endpoint_setsockopt(fd, &name, level, option, value, len);
-    if (result == 0 && level == SOL_SOCKET && option == SO_LINGER && fd < MOST_LINGERING) {
-        struct linger linger;
-        memcpy(&linger, value, sizeof linger); /* chitcpd refuses a shorter one */
-        int seconds = linger.l_onoff && linger.l_linger > 0 ? linger.l_linger : 0;
-        atomic_store(&lingering[fd], (uint16_t)(seconds < UINT16_MAX ? seconds : UINT16_MAX));
-    }
-    return result;
+    if (level == SOL_SOCKET && option == SO_LINGER)
+        atomic_store(&some_linger, true);
+    return endpoint_setsockopt(fd, &name, level, option, value, len);
+}
+
+/* For how many seconds close() waits. */
+static int seconds_to_linger(int fd, struct name *name) {
+    struct linger linger = {0};
+    socklen_t len = sizeof linger;
+    if (!atomic_load(&some_linger) || !name_of(fd, name))
+        return 0;
+    if (endpoint_getsockopt(fd, name, SOL_SOCKET, SO_LINGER, &linger, &len) < 0 || !linger.l_onoff)
+        return 0;
+    return linger.l_linger < INT_MAX / 1000 ? linger.l_linger : INT_MAX / 1000;
 }
 
 REPLACE(int, close, (int fd)) {
     struct name name;
-    int seconds = fd >= 0 && fd < MOST_LINGERING ? atomic_exchange(&lingering[fd], 0) : 0;
-    bool waits = seconds > 0 && name_of(fd, &name);
+    int before = errno, seconds = seconds_to_linger(fd, &name);
+    errno = before;
+    forget_hint(fd);
     int result = NEXT(close)(fd);
-    if (result == 0 && waits)
+    if (result == 0 && seconds > 0)
         request_wait_acknowledged(&name, seconds * 1000); /* time may be up, or the connection over before */
     return result;
 }
@@ -231,74 +283,143 @@ static ssize_t write_outcome(int fd, ssize_t count) {
     return count;
 }
 
+/* Send on what may be ours. The signal comes with EPIPE only, and not with the error of a connection that has failed,
+ * which stands before it. ENOTSOCK if it is another file by now. */
+static ssize_t send_quietly(int fd, const struct msghdr *message, int flags) {
+    ssize_t count = write_outcome(fd, sys_sendmsg(fd, message, flags | MSG_NOSIGNAL));
+    if (count < 0 && errno == EPIPE && !(flags & MSG_NOSIGNAL))
+        raise(SIGPIPE);
+    if (count < 0 && errno == ENOTSOCK)
+        forget_hint(fd);
+    return count;
+}
+
+static ssize_t write_quietly(int fd, const struct iovec *parts, size_t count) {
+    struct msghdr message = {.msg_iov = (struct iovec *)parts, .msg_iovlen = count};
+    return send_quietly(fd, &message, 0);
+}
+
 REPLACE(ssize_t, write, (int fd, const void *data, size_t len)) {
+    if (may_be_ours(fd)) {
+        ssize_t count = write_quietly(fd, &(struct iovec){.iov_base = (void *)data, .iov_len = len}, 1);
+        if (count >= 0 || errno != ENOTSOCK)
+            return count;
+    }
     return write_outcome(fd, NEXT(write)(fd, data, len));
 }
 
 REPLACE(ssize_t, writev, (int fd, const struct iovec *parts, int count)) {
+    if (may_be_ours(fd) && count >= 0) {
+        ssize_t result = write_quietly(fd, parts, (size_t)count);
+        if (result >= 0 || errno != ENOTSOCK)
+            return result;
+    }
     return write_outcome(fd, NEXT(writev)(fd, parts, count));
 }
 
-REPLACE(ssize_t, send, (int fd, const void *data, size_t len, int flags)) {
-    return write_outcome(fd, NEXT(send)(fd, data, len, flags));
+/* A stream goes to its peer, whatever the address: Linux's TCP does not look at it. Urgent data goes in line (RFC
+ * 6093), and there is no Fast Open. */
+REPLACE(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags)) {
+    struct name name;
+    if (message == NULL || !name_of(fd, &name))
+        return NEXT(sendmsg)(fd, message, flags);
+    if (flags & MSG_FASTOPEN)
+        return outcome(EOPNOTSUPP);
+    struct msghdr plain = *message;
+    plain.msg_name = NULL, plain.msg_namelen = 0;
+    return send_quietly(fd, &plain, flags & ~MSG_OOB);
 }
 
-/* A stream goes to its peer, whatever the address: Linux's TCP does not look at it. */
 REPLACE(ssize_t, sendto,
         (int fd, const void *data, size_t len, int flags, const struct sockaddr *addr, socklen_t addrlen)) {
     struct name name;
-    if (addr != NULL && name_of(fd, &name))
-        addr = NULL, addrlen = 0;
-    return write_outcome(fd, NEXT(sendto)(fd, data, len, flags, addr, addrlen));
+    if (!may_be_ours(fd) && !name_of(fd, &name))
+        return NEXT(sendto)(fd, data, len, flags, addr, addrlen);
+    struct iovec part = {.iov_base = (void *)data, .iov_len = len};
+    struct msghdr message = {.msg_name = (void *)addr, .msg_namelen = addrlen, .msg_iov = &part, .msg_iovlen = 1};
+    return chi_sendmsg(fd, &message, flags);
 }
 
-REPLACE(ssize_t, sendmsg, (int fd, const struct msghdr *message, int flags)) {
-    struct name name;
-    struct msghdr without;
-    if (message != NULL && message->msg_name != NULL && name_of(fd, &name)) {
-        without = *message;
-        without.msg_name = NULL, without.msg_namelen = 0;
-        message = &without;
-    }
-    return write_outcome(fd, NEXT(sendmsg)(fd, message, flags));
+REPLACE(ssize_t, send, (int fd, const void *data, size_t len, int flags)) {
+    return chi_sendto(fd, data, len, flags, NULL, 0);
 }
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */
+
+/* The canonical name of a host of the lab is its name, and not the address that was looked up in its place. */
+static int name_it(const char *host, int error, struct addrinfo **result) {
+    if (error != 0 || *result == NULL || (*result)->ai_canonname == NULL)
+        return error;
+    char *name = strdup(host);
+    if (name != NULL) {
+        free((*result)->ai_canonname);
+        (*result)->ai_canonname = name;
+    }
+    return 0;
+}
 
 REPLACE(int, getaddrinfo,
         (const char *host, const char *service, const struct addrinfo *hints, struct addrinfo **result)) {
     char address[INET6_ADDRSTRLEN];
     struct addrinfo wanted;
+    bool numeric = hints != NULL && hints->ai_flags & AI_NUMERICHOST;
     if (hints != NULL && hints->ai_flags & AI_ADDRCONFIG) {
         wanted = *hints; /* the kernel's own addresses, of which there may be none, say nothing of the lab */
         wanted.ai_flags &= ~AI_ADDRCONFIG;
         hints = &wanted;
     }
-    return NEXT(getaddrinfo)(host != NULL && lab_address(host, address) ? address : host, service, hints, result);
+    if (host != NULL && !numeric && lab_address(host, address))
+        return name_it(host, NEXT(getaddrinfo)(address, service, hints, result), result);
+    return NEXT(getaddrinfo)(host, service, hints, result);
 }
+
+/* Likewise the name in what gethostbyname() and its like return, which is kept in `space`. */
+static struct hostent *call_it(struct hostent *entry, const char *host, char *space) {
+    if (entry != NULL)
+        entry->h_name = strcpy(space, host);
+    return entry;
+}
+
+static char called[NI_MAXHOST]; /* as their results, it holds until the next call */
 
 REPLACE(struct hostent *, gethostbyname, (const char *host)) {
     char address[INET6_ADDRSTRLEN];
-    return NEXT(gethostbyname)(lab_address(host, address) ? address : host);
+    if (!lab_address(host, address) || strlen(host) >= sizeof called)
+        return NEXT(gethostbyname)(host);
+    return call_it(NEXT(gethostbyname)(address), host, called);
 }
 
 REPLACE(struct hostent *, gethostbyname2, (const char *host, int family)) {
     char address[INET6_ADDRSTRLEN];
-    return NEXT(gethostbyname2)(lab_address(host, address) ? address : host, family);
-}
-
-REPLACE(int, gethostbyname_r,
-        (const char *host, struct hostent *entry, char *space, size_t size, struct hostent **result, int *error)) {
-    char address[INET6_ADDRSTRLEN];
-    return NEXT(gethostbyname_r)(lab_address(host, address) ? address : host, entry, space, size, result, error);
+    if (!lab_address(host, address) || strlen(host) >= sizeof called)
+        return NEXT(gethostbyname2)(host, family);
+    return call_it(NEXT(gethostbyname2)(address, family), host, called);
 }
 
 REPLACE(int, gethostbyname2_r,
         (const char *host, int family, struct hostent *entry, char *space, size_t size, struct hostent **result,
          int *error)) {
     char address[INET6_ADDRSTRLEN];
-    host = lab_address(host, address) ? address : host;
-    return NEXT(gethostbyname2_r)(host, family, entry, space, size, result, error);
+    size_t own = strlen(host) + 1;
+    if (!lab_address(host, address))
+        return NEXT(gethostbyname2_r)(host, family, entry, space, size, result, error);
+    if (size < own) {
+        *result = NULL, *error = NETDB_INTERNAL;
+        return ERANGE;
+    }
+    int failure = NEXT(gethostbyname2_r)(address, family, entry, space, size - own, result, error);
+    if (failure == 0)
+        call_it(*result, host, space + size - own);
+    return failure;
+}
+
+REPLACE(int, gethostbyname_r,
+        (const char *host, struct hostent *entry, char *space, size_t size, struct hostent **result, int *error)) {
+    char address[INET6_ADDRSTRLEN];
+    if (!lab_address(host, address))
+        return NEXT(gethostbyname_r)(host, entry, space, size, result, error);
+    int family = strchr(address, ':') != NULL ? AF_INET6 : AF_INET;
+    return chi_gethostbyname2_r(host, family, entry, space, size, result, error);
 }
 
 /* ---- the functions that these replace ---------------------------------------------------------------------------- */
@@ -326,4 +447,5 @@ static void find_all(void) {
 /* Before the program begins: a child of fork(2) that calls close() must find the system's. */
 __attribute__((constructor)) static void begin(void) {
     pthread_once(&found, find_all);
+    remember_settings();
 }

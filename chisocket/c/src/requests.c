@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "ask.h"
-#include "system.h"
 
 #define MOST_DATA (1u << 20) /* bytes of one SEND or RECV: chitcpd queues no more by default, and answers with less */
 
@@ -58,7 +57,8 @@ static ProtobufCBinaryData bytes(const void *data, size_t len) {
 int request_open(int domain, int type, int protocol, int *fd) {
     SocketArgs args = SOCKET_ARGS__INIT;
     args.domain = domain, args.type = type, args.protocol = protocol;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__OPEN, message.socket_args = &args;
     struct connection *connection;
     int error = pool_take(ANY, &connection);
@@ -68,69 +68,69 @@ int request_open(int domain, int type, int protocol, int *fd) {
     pool_put_back(connection);
     if (is_c)
         return EOPNOTSUPP;
-    error = ask(ANY, &message, PATIENT, &answer, fd);
+    error = ask(ANY, &message, PATIENT, &answer);
     if (error != 0)
         return error;
-    chitcpd_msg__free_unpacked(answer, NULL);
+    *fd = answer.fd, answer.fd = -1;
+    answer_free(&answer);
     return *fd < 0 ? EMFILE : 0; /* the kernel had no number for it, and has closed it */
 }
 
 /* A request that makes a socket: the connection that carries it is set aside. */
-static int make(const ChitcpdMsg *message, struct patience patience, ChitcpdMsg **answer) {
+static int make(const ChitcpdMsg *message, struct patience patience, struct answer *answer) {
     struct connection *connection;
     int error = pool_take(ANY, &connection);
     if (error != 0)
         return error;
-    int rights;
     bool used_up;
-    error = connection_exchange(connection, message, patience, answer, &rights, &used_up);
-    if (rights >= 0)
-        sys_close(rights);
+    error = connection_exchange(connection, message, patience, answer, &used_up);
     if (error != 0) {
         pool_discard(connection);
         return error;
     }
-    error = (*answer)->resp->error_code;
-    if (error == 0 && (*answer)->resp->ret < 0)
+    error = answer->resp->error_code;
+    if (error == 0 && answer->resp->ret < 0)
         error = EPROTO;
     if (error == 0 && used_up)
-        error = EINTR; /* the socket goes with the connection that has made it */
+        error = EINTR; /* the socket goes with the connection that has made it: its peer sees a reset */
     if (used_up)
         pool_discard(connection);
     else if (error != 0)
         pool_put_back(connection);
     else
-        pool_set_aside(connection, (*answer)->resp->ret);
+        pool_set_aside(connection, answer->resp->ret);
     if (error != 0)
-        chitcpd_msg__free_unpacked(*answer, NULL);
+        answer_free(answer);
     return error;
 }
 
 int request_socket(int domain, int type, int protocol, int *number) {
     SocketArgs args = SOCKET_ARGS__INIT;
     args.domain = domain, args.type = type, args.protocol = protocol;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__SOCKET, message.socket_args = &args;
     int error = make(&message, PATIENT, &answer);
     if (error != 0)
         return error;
-    *number = answer->resp->ret;
-    chitcpd_msg__free_unpacked(answer, NULL);
+    *number = answer.resp->ret;
+    answer_free(&answer);
     return 0;
 }
 
 int request_accept(int number, struct sockaddr *addr, socklen_t *addrlen, int *accepted) {
     AcceptArgs args = ACCEPT_ARGS__INIT;
     args.sockfd = number;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__ACCEPT, message.accept_args = &args;
     int error = make(&message, INTERRUPTIBLE, &answer);
     if (error != 0)
         return error;
-    *accepted = answer->resp->ret;
+    *accepted = answer.resp->ret;
     if (addr != NULL)
-        error = hand_out_address(answer->resp->addr.data, answer->resp->addr.len, addr, addrlen);
-    chitcpd_msg__free_unpacked(answer, NULL);
+        error = hand_out_address(answer.resp->addr.data, answer.resp->addr.len, addr, addrlen);
+    answer_free(&answer);
     if (error != 0)
         request_close(*accepted);
     return error;
@@ -148,13 +148,14 @@ int request_send(int number, const void *data, size_t len, int flags, ssize_t *s
     size_t taken = len < MOST_DATA ? len : MOST_DATA;
     SendArgs args = SEND_ARGS__INIT;
     args.sockfd = number, args.flags = flags, args.buf = bytes(data, taken);
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__SEND, message.send_args = &args;
-    int error = ask(ANY, &message, INTERRUPTIBLE, &answer, NULL);
+    int error = ask(ANY, &message, INTERRUPTIBLE, &answer);
     if (error != 0)
         return error;
-    *sent = answer->resp->ret;
-    chitcpd_msg__free_unpacked(answer, NULL);
+    *sent = answer.resp->ret;
+    answer_free(&answer);
     return *sent < 0 || (size_t)*sent > taken ? EPROTO : 0;
 }
 
@@ -162,18 +163,19 @@ int request_recv(int number, void *data, size_t len, int flags, ssize_t *receive
     size_t limit = len < MOST_DATA ? len : MOST_DATA;
     RecvArgs args = RECV_ARGS__INIT;
     args.sockfd = number, args.flags = flags, args.len = (int32_t)limit;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__RECV, message.recv_args = &args;
-    int error = ask(ANY, &message, INTERRUPTIBLE, &answer, NULL);
+    int error = ask(ANY, &message, INTERRUPTIBLE, &answer);
     if (error != 0)
         return error;
-    ProtobufCBinaryData come = answer->resp->buf;
-    if (come.len > limit || come.len != (size_t)answer->resp->ret)
+    ProtobufCBinaryData come = answer.resp->buf;
+    if (come.len > limit || come.len != (size_t)answer.resp->ret)
         error = EPROTO;
     else if (come.len > 0)
         memcpy(data, come.data, come.len);
     *received = (ssize_t)come.len;
-    chitcpd_msg__free_unpacked(answer, NULL);
+    answer_free(&answer);
     return error;
 }
 
@@ -184,19 +186,17 @@ int request_close(int number) {
         return EBADF;
     CloseArgs args = CLOSE_ARGS__INIT;
     args.sockfd = number;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__CLOSE, message.close_args = &args;
-    int rights;
     bool used_up;
-    int error = connection_exchange(maker, &message, PATIENT, &answer, &rights, &used_up);
-    if (rights >= 0)
-        sys_close(rights);
+    int error = connection_exchange(maker, &message, PATIENT, &answer, &used_up);
     if (error != 0) {
         pool_discard(maker);
         return error;
     }
-    error = answer->resp->error_code;
-    chitcpd_msg__free_unpacked(answer, NULL);
+    error = answer.resp->error_code;
+    answer_free(&answer);
     if (error != 0 && !pool_has_made(number))
         pool_set_aside(maker, number); /* the socket may still be there */
     else
@@ -222,48 +222,56 @@ int request_listen(const struct name *name, int backlog) {
     return tell(name->instance, &message, PATIENT);
 }
 
-int request_start_connect(const struct name *name, const struct sockaddr *addr, socklen_t addrlen, int *renewed) {
+int request_start_connect(const struct name *name, const struct sockaddr *addr, socklen_t addrlen, bool wait,
+                          int milliseconds, int *renewed) {
     ConnectArgs args = CONNECT_ARGS__INIT;
     args.sockfd = name->sockfd, args.addr = bytes(addr, addrlen);
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    args.has_wait = args.wait = wait;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__START_CONNECT, message.connect_args = &args;
-    int error = ask(name->instance, &message, PATIENT, &answer, renewed);
-    if (error == 0)
-        chitcpd_msg__free_unpacked(answer, NULL);
-    return error;
+    struct patience patience = {.milliseconds = milliseconds, .interruptible = wait};
+    int error = ask(name->instance, &message, patience, &answer);
+    if (error != 0)
+        return error;
+    *renewed = answer.fd, answer.fd = -1;
+    answer_free(&answer);
+    return 0;
 }
 
 int request_shutdown(const struct name *name, int how, bool *listening) {
     ShutdownArgs args = SHUTDOWN_ARGS__INIT;
     args.sockfd = name->sockfd, args.how = how;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__SHUTDOWN, message.shutdown_args = &args;
-    int error = ask(name->instance, &message, PATIENT, &answer, NULL);
+    int error = ask(name->instance, &message, PATIENT, &answer);
     if (error != 0)
         return error;
-    *listening = answer->resp->ret != 0;
-    chitcpd_msg__free_unpacked(answer, NULL);
+    *listening = answer.resp->ret != 0;
+    answer_free(&answer);
     return 0;
 }
 
 int request_wait_acknowledged(const struct name *name, int milliseconds) {
-    CloseArgs args = CLOSE_ARGS__INIT;
-    args.sockfd = name->sockfd;
+    LingerArgs args = LINGER_ARGS__INIT;
+    args.sockfd = name->sockfd, args.serial = name->serial;
     ChitcpdMsg message = CHITCPD_MSG__INIT;
-    message.code = MSG_CODE__CLOSE, message.close_args = &args;
+    message.code = MSG_CODE__LINGER, message.linger_args = &args;
     return tell(name->instance, &message, (struct patience){.milliseconds = milliseconds, .interruptible = true});
 }
 
 static int ask_name(const struct name *name, MsgCode code, struct sockaddr *addr, socklen_t *addrlen) {
     NameArgs args = NAME_ARGS__INIT;
     args.sockfd = name->sockfd;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = (int32_t)code, message.name_args = &args;
-    int error = ask(name->instance, &message, PATIENT, &answer, NULL);
+    int error = ask(name->instance, &message, PATIENT, &answer);
     if (error != 0)
         return error;
-    error = hand_out_address(answer->resp->addr.data, answer->resp->addr.len, addr, addrlen);
-    chitcpd_msg__free_unpacked(answer, NULL);
+    error = hand_out_address(answer.resp->addr.data, answer.resp->addr.len, addr, addrlen);
+    answer_free(&answer);
     return error;
 }
 
@@ -278,17 +286,18 @@ int request_getpeername(const struct name *name, struct sockaddr *addr, socklen_
 int request_getsockopt(const struct name *name, int level, int option, void *value, socklen_t *len) {
     SockoptArgs args = SOCKOPT_ARGS__INIT;
     args.sockfd = name->sockfd, args.level = level, args.name = option;
-    ChitcpdMsg message = CHITCPD_MSG__INIT, *answer;
+    ChitcpdMsg message = CHITCPD_MSG__INIT;
+    struct answer answer;
     message.code = MSG_CODE__GETSOCKOPT, message.sockopt_args = &args;
-    int error = ask(name->instance, &message, PATIENT, &answer, NULL);
+    int error = ask(name->instance, &message, PATIENT, &answer);
     if (error != 0)
         return error;
-    ProtobufCBinaryData has = answer->resp->buf;
+    ProtobufCBinaryData has = answer.resp->buf;
     if (has.len < *len)
         *len = (socklen_t)has.len;
     if (*len > 0)
         memcpy(value, has.data, *len);
-    chitcpd_msg__free_unpacked(answer, NULL);
+    answer_free(&answer);
     return 0;
 }
 

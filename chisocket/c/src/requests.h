@@ -21,9 +21,10 @@ int request_close(int number);
 int request_bind(const struct name *name, const struct sockaddr *addr, socklen_t addrlen);
 int request_listen(const struct name *name, int backlog);
 
-/* Begin to connect. `*renewed` is -1, or a descriptor that takes the place of the former one: its connect had failed.
- */
-int request_start_connect(const struct name *name, const struct sockaddr *addr, socklen_t addrlen, int *renewed);
+/* Begin to connect, and `wait` for the end of that, for so many milliseconds (-1: for ever). `*renewed` is -1, or a
+ * descriptor that takes the place of the former one, since a former connect has failed: then there was no waiting. */
+int request_start_connect(const struct name *name, const struct sockaddr *addr, socklen_t addrlen, bool wait,
+                          int milliseconds, int *renewed);
 
 /* `*listening`: whether it was; then the descriptor itself must be shut down too. */
 int request_shutdown(const struct name *name, int how, bool *listening);

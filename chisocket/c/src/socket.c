@@ -100,7 +100,7 @@ ssize_t chisocket_send(int sockfd, const void *buf, size_t len, int flags) {
     enum kind kind = kind_of_connected(sockfd, &name, &error);
     if (error == 0 && kind == NUMBER)
         error = request_send(sockfd, buf, len, flags, &sent);
-    else if (error == 0 && (sent = sys_send(sockfd, buf, len, flags | MSG_NOSIGNAL)) < 0)
+    else if (error == 0 && (sent = sys_send(sockfd, buf, len, (flags & ~MSG_OOB) | MSG_NOSIGNAL)) < 0)
         error = write_error(sockfd, errno);
     return error != 0 ? outcome(error) : sent;
 }
