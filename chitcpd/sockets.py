@@ -363,7 +363,7 @@ class Sockets:
             await self._close_connection(sock, sock.endpoint)
 
     async def linger(self, fd: int, serial: int, uid: int) -> None:
-        """After a descriptor was closed: return once its peer has acknowledged all.
+        """After a descriptor was closed: return once its peer has acknowledged all. Raises OSError if it never will.
 
         At once if others have it, too, or if the number is another socket's by now.
         """
@@ -373,6 +373,7 @@ class Sockets:
             return
         endpoint = sock.endpoint
         await sock.until(lambda: _is_in(endpoint, _CLOSE_ENDS_IN - {State.LAST_ACK}))
+        self._raise_error(endpoint)
 
     async def _close_connection(self, sock: Socket, endpoint: Endpoint) -> None:
         if endpoint.connection.state == State.CLOSED:
@@ -380,6 +381,7 @@ class Sockets:
         self._driver.release(endpoint, self._now())
         self._watch_orphans()
         await sock.until(lambda: _is_in(endpoint, _CLOSE_ENDS_IN))
+        self._raise_error(endpoint)
 
     def forget(self, owner: object) -> None:
         """The application is gone: reset what it leaves."""

@@ -6,11 +6,13 @@ import errno
 import select
 import socket
 import struct
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from tests.c.conftest import BY_DESCRIPTOR, CHISOCKET, Calls, Start, addr, connected, listening
+from tests.c.conftest import BY_DESCRIPTOR, CHISOCKET, Calls, Start, addr, connected, home, listening
 from tests.daemon.conftest import PATIENCE, Daemon
 
 
@@ -161,6 +163,38 @@ class TestDescriptors:
         error = client.good("getsockopt", sock, socket.SOL_SOCKET, socket.SO_ERROR, 4).bytes
         assert error == struct.pack("i", errno.ECONNREFUSED)
 
+    def test_one_that_is_refused_and_tried_again(self, client: Calls, bob_daemon: Daemon) -> None:
+        """Who does not ask for SO_ERROR learns from the next connect how the last one has ended, as with a kernel."""
+        sock = client.good("socket", 2, 1, 0).ret
+        client.good("nonblocking", sock)
+        nobody = addr(bob_daemon.address, 9)
+        assert client("connect", sock, nobody).errno == errno.EINPROGRESS
+        assert client("poll", sock, select.POLLOUT, 10_000).ret & select.POLLHUP
+        assert client("connect", sock, nobody).errno == errno.ECONNREFUSED
+        assert client("connect", sock, nobody).errno == errno.EINPROGRESS
+
+    def test_a_program_without_a_free_number(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        """What waits to be accepted goes on waiting."""
+        listener, port = listening(server, bob_daemon.address)
+        sock = client.good("socket", 2, 1, 0).ret
+        client.good("connect", sock, addr(bob_daemon.address, port))
+        client.good("send", sock, b"patient")
+        server.good("limit", listener + 1)
+        assert server("accept", listener, 16).errno == errno.EMFILE
+        server.good("limit", 1024)
+        accepted = server.good("accept", listener, 16).ret
+        assert server("recv", accepted, 100).bytes == b"patient"
+
+    def test_urgent_data_comes_in_line(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        client.good("send", sock, b"abcX", socket.MSG_OOB)
+        client.good("send", sock, b"def")
+        client.good("shutdown", sock, socket.SHUT_WR)
+        received = b""
+        while piece := server.good("recv", accepted, 100).bytes:
+            received += piece
+        assert received == b"abcXdef"
+
     def test_accept_that_does_not_wait(self, server: Calls, bob_daemon: Daemon) -> None:
         listener, _ = listening(server, bob_daemon.address)
         server.good("nonblocking", listener)
@@ -205,7 +239,7 @@ def test_a_process_that_ends_takes_its_numbers_along(start: Start, alice_daemon:
 
 
 class TestSignals:
-    """A signal handler interrupts what waits, and nothing is lost by that."""
+    """A signal handler interrupts what waits, and nothing is lost or doubled by that."""
 
     @pytest.mark.parametrize("call", ["recv", "accept"])
     def test_a_call_that_waits(self, start: Start, bob_daemon: Daemon, way: str, call: str) -> None:
@@ -224,11 +258,28 @@ class TestSignals:
         client.good("send", sock, b"after that")
         assert server("recv", accepted, 100).bytes == b"after that"
 
+    @pytest.mark.parametrize("way", CHISOCKET)
+    def test_a_send_that_waits(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        """It has been taken in part: that is what the call returns, so that nobody sends it again."""
+        sock, accepted = connected(client, server, bob_daemon.address)
+        piece, taken = bytes(1_000_000), 0
+        while True:
+            client.good("alarm", 150)
+            answer = client("send", sock, piece)
+            if answer.errno == errno.EINTR:
+                break
+            taken += answer.ret
+        client.good("shutdown", sock, socket.SHUT_WR)
+        received = 0
+        while count := server.good("recv", accepted, 1 << 20).ret:
+            received += count
+        assert received == taken > 1_000_000
+
+    @pytest.mark.parametrize("way", ["requests"])
     def test_many_signals_lose_no_byte(
-        self, start: Start, alice_daemon: Daemon, bob_daemon: Daemon, background: ThreadPoolExecutor
+        self, client: Calls, server: Calls, bob_daemon: Daemon, background: ThreadPoolExecutor
     ) -> None:
-        """By requests: a RECV may be answered in the very moment in which it is taken back."""
-        client, server = start(alice_daemon, "requests"), start(bob_daemon, "requests")
+        """A RECV may be answered in the very moment in which it is taken back."""
         sock, accepted = connected(client, server, bob_daemon.address)
 
         def send() -> None:
@@ -244,6 +295,47 @@ class TestSignals:
             received += answer.bytes
         sending.result(PATIENCE)
         assert received == b"".join(struct.pack("!I", number) for number in range(150))
+
+    @pytest.mark.parametrize("restart", [(), ("restart",)])
+    @pytest.mark.parametrize("way", BY_DESCRIPTOR)
+    def test_a_connect_that_waits(
+        self, client: Calls, server: Calls, alice_daemon: Daemon, bob_daemon: Daemon, restart: tuple[str, ...]
+    ) -> None:
+        """Over a slow link. An interrupted one goes on by itself, and the next call waits for it."""
+        link = {"peer": bob_daemon.address, "own": alice_daemon.address, "seed": 1}
+        alice_daemon.ask("links", links=[link | {"delay": 0.4}])
+        _, port = listening(server, bob_daemon.address)
+        sock = client.good("socket", 2, 1, 0).ret
+        client.good("alarm", 50, *restart)
+        answer = client("connect", sock, addr(bob_daemon.address, port))
+        assert answer.errno == (0 if restart else errno.EINTR)
+        if not restart:
+            assert client("connect", sock, addr(bob_daemon.address, port)).ret == 0
+        alice_daemon.ask("links", links=[link])
+        assert client("connect", sock, addr(bob_daemon.address, port)).errno == errno.EISCONN
+
+    def test_handlers_that_make_calls(self, build: Path, alice_daemon: Daemon) -> None:
+        command = [str(build / "chirun"), str(build / "handlers"), "1"]
+        env = home(alice_daemon.socket, "chirun")
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+        assert (done.returncode, done.stdout) == (0, "good, often, accept was cancelled\n")
+
+
+@pytest.mark.parametrize("way", CHISOCKET)
+def test_a_close_that_can_not_be_in_order(
+    client: Calls, server: Calls, alice_daemon: Daemon, bob_daemon: Daemon
+) -> None:
+    """The peer resets the connection in the middle of it."""
+    link = {"peer": bob_daemon.address, "own": alice_daemon.address, "seed": 1}
+    sock, accepted = connected(client, server, bob_daemon.address)
+    client.good("send", sock, b"unread")
+    server.good("wait_for_state", accepted, 4)
+    alice_daemon.ask("links", links=[link | {"delay": 0.3}])
+    client.good("send", sock, b"more")
+    client.begin("close", sock)
+    server.kill()
+    assert client.end().errno == errno.ECONNRESET
+    alice_daemon.ask("links", links=[link])
 
 
 def test_numbers_beyond_what_a_program_expects(start: Start, alice_daemon: Daemon) -> None:

@@ -7,6 +7,8 @@ import errno
 import hashlib
 import random
 import re
+import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -17,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+import chitcpd
 from tests.c.conftest import Calls, Start, addr, connected, home, listening, needs
 from tests.chisocket.scripted_daemon import scripted_daemon
 from tests.daemon.conftest import PATIENCE, Daemon
@@ -203,6 +206,31 @@ class TestCalls:
         assert client(call, sock, b"data").errno == errno.ECONNRESET
         assert client(call, sock, b"data").errno == errno.EPIPE
 
+    @pytest.mark.parametrize("call", ["write", "writev", "send", "sendto", "sendmsg"])
+    def test_the_signal_comes_behind_the_error(
+        self, client: Calls, server: Calls, bob_daemon: Daemon, call: str
+    ) -> None:
+        sock, accepted = connected(client, server, bob_daemon.address)
+        client.good("die_of_sigpipe")
+        client.good("send", sock, b"unread")
+        assert server("poll", accepted, 1, 10_000).ret == 1
+        server.kill()
+        assert client("poll", sock, 0, 10_000).ret & 0x10  # POLLHUP
+        assert client(call, sock, b"data").errno == errno.ECONNRESET
+        client.begin(call, sock, b"data")
+        assert client.process.wait(PATIENCE) == -signal.SIGPIPE
+        client.process.returncode = -signal.SIGKILL  # it was the test's doing
+
+    @pytest.mark.parametrize("call", ["sendto", "sendmsg"])
+    def test_fast_open_is_not_to_be_had(self, client: Calls, call: str) -> None:
+        sock = client.good("socket", 2, 1, 0).ret
+        assert client(call, sock, b"data", 0x20000000).errno == errno.EOPNOTSUPP
+
+    def test_a_program_that_empties_its_environment(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+        client.good("empty_environment")
+        sock, _ = connected(client, server, bob_daemon.address)
+        client.good("setsockopt", sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, struct.pack("i", 1))
+
     def test_an_end_of_file_is_one(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
         sock, accepted = connected(client, server, bob_daemon.address)
         server.good("close", accepted)
@@ -232,9 +260,13 @@ class TestCalls:
         assert calls("resolve", "127.0.0.1", 7, 2).bytes == addr("127.0.0.1", 7)
 
     def test_gethostbyname(self, build: Path, alice_daemon: Daemon) -> None:
-        code = "import socket; print(socket.gethostbyname('bob'), socket.gethostbyname_ex('bob')[2])"
+        code = (
+            "import socket; print(socket.gethostbyname('bob'), socket.gethostbyname_ex('bob'))\n"
+            "print(socket.getaddrinfo('bob', 7, socket.AF_INET, socket.SOCK_STREAM, 0, socket.AI_CANONNAME)[0][3:])"
+        )
         done = chirun(build, alice_daemon, PYTHON, "-c", code, CHITCP_HOSTS="bob=10.1.2.3")
-        assert (done.stdout, done.stderr) == ("10.1.2.3 ['10.1.2.3']\n", "")
+        assert done.stderr == ""
+        assert done.stdout == "10.1.2.3 ('bob', [], ['10.1.2.3'])\n('bob', ('10.1.2.3', 7))\n"
 
 
 class TestNetworks:
@@ -277,6 +309,17 @@ class TestNetworks:
         client.good("send", sock, b"in the lab")
         assert server("recv", accepted, 100).bytes == b"in the lab"
 
+    def test_what_was_said_before_is_kept(self, start: Start, alice_daemon: Daemon, kernels: socket.socket) -> None:
+        calls = start(alice_daemon, "chirun", CHITCP_NETWORKS="10.0.0.0/8")
+        sock = calls.good("socket", 2, 1, 0).ret
+        calls.good("bind", sock, addr("0.0.0.0", 0))
+        port = calls.good("getsockname", sock, 16).bytes[2:4]
+        limit = struct.pack("@ll", 0, 200_000)
+        calls.good("setsockopt", sock, socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+        calls.good("connect", sock, addr("127.0.0.1", kernels.getsockname()[1]))
+        assert calls.good("getsockname", sock, 16).bytes[2:4] == port
+        assert calls("recv", sock, 10).errno == errno.EAGAIN  # and it does not wait for ever
+
     def test_a_server_elsewhere(self, start: Start, alice_daemon: Daemon) -> None:
         calls = start(alice_daemon, "chirun", CHITCP_NETWORKS="10.0.0.0/8")
         listener, port = listening(calls, "127.0.0.1")
@@ -290,6 +333,8 @@ class TestCommand:
         assert done.returncode == 0
         assert done.stdout.startswith("usage: chirun PROGRAM [ARG ...]\n")
         assert "CHITCP_NETWORKS" in done.stdout
+        assert max(map(len, done.stdout.splitlines())) < 80
+        assert chirun(build, alice_daemon, "--version").stdout == f"chirun {chitcpd.__version__}\n"
 
     @pytest.mark.parametrize("words", [(), ("-x", "true")])
     def test_wrong_usage(self, build: Path, alice_daemon: Daemon, words: tuple[str, ...]) -> None:
@@ -311,12 +356,24 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("variable", "value", "expected"),
         [
-            ("CHITCP_HOSTS", "alice=10.0.0.2 bob", "'bob', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3"),
-            ("CHITCP_HOSTS", "alice=10.0.0", "'alice=10.0.0', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3"),
+            (
+                "CHITCP_HOSTS",
+                "alice=10.0.0.2 bob",
+                "'bob', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3",
+            ),
+            (
+                "CHITCP_HOSTS",
+                "alice=10.0.0",
+                "'alice=10.0.0', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3",
+            ),
             ("CHITCP_HOSTS", "=10.0.0.2", "'=10.0.0.2', expected NAME=ADDRESS ..., like alice=10.0.0.2 bob=10.0.0.3"),
             ("CHITCP_NETWORKS", "10.0.0.0/33", "'10.0.0.0/33', expected networks, like 10.0.0.0/8 fd00::/8"),
             ("CHITCP_NETWORKS", "fd00::/8 lab", "'lab', expected networks, like 10.0.0.0/8 fd00::/8"),
-            ("CHITCP_NETWORKS", "10.0.0.0/8,fd00::/8", "'10.0.0.0/8,fd00::/8', expected networks, like 10.0.0.0/8 fd00::/8"),
+            (
+                "CHITCP_NETWORKS",
+                "10.0.0.0/8,fd00::/8",
+                "'10.0.0.0/8,fd00::/8', expected networks, like 10.0.0.0/8 fd00::/8",
+            ),
             ("CHITCP_NETWORKS", "10.0.0.0/", "'10.0.0.0/', expected networks, like 10.0.0.0/8 fd00::/8"),
         ],
     )
@@ -355,6 +412,61 @@ class TestCommand:
         done = chirun(build, alice_daemon, str(tmp_path / "static"))
         assert done.returncode == 125
         assert "it is statically linked, and LD_PRELOAD does not reach it" in done.stderr
+
+    def test_a_program_in_go(self, build: Path, alice_daemon: Daemon, tmp_path: Path) -> None:
+        """Known by its note; this one is only labelled so."""
+        needs("cc")
+        words = [
+            '.pushsection .note.go.buildid,\\"a\\",@note',
+            ".long 4,4,4",
+            '.ascii \\"Go\\\\0\\\\0\\"',
+            ".long 0",
+            ".popsection",
+        ]
+        note = "\\n".join(words)
+        (tmp_path / "main.c").write_text(f'__asm__("{note}");\nint main(void) {{ return 0; }}\n')
+        subprocess.run(["cc", "-o", tmp_path / "go", tmp_path / "main.c"], check=True)
+        done = chirun(build, alice_daemon, str(tmp_path / "go"))
+        assert done.returncode == 125
+        assert "it is written in Go, and LD_PRELOAD does not reach it" in done.stderr
+
+    def test_a_path_that_ld_preload_can_not_have(self, build: Path, alice_daemon: Daemon, tmp_path: Path) -> None:
+        folder = tmp_path / "a b"
+        folder.mkdir()
+        for name in ("chirun", "libchisocket-preload.so"):
+            shutil.copy(build / name, folder)
+        done = chirun(folder, alice_daemon, "true")
+        assert done.returncode == 125
+        assert done.stderr.endswith("/a b/libchisocket-preload.so, with a blank or a colon in it: move it\n")
+
+    def test_a_library_that_is_nowhere(self, build: Path, alice_daemon: Daemon, tmp_path: Path) -> None:
+        shutil.copy(build / "chirun", tmp_path)
+        done = chirun(tmp_path, alice_daemon, "true")
+        if done.returncode == 0:
+            pytest.skip("it is installed on this machine")
+        assert done.returncode == 125
+        assert done.stderr.startswith(f"chirun: libchisocket-preload.so is neither in {tmp_path} nor in ")
+
+    def test_a_relative_path_of_the_daemon(self, build: Path, alice_daemon: Daemon, bob_daemon: Daemon) -> None:
+        """It holds wherever the program goes."""
+        code = "import os, socket; os.chdir('/'); print(socket.create_server(('', 0)).family.name)"
+        path = Path(alice_daemon.socket)
+        done = subprocess.run(
+            [str(build / "chirun"), "--", PYTHON, "-c", code],
+            env=home(path.name, "chirun"),
+            cwd=path.parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.stdout, done.stderr) == ("AF_INET\n", "")
+
+    def test_a_daemon_that_is_no_socket(self, build: Path, alice_daemon: Daemon) -> None:
+        done = chirun(build, alice_daemon, "true", CHITCPD_SOCK="/tmp")
+        assert (done.returncode, done.stderr) == (
+            125,
+            "chirun: /tmp is no socket: set CHITCPD_SOCK to the socket of a chitcpd\n",
+        )
 
     def test_other_preloaded_libraries_stay(self, build: Path, alice_daemon: Daemon) -> None:
         libc = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line)

@@ -10,11 +10,14 @@ import pytest
 from tests.c.conftest import CHISOCKET, Calls, addr, connected, listening
 from tests.daemon.conftest import Daemon
 
-pytestmark = pytest.mark.parametrize("way", CHISOCKET)
-
 STATE_CHANGE, INCOMING, OUTGOING, PENDING = 1, 2, 4, 8
 STOP, ACCEPT_MONITOR, DROP = 1, 2, 3
 FOREIGN = 1 << 30  # with this bit: a socket that no call has returned
+
+
+@pytest.fixture(params=CHISOCKET)
+def way(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
 def events(calls: Calls) -> list[tuple[int, int, str, int]]:
@@ -99,3 +102,13 @@ def test_one_watcher_at_a_time(client: Calls) -> None:
     sock = client.good("socket", 2, 1, 0).ret
     client.good("debug", sock, STATE_CHANGE)
     assert client("debug", sock, STATE_CHANGE).errno == errno.EAGAIN
+
+
+@pytest.mark.parametrize("way", ["descriptors"])
+def test_a_child_does_not_hold_what_its_parent_watched(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+    """The watcher is the parent's: when that ends, what it has held goes on."""
+    sock, accepted = connected(client, server, bob_daemon.address)
+    client.good("debug", sock, OUTGOING)
+    client.good("leave")
+    client.good("send", sock, b"from the child")
+    assert server("recv", accepted, 100).bytes == b"from the child"

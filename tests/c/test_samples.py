@@ -167,10 +167,34 @@ def test_wrong_usage(build: Path, pair: tuple[Daemon, Daemon], name: str) -> Non
     assert output.startswith(b"usage: ")
 
 
-def test_a_host_that_nobody_knows(build: Path, pair: tuple[Daemon, Daemon]) -> None:
-    status, output = run(build, pair[0], "descriptors", "hello", "nobody.invalid", "7")
-    assert status == 1
-    assert output == b"nobody knows host nobody.invalid, port 7\n"
+@pytest.mark.parametrize(
+    ("host", "port", "hosts", "expected"),
+    [
+        ("nobody.invalid", "7", "", "No such device or address"),
+        ("127.0.0.1", "99999", "", "No such device or address"),
+        ("bob", "7", "bob:127.0.0.3", "Invalid argument"),
+    ],
+)
+def test_a_host_that_nobody_knows(
+    build: Path,
+    pair: tuple[Daemon, Daemon],
+    host: str,
+    port: str,
+    hosts: str,
+    expected: str,
+) -> None:
+    command = [*WRAPPER, str(build / "chisocket-echo-client"), host, port]
+    env = home(pair[0].socket, CHITCP_HOSTS=hosts)
+    done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == f"host {host}, port {port}: {expected} (CHITCP_HOSTS is {hosts})\n"
+
+
+def test_no_daemon(build: Path) -> None:
+    command = [*WRAPPER, str(build / "chisocket-echo-server"), "7"]
+    done = subprocess.run(command, env=home("/tmp/nobody.sock"), capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("socket: Network is down\nNo chitcpd answers: start one, or set CHITCPD_SOCK")
 
 
 def test_threads(build: Path, pair: tuple[Daemon, Daemon], way: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ static void *echo(void *argument) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 2) {
+    if (argc != 2 || argv[1][0] == '-') {
         fprintf(stderr, "usage: %s PORT\n", argv[0]);
         return 2;
     }

@@ -24,7 +24,7 @@ int main(int argc, char **argv) {
         return EXIT_FAILURE;
     }
     if (chitcp_addr_construct(host, port, &serverAddr) == -1) {
-        fprintf(stderr, "nobody knows host %s, port %s\n", host, port);
+        perror("host or port");
         return EXIT_FAILURE;
     }
     if (chisocket_connect(clientSocket, (struct sockaddr *) &serverAddr, sizeof(struct sockaddr_in)) == -1) {

@@ -13,6 +13,8 @@
 
 static inline void die(const char *what) {
     fprintf(stderr, "%s: %s\n", what, strerror(errno));
+    if (errno == ENETDOWN)
+        fputs("No chitcpd answers: start one, or set CHITCPD_SOCK to the socket of one that runs.\n", stderr);
     exit(EXIT_FAILURE);
 }
 
@@ -21,10 +23,12 @@ static inline int family_of(const char *host) {
 }
 
 static inline void resolve(const char *host, const char *port, struct sockaddr_storage *addr, socklen_t *len) {
-    if (chitcp_addr_resolve(host, port, family_of(host), addr, len) < 0) {
-        fprintf(stderr, "nobody knows host %s, port %s\n", host, port);
-        exit(EXIT_FAILURE);
-    }
+    if (chitcp_addr_resolve(host, port, family_of(host), addr, len) == 0)
+        return;
+    const char *hosts = getenv("CHITCP_HOSTS");
+    fprintf(stderr, "host %s, port %s: %s (CHITCP_HOSTS is %s)\n", host, port, strerror(errno),
+            hosts ? hosts : "not set");
+    exit(EXIT_FAILURE);
 }
 
 /* A socket that listens at `port` on all addresses of this host. */

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "endpoint.h"
@@ -26,10 +27,25 @@ static int errno_of(int resolver) {
     }
 }
 
+/* Whether it is a number that no port has: getaddrinfo() takes it modulo 65536. */
+static bool is_beyond_ports(const char *service) {
+    return service[0] != '\0' && service[strspn(service, "0123456789")] == '\0' && strtoul(service, NULL, 10) > 65535;
+}
+
+static bool is_lab_malformed(void) {
+    char *entry = malformed_host();
+    free(entry);
+    return entry != NULL;
+}
+
 int chitcp_addr_resolve(const char *host, const char *service, int family, struct sockaddr_storage *addr,
                         socklen_t *addrlen) {
     if (host == NULL || service == NULL || addr == NULL || addrlen == NULL)
         return outcome(EINVAL);
+    if (is_lab_malformed())
+        return outcome(EINVAL);
+    if (is_beyond_ports(service))
+        return outcome(ENXIO);
     char address[INET6_ADDRSTRLEN];
     struct addrinfo hints = {.ai_family = family, .ai_socktype = SOCK_STREAM}, *found;
     int failure = getaddrinfo(lab_address(host, address) ? address : host, service, &hints, &found);
@@ -87,6 +103,8 @@ char *chitcp_addr_str(const struct sockaddr *addr, char *buf, size_t size) {
 int chitcp_addr_host_cmp(const struct sockaddr *a, const struct sockaddr *b) {
     const void *host_a, *host_b;
     in_port_t port_a, port_b;
+    if (a == NULL || b == NULL)
+        return (a != NULL) - (b != NULL);
     if (a->sa_family != b->sa_family)
         return a->sa_family < b->sa_family ? -1 : 1;
     size_t size = parts(a, &host_a, &port_a);
@@ -97,7 +115,7 @@ int chitcp_addr_cmp(const struct sockaddr *a, const struct sockaddr *b) {
     const void *host;
     in_port_t port_a, port_b;
     int by_host = chitcp_addr_host_cmp(a, b);
-    if (by_host != 0 || parts(a, &host, &port_a) == 0 || parts(b, &host, &port_b) == 0)
+    if (by_host != 0 || a == NULL || parts(a, &host, &port_a) == 0 || parts(b, &host, &port_b) == 0)
         return by_host;
     return port_a < port_b ? -1 : port_a > port_b;
 }

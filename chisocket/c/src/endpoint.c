@@ -36,11 +36,6 @@ int endpoint_socket(int domain, int type, int protocol, int flags) {
     return fd;
 }
 
-/* A negative length, as an int has it. */
-static bool is_negative(socklen_t len) {
-    return (int32_t)len < 0;
-}
-
 /* The next record of a listening descriptor. accept() is a cancellation point. */
 static ssize_t take_record(int fd, uint8_t record[RECORD], int *accepted) {
     int before;

@@ -2,6 +2,7 @@
 #ifndef REQUESTS_H
 #define REQUESTS_H
 
+#include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
@@ -40,6 +41,11 @@ int request_setsockopt(const struct name *name, int level, int option, const voi
 /* The error that is pending on the socket (SO_ERROR), which is taken by that; what has become of asking for it, if that
  * fails. */
 int request_error(const struct name *name);
+
+/* A length that Linux takes for one below zero, and refuses with EINVAL. */
+static inline bool is_negative(socklen_t len) {
+    return len > INT32_MAX;
+}
 
 /* An address as a system call hands it out: cut to the caller's `*len`, which becomes its true length. */
 int hand_out_address(const void *raw, size_t raw_len, struct sockaddr *addr, socklen_t *len);

@@ -50,6 +50,8 @@ int chisocket_accept(int sockfd, struct sockaddr *addr, socklen_t *addrlen) {
     case NUMBER:
         if (addr != NULL && addrlen == NULL)
             return outcome(EFAULT);
+        if (addr != NULL && is_negative(*addrlen))
+            return outcome(EINVAL);
         int accepted;
         int error = request_accept(sockfd, addr, addrlen, &accepted);
         return error != 0 ? outcome(error) : accepted;
@@ -127,10 +129,7 @@ int chisocket_close(int sockfd) {
     struct name name;
     switch (kind_of(sockfd, &name)) {
     case DESCRIPTOR:
-        if (sys_close(sockfd) < 0)
-            return -1;
-        request_wait_acknowledged(&name, -1); /* if it can't be waited for, it is closed all the same */
-        return 0;
+        return sys_close(sockfd) < 0 ? -1 : outcome(request_wait_acknowledged(&name, -1));
     case NUMBER:
         return outcome(request_close(sockfd));
     default:

@@ -10,9 +10,11 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/uio.h>
@@ -61,9 +63,9 @@ static void on_alarm(int number_of_signal) {
 
 static void receive(char **words) {
     const char *how = words[0];
-    size_t len = strtoul(words[2], NULL, 0);
-    unsigned char *data = words[3] != NULL && strcmp(words[3], "NULL") == 0 ? NULL : calloc(1, len + 1);
     int fd = number(words[1]), flags = words[3] != NULL ? number(words[3]) : 0;
+    size_t len = strtoul(words[2], NULL, 0);
+    unsigned char *data = calloc(1, len + 1);
     ssize_t count;
 #ifdef SYSTEM
     struct sockaddr_storage from;
@@ -75,10 +77,9 @@ static void receive(char **words) {
     else if (strcmp(how, "readv") == 0)
         count = readv(fd, &part, 1);
     else if (strcmp(how, "recvfrom") == 0)
-        count = recvfrom(fd, data, len, flags, (struct sockaddr *)&from, &from_len),
-        count -= from_len != 0 ? 1000000 : 0;
+        count = recvfrom(fd, data, len, flags, (struct sockaddr *)&from, &from_len);
     else if (strcmp(how, "recvmsg") == 0)
-        count = recvmsg(fd, &message, flags), count -= message.msg_namelen != 0 ? 1000000 : 0;
+        count = recvmsg(fd, &message, flags), from_len = message.msg_namelen;
     else
 #else
     if (strcmp(how, "recv_all") == 0)
@@ -86,6 +87,10 @@ static void receive(char **words) {
     else
 #endif
         count = CALL(recv)(fd, data, len, flags);
+#ifdef SYSTEM
+    if (count >= 0 && strncmp(how, "recv", 4) == 0 && strlen(how) > 4 && from_len != 0)
+        printf("a stream that names its sender: ");
+#endif
     answer(count, data, count > 0 ? (size_t)count : 0);
     free(data);
 }
@@ -144,9 +149,9 @@ static void wait_for(char **words) {
     answer(result == 1 ? one.revents : result, NULL, 0);
 }
 
-/* An alarm comes in so many milliseconds, which interrupts the call that waits then. */
+/* An alarm comes in so many milliseconds, which interrupts the call that waits then, unless that is to be restarted. */
 static void set_alarm(char **words) {
-    struct sigaction action = {.sa_handler = on_alarm};
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = words[2] != NULL ? SA_RESTART : 0};
     struct itimerval timer = {
         .it_value = {.tv_sec = number(words[1]) / 1000, .tv_usec = number(words[1]) % 1000 * 1000}};
     sigaction(SIGALRM, &action, NULL);
@@ -284,9 +289,10 @@ static void with_address(char **words) {
 }
 
 static void be_told_address(char **words) {
-    size_t room = strcmp(words[2], "NULL") == 0 ? 0 : strtoul(words[2], NULL, 0);
-    socklen_t len = (socklen_t)room, *in_out = room > 0 ? &len : NULL;
-    unsigned char *space = room > 0 ? calloc(1, room) : NULL;
+    bool somewhere = strcmp(words[2], "NULL") != 0;
+    socklen_t len = (socklen_t)number(words[2]), *in_out = somewhere ? &len : NULL;
+    size_t room = somewhere && number(words[2]) >= 0 ? len : 0;
+    unsigned char *space = somewhere ? calloc(1, room + 1) : NULL;
     struct sockaddr *addr = (struct sockaddr *)(void *)space;
     int fd = number(words[1]);
     int result = strcmp(words[0], "accept") == 0        ? CALL(accept)(fd, addr, in_out)
@@ -325,6 +331,31 @@ static void close_all(char **words) {
     answer(0, NULL, 0);
 }
 
+/* Go on as a child whose parent ends at once. */
+static void leave(char **words) {
+    (void)words;
+    if (fork() > 0)
+        _exit(0);
+    answer(0, NULL, 0);
+}
+
+/* How many descriptors may be open: only as many as there are now, or more again. */
+static void limit(char **words) {
+    struct rlimit files = {.rlim_cur = (rlim_t)number(words[1]), .rlim_max = 4096};
+    answer(setrlimit(RLIMIT_NOFILE, &files), NULL, 0);
+}
+
+static void empty_environment(char **words) {
+    (void)words;
+    answer(clearenv(), NULL, 0);
+}
+
+static void die_of_sigpipe(char **words) {
+    (void)words;
+    signal(SIGPIPE, SIG_DFL);
+    answer(0, NULL, 0);
+}
+
 static const struct {
     const char *name;
     void (*call)(char **words);
@@ -349,6 +380,10 @@ static const struct {
     {"close_all", close_all},
     {"alarm", set_alarm},
     {"child", in_a_child},
+    {"leave", leave},
+    {"limit", limit},
+    {"empty_environment", empty_environment},
+    {"die_of_sigpipe", die_of_sigpipe},
 #ifdef SYSTEM
     {"read", receive},
     {"readv", receive},

@@ -17,7 +17,7 @@ extern "C" {
 #define CHITCP_ADDR_STRLEN 56 /* the longest that chitcp_addr_str() writes, with its final NUL */
 
 /* The IPv4 address of a port ("7", "http") on a host, a name or an address. 0; or -1, with errno: ENXIO if nobody
- * knows the host or the service, EAFNOSUPPORT if the host has no IPv4 address, EINVAL if an argument is NULL. */
+ * knows the host or the service, EAFNOSUPPORT if the host has no IPv4 address, EINVAL if an argument is NULL, or if $CHITCP_HOSTS can't be read. */
 CHITCP_API int chitcp_addr_construct(const char *host, const char *service, struct sockaddr_in *addr);
 
 /* The same for either family, AF_INET6, AF_INET, or AF_UNSPEC for whichever comes first; its length is in *addrlen. */
@@ -29,7 +29,7 @@ CHITCP_API int chitcp_addr_resolve(const char *host, const char *service, int fa
 CHITCP_API char *chitcp_addr_str(const struct sockaddr *addr, char *buf, size_t size);
 
 /* Less than, equal to or greater than 0, by family, then address, then port; chitcp_addr_host_cmp() leaves the port
- * out. */
+ * out. NULL comes first. */
 CHITCP_API int chitcp_addr_cmp(const struct sockaddr *a, const struct sockaddr *b);
 CHITCP_API int chitcp_addr_host_cmp(const struct sockaddr *a, const struct sockaddr *b);
 
