@@ -27,6 +27,7 @@ ARGUMENTS = {
     pb.START_CONNECT: "connect_args",
     pb.GETSOCKOPT: "sockopt_args",
     pb.SETSOCKOPT: "sockopt_args",
+    pb.LINGER: "linger_args",
     pb.GET_SOCKET_STATE: "get_socket_state_args",
     pb.GET_SOCKET_BUFFER_CONTENTS: "get_socket_buffer_contents_args",
     pb.WAIT_FOR_STATE: "wait_for_state_args",
@@ -92,6 +93,10 @@ class Application:
             data += chunk
         return data
 
+    def take_back(self) -> None:
+        """Half-close: the request that waits is to be given up, and the daemon closes its half."""
+        self.raw.shutdown(socket.SHUT_WR)
+
     # ---- calls
 
     def ask(self, code: pb.MsgCode, **arguments: Any) -> None:
@@ -116,6 +121,12 @@ class Application:
     def socket(self) -> int:
         """A fresh socket's descriptor."""
         return self.good(pb.SOCKET, domain=socket.AF_INET, type=socket.SOCK_STREAM, protocol=0).ret
+
+    def opened(self) -> tuple[int, socket.socket]:
+        """(number, the descriptor) of a fresh socket with a pair."""
+        self.ask(pb.OPEN, domain=socket.AF_INET, type=socket.SOCK_STREAM, protocol=0)
+        frame, fds, _, _ = socket.recv_fds(self.raw, 4096, 1)
+        return pb.ChitcpdMsg.FromString(frame[8:]).resp.ret, socket.socket(fileno=fds[0])
 
     def listening(self, host: str, *, backlog: int = 5) -> tuple[int, int]:
         """(descriptor, port) of a listening socket on a port that the daemon has picked."""

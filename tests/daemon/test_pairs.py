@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 import chisocket
+from chisocket._socket import name_of
 from chisocket.protocol import chitcpd_pb2 as pb
 from chisocket.protocol import descriptors
-from tests.daemon.application import Application
+from tests.daemon.application import Application, Conversation, sockaddr_in
 from tests.daemon.conftest import PATIENCE, Daemon, StartDaemon
 from tests.daemon.connections import Connection, fill
 
@@ -59,10 +60,8 @@ class TestTheEnd:
     def test_it_bears_the_name_of_its_socket(self, daemon: StartDaemon) -> None:
         one = daemon()
         with Application(one.socket) as app:
-            app.ask(pb.OPEN, domain=socket.AF_INET, type=socket.SOCK_STREAM, protocol=0)
-            frame, fds, _, _ = socket.recv_fds(app.raw, 4096, 1)
-            sockfd = pb.ChitcpdMsg.FromString(frame[8:]).resp.ret
-            with socket.socket(fileno=fds[0]) as end:
+            sockfd, end = app.opened()
+            with end:
                 name = descriptors.parse(end.getsockname())
                 assert name is not None
                 assert (name.instance, name.sockfd) == (app.instance, sockfd)
@@ -88,6 +87,96 @@ class TestTheEnd:
             extra = {pb.SEND: {"flags": 0, "buf": b"x"}, pb.RECV: {"flags": 0, "len": 1}}.get(code, {})
             assert app.call(code, sockfd=0, **extra).error_code in (errno.EOPNOTSUPP, errno.EINVAL)
             os.close(fds[0])
+
+
+def test_close_is_for_those_that_have_no_descriptor(daemon: StartDaemon) -> None:
+    with Application(daemon().socket) as app:
+        sockfd, end = app.opened()
+        with end:
+            assert app.call(pb.CLOSE, sockfd=sockfd).error_code == errno.EOPNOTSUPP
+
+
+class TestLinger:
+    def test_it_means_the_descriptor_and_no_other_socket_of_its_number(self, daemon: StartDaemon) -> None:
+        """The number may be given away between close(2) and the request."""
+        one = daemon()
+        with Application(one.socket) as app:
+            sockfd, end = app.opened()
+            name = descriptors.parse(end.getsockname())
+            assert name is not None
+            end.close()
+            listener = next(fd for fd in (app.listening(one.address)[0] for _ in range(1000)) if fd == sockfd)
+            app.good(pb.LINGER, sockfd=sockfd, serial=name.serial)
+            assert app.good(pb.GETSOCKOPT, sockfd=listener, level=socket.SOL_SOCKET, name=socket.SO_ACCEPTCONN).buf[0]
+
+    def test_it_returns_at_once_while_others_have_the_descriptor(
+        self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon
+    ) -> None:
+        one = daemon()
+        with Connection(monkeypatch, one, one) as connection, Application(one.socket) as app:
+            name = name_of(connection.near)
+            assert name is not None
+            app.good(pb.LINGER, sockfd=name.sockfd, serial=name.serial)
+            assert connection.near.send(b"still there") == 11
+
+
+class TestStartConnect:
+    def test_with_wait_it_is_answered_when_connecting_has_ended(self, daemon: StartDaemon) -> None:
+        one = daemon()
+        with Application(one.socket) as app:
+            _, port = app.listening(one.address)
+            sockfd, end = app.opened()
+            with end:
+                app.good(pb.START_CONNECT, sockfd=sockfd, addr=sockaddr_in(one.address, port), wait=True)
+                app.good(pb.GETPEERNAME, sockfd=sockfd)
+
+    def test_or_has_failed(self, daemon: StartDaemon) -> None:
+        one = daemon()
+        with Application(one.socket) as app:
+            sockfd, end = app.opened()
+            with end:
+                nobody = sockaddr_in(one.address, 9)
+                answer = app.call(pb.START_CONNECT, sockfd=sockfd, addr=nobody, wait=True)
+                assert answer.error_code == errno.ECONNREFUSED
+
+    def test_one_that_is_taken_back_goes_on(self, daemon: StartDaemon) -> None:
+        one, far = daemon(), daemon()
+        link = {"peer": far.address, "own": one.address, "seed": 1}
+        one.ask("links", links=[link | {"delay": 0.3}])
+        with Application(one.socket) as app, Application(one.socket) as impatient, Application(far.socket) as server:
+            _, port = server.listening(far.address)
+            sockfd, end = app.opened()
+            with end:
+                there = sockaddr_in(far.address, port)
+                impatient.ask(pb.START_CONNECT, sockfd=sockfd, addr=there, wait=True)
+                app.good(pb.WAIT_FOR_STATE, sockfd=sockfd, tcp_state=3)  # SYN_SENT
+                impatient.take_back()
+                assert impatient.is_closed()
+                app.good(pb.START_CONNECT, sockfd=sockfd, addr=there, wait=True)  # waits for the same one
+                app.good(pb.GETPEERNAME, sockfd=sockfd)
+
+
+def test_a_send_that_is_taken_back_says_how_much_it_has_taken(daemon: StartDaemon) -> None:
+    one = daemon("--profile", "classic")  # 4096 bytes of buffer, each way
+    with Application(one.socket) as client, Application(one.socket) as server, Application(one.socket) as impatient:
+        talk = Conversation(client, server, one.address)
+        taken = client.send(talk.near, bytes(CLASSIC_BUFFER))  # which the peer's buffer holds
+        taken += client.send(talk.near, bytes(CLASSIC_BUFFER - 100))
+        impatient.ask(pb.SEND, sockfd=talk.near, flags=0, buf=bytes(CLASSIC_BUFFER))
+        for _ in range(1000):
+            contents = client.good(pb.GET_SOCKET_BUFFER_CONTENTS, sockfd=talk.near).socket_buffer_contents
+            if len(contents.snd) == CLASSIC_BUFFER:
+                break
+        impatient.take_back()
+        more = impatient.answer()
+        assert more.error_code == 0
+        assert 0 < more.ret < CLASSIC_BUFFER
+        assert impatient.is_closed()
+        client.good(pb.SHUTDOWN, sockfd=talk.near, how=socket.SHUT_WR)
+        received = 0
+        while data := server.recv(talk.far):
+            received += len(data)
+        assert received == taken + more.ret
 
 
 class TestAFaultyTcp:
