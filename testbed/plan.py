@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_network
 
 from chitcpd.faults import Shape
-from testbed.topology.model import App, Link, LinkSettings, RandomFile, Topology
+from testbed.topology.model import App, Link, LinkSettings, OwnFile, RandomFile, Topology
 
 LINK_PREFIX = 29  # network, the engine's gateway, two hosts, and the broadcast address fit in
 
@@ -64,6 +64,7 @@ class AppPlan:
     run: tuple[str, ...]
     env: dict[str, str]
     files: dict[str, bytes] = field(repr=False)  # name in its working directory -> content
+    executables: frozenset[str]  # those files that may be executed
     needs: tuple[str, ...]  # apps that are ready before this one starts
     listening: int | None  # ready when the host's daemon has a listener on this port
     expect_exit: int | None  # the status it must end with; None: it serves until the run ends
@@ -241,9 +242,12 @@ def _app(name: str, app: App, seed: int, expect_exit: int | None) -> AppPlan:
         files={
             file: _random_bytes(source.random, derive(seed, "file", name, file))
             if isinstance(source, RandomFile)
-            else source
+            else source.content
             for file, source in app.files.items()
         },
+        executables=frozenset(
+            file for file, source in app.files.items() if isinstance(source, OwnFile) and source.executable
+        ),
         needs=app.needs,
         listening=app.ready.listening if app.ready else None,
         expect_exit=expect_exit,

@@ -157,8 +157,9 @@ class _Play:
             while ending.how == "running" and self._take(timeout=2, getting_ready=app.name):
                 pass  # its end, or its daemon's, is in the queue, or will be at once
         if not answer:
+            hint = "" if app.run[0] == "chirun" else " (one that knows nothing of chisocket needs `via: chirun`)"
             what = (
-                f"did not listen on port {app.listening} of {app.host} within {app.timeout:g} s"
+                f"did not listen on port {app.listening} of {app.host} within {app.timeout:g} s{hint}"
                 if ending.how == "running"
                 else f"ended with status {ending.status} before it listened on port {app.listening}"
             )

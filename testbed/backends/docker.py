@@ -282,7 +282,7 @@ class DockerBackend:
                     ],
                 ),
             )["Id"]
-            engine.put_files(api, container, WORK, app.files, owner=OWNER)
+            engine.put_files(api, container, WORK, app.files, owner=OWNER, executables=app.executables)
             api.start(container)
 
     def wait_ready(self, plan: Plan, app: AppPlan) -> bool:

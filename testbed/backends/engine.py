@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -111,13 +111,22 @@ def lines(pieces: Iterable[bytes]) -> Iterator[str]:
         yield rest.decode(errors="replace")
 
 
-def put_files(api: APIClient, container: str, directory: str, files: Mapping[str, bytes], *, owner: int) -> None:
+def put_files(
+    api: APIClient,
+    container: str,
+    directory: str,
+    files: Mapping[str, bytes],
+    *,
+    owner: int,
+    executables: Set[str] = frozenset(),
+) -> None:
     """Write files, of this user and group, into a directory of a container, which need not run."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as archive:
         for name, content in files.items():
             member = tarfile.TarInfo(name)
-            member.size, member.mode, member.uid, member.gid = len(content), 0o644, owner, owner
+            member.size, member.uid, member.gid = len(content), owner, owner
+            member.mode = 0o755 if name in executables else 0o644
             archive.addfile(member, io.BytesIO(content))
     api.put_archive(container, directory, packed.getvalue())
 

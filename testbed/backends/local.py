@@ -169,6 +169,7 @@ class LocalBackend:
         (here / "files").mkdir(parents=True)
         for name, content in app.files.items():
             (here / "files" / name).write_bytes(content)
+            (here / "files" / name).chmod(0o755 if name in app.executables else 0o644)
         names = next(host.names for host in plan.hosts if host.name == app.host)
         own = {
             **environment(),
@@ -182,8 +183,7 @@ class LocalBackend:
             self._spawn(lab, entry, own, here / "files", here / "stdout", here / "stderr")
         except OSError as error:
             # As a shell does it: such an application has ended, and the reason is in its standard error.
-            remedy = " (`make c` builds it)" if app.run[0].startswith(("chirun", "chisocket-")) else ""
-            (here / "stderr").write_text(f"{app.run[0]}: {error.strerror}{remedy}\n")
+            (here / "stderr").write_text(f"{app.run[0]}: {error.strerror}{_remedy(app.run[0])}\n")
             entry.status = 127 if isinstance(error, FileNotFoundError) else 126
             lab.add(entry)
             self._exits[plan.lab].put(Exit("app", app.name, entry.status))
@@ -312,6 +312,15 @@ class LocalBackend:
         if lab is None:
             raise LookupError(f"there is no lab {name}")
         return lab
+
+
+def _remedy(program: str) -> str:
+    """What to do about one that can't be executed."""
+    if program.startswith(("chirun", "chisocket-")):
+        return " (`make c` builds it)"
+    if "/" in program and not program.startswith("/"):
+        return " (an application has a folder of its own: `files:` puts a program there)"
+    return ""
 
 
 def environment() -> dict[str, str]:

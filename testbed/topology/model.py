@@ -144,18 +144,26 @@ def subnet(value: object) -> IPv4Network:
     return network
 
 
-def _file_content(value: object, info: ValidationInfo) -> bytes:
-    """What stands in a file for an application."""
+@dataclass(frozen=True, slots=True)
+class OwnFile:
+    """A file for an application."""
+
+    content: bytes
+    executable: bool
+
+
+def _own_file(value: object, info: ValidationInfo) -> OwnFile:
+    """A path, relative to the topology file -> what is there."""
     if not isinstance(value, str) or not value:
         raise ValueError("expected a path, like ./payload.bin, or {random: 5MiB}")
-    return _content(value, info)
+    return _read(value, info)
 
 
 def _implementation(value: object, info: ValidationInfo) -> bytes:
     """The Python of a TCP."""
     if not isinstance(value, str) or not value:
         raise ValueError("expected the path of a Python file, like ./my_tcp.py")
-    source = _content(value, info)
+    source = _read(value, info).content
     if len(source) > SOURCE_SIZE:
         raise ValueError(f"expected a Python file of at most {SOURCE_SIZE >> 20}MiB")
     try:
@@ -166,8 +174,7 @@ def _implementation(value: object, info: ValidationInfo) -> bytes:
     return source
 
 
-def _content(value: str, info: ValidationInfo) -> bytes:
-    """A path, relative to the topology file -> the file's content."""
+def _read(value: str, info: ValidationInfo) -> OwnFile:
     files = info.context if isinstance(info.context, Files) else Files(Path())
     try:
         path = files.directory / _text(value)
@@ -176,7 +183,8 @@ def _content(value: str, info: ValidationInfo) -> bytes:
             raise ValueError("expected an ordinary file")
         files.take(found.st_size)
         with path.open("rb") as file:
-            return file.read(found.st_size)  # no more than was counted: it may grow meanwhile
+            content = file.read(found.st_size)  # no more than was counted: it may grow meanwhile
+        return OwnFile(content, executable=bool(found.st_mode & stat.S_IXUSR))
     except OSError as error:
         reason = error.strerror or "it can't be read"
         raise ValueError(f"expected a file that can be read, beside the topology file ({reason})") from error
@@ -232,7 +240,6 @@ QueueLimit = Annotated[
     PlainValidator(_quantity(units.queue, _queue_fits, "a queue from one packet to 1000000pkt, 1GiB, 60s or 1000bdp")),
 ]
 Subnet = Annotated[IPv4Network, PlainValidator(subnet)]
-FileContent = Annotated[bytes, PlainValidator(_file_content)]
 RandomSize = Annotated[int, PlainValidator(_random_size)]
 
 
@@ -351,7 +358,7 @@ def _kind_of_file(value: object) -> str:
 
 FILE_KINDS = ("random file", "own file")  # pydantic puts them into the path of an error
 File = Annotated[
-    Annotated[FileContent, Tag("own file")] | Annotated[RandomFile, Tag("random file")],
+    Annotated[OwnFile, PlainValidator(_own_file), Tag("own file")] | Annotated[RandomFile, Tag("random file")],
     Discriminator(_kind_of_file),
 ]
 

@@ -88,6 +88,7 @@ def app(name: str, **changes: object) -> AppPlan:
         run=_COMMANDS[name],
         env={},
         files={},
+        executables=frozenset(),
         needs=(),
         listening=7000 if name == "serves" else None,
         expect_exit=None,
@@ -283,6 +284,16 @@ class BackendContract:
         )
         assert (tmp_path / "apps" / "ends" / "stdout").read_text() == "to out\n"
         assert (tmp_path / "apps" / "ends" / "stderr").read_text() == "to err\n"
+
+    def test_a_program_of_the_user_s_can_be_executed(self, backend: Backend, tmp_path: Path) -> None:
+        script = {"script": b"#!/bin/sh\necho to out\nexit 3\n"}
+        own = app("ends", run=("./script",), files=script, executables=frozenset(script))
+        plan = two_hosts(backend, own)
+        with up(backend, plan):
+            backend.start(plan, own)
+            assert next_exit(backend, plan) == Exit("app", "ends", 3)
+            backend.collect(plan, tmp_path)
+        assert (tmp_path / "apps" / "ends" / "stdout").read_text() == "to out\n"
 
     def test_logs_are_the_lines_of_those_that_were_named(self, backend: Backend) -> None:
         plan = two_hosts(backend, app("ends"))

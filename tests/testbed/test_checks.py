@@ -14,7 +14,7 @@ CONTENT = b"what was sent"
 
 
 def app(name: str, **changes: object) -> AppPlan:
-    plain = AppPlan(name, "alice", ("true",), {}, {}, (), None, 0, 60.0)
+    plain = AppPlan(name, "alice", ("true",), {}, {}, frozenset(), (), None, 0, 60.0)
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 

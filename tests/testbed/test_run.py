@@ -267,7 +267,10 @@ def test_a_server_that_never_listens_is_named(lab: Lab) -> None:
         TOPOLOGY.replace("ready: {listening: 7000}, timeout: 5s", "ready: {listening: 7000}, timeout: 100ms")
     )
     outcome = lab.run()
-    assert outcome.failure == "server did not listen on port 7000 of bob within 0.1 s"
+    assert outcome.failure == (
+        "server did not listen on port 7000 of bob within 0.1 s"
+        " (one that knows nothing of chisocket needs `via: chirun`)"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

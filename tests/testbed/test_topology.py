@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from chitcpd import units
 from testbed.topology import Fault, Topology, TopologyError, load
 from testbed.topology.load import FILE_SIZE
-from testbed.topology.model import RandomFile
+from testbed.topology.model import OwnFile, RandomFile
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 BROKEN = Path(__file__).parent / "broken"
@@ -98,16 +98,21 @@ def test_defaults_hold_where_a_link_or_host_says_nothing_else(tmp_path: Path) ->
 def test_files_are_read_from_beside_the_topology(tmp_path: Path) -> None:
     (tmp_path / "payload.bin").write_bytes(b"payload")
     (tmp_path / "my_tcp.py").write_bytes(b"# a TCP")
+    (tmp_path / "program").write_bytes(b"#!/bin/sh")
+    (tmp_path / "program").chmod(0o755)
     topology = load_text(
         tmp_path,
         """
         name: lab
         hosts: {alice: {tcp: {implementation: my_tcp.py}}}
-        apps: {server: {host: alice, run: [serve], files: {renamed.bin: ./payload.bin}}}
+        apps: {server: {host: alice, run: [serve], files: {renamed.bin: ./payload.bin, program: program}}}
         """,
     )
 
-    assert topology.apps["server"].files == {"renamed.bin": b"payload"}
+    assert topology.apps["server"].files == {
+        "renamed.bin": OwnFile(b"payload", executable=False),
+        "program": OwnFile(b"#!/bin/sh", executable=True),
+    }
     assert topology.tcp("alice").implementation == b"# a TCP"
 
 
