@@ -152,10 +152,11 @@ class TestNoDaemon:
         sock, _ = connected(calls, server, bob_daemon.address)
         listener, _ = listening(calls, own.address)
         fresh = calls.good("socket", 2, 1, 0).ret
+        own.ask("links", links=[{"peer": bob_daemon.address, "own": own.address, "seed": 1, "loss": 1.0}])
         waits = {
             "recv": ("recv", sock, 10),
             "accept": ("accept", listener, 16),
-            "connect": ("connect", fresh, addr("127.9.9.9", 7)),  # where no daemon is: SYN after SYN
+            "connect": ("connect", fresh, addr(bob_daemon.address, 7)),  # SYN after SYN, all lost
         }
         if call in waits:
             calls.begin(*waits[call])

@@ -283,10 +283,12 @@ static ssize_t write_outcome(int fd, ssize_t count) {
     return count;
 }
 
+static ssize_t (*next_sendmsg)(int fd, const struct msghdr *message, int flags);
+
 /* Send on what may be ours. The signal comes with EPIPE only, and not with the error of a connection that has failed,
  * which stands before it. ENOTSOCK if it is another file by now. */
 static ssize_t send_quietly(int fd, const struct msghdr *message, int flags) {
-    ssize_t count = write_outcome(fd, sys_sendmsg(fd, message, flags | MSG_NOSIGNAL));
+    ssize_t count = write_outcome(fd, NEXT(sendmsg)(fd, message, flags | MSG_NOSIGNAL));
     if (count < 0 && errno == EPIPE && !(flags & MSG_NOSIGNAL))
         raise(SIGPIPE);
     if (count < 0 && errno == ENOTSOCK)
@@ -341,7 +343,10 @@ REPLACE(ssize_t, sendto,
 }
 
 REPLACE(ssize_t, send, (int fd, const void *data, size_t len, int flags)) {
-    return chi_sendto(fd, data, len, flags, NULL, 0);
+    if (!may_be_ours(fd) || flags & (MSG_OOB | MSG_FASTOPEN))
+        return chi_sendto(fd, data, len, flags, NULL, 0);
+    struct iovec part = {.iov_base = (void *)data, .iov_len = len};
+    return send_quietly(fd, &(struct msghdr){.msg_iov = &part, .msg_iovlen = 1}, flags);
 }
 
 /* ---- names ------------------------------------------------------------------------------------------------------- */

@@ -57,10 +57,6 @@ static inline ssize_t sys_recv(int fd, void *data, size_t len, int flags) {
     return syscall(SYS_recvfrom, fd, data, len, flags, NULL, NULL);
 }
 
-static inline ssize_t sys_sendmsg(int fd, const struct msghdr *message, int flags) {
-    return syscall(SYS_sendmsg, fd, message, flags);
-}
-
 static inline ssize_t sys_recvmsg(int fd, struct msghdr *message, int flags) {
     return syscall(SYS_recvmsg, fd, message, flags);
 }

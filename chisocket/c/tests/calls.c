@@ -406,11 +406,21 @@ static const struct {
 #endif
 };
 
+/* Only a call is to be interrupted, and not what is between them. */
+static void let_alarms(int how) {
+    sigset_t alarms;
+    sigemptyset(&alarms);
+    sigaddset(&alarms, SIGALRM);
+    pthread_sigmask(how, &alarms, NULL);
+}
+
 static void call(char **words) {
     for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
         if (strcmp(calls[i].name, words[0]) == 0) {
+            let_alarms(SIG_UNBLOCK);
             errno = 0;
             calls[i].call(words);
+            let_alarms(SIG_BLOCK);
             return;
         }
     }
@@ -421,6 +431,7 @@ static void call(char **words) {
 int main(void) {
     char *line = malloc(2 * MOST + 256);
     signal(SIGPIPE, SIG_IGN);
+    let_alarms(SIG_BLOCK);
     while (fgets(line, (int)(2 * MOST + 256), stdin) != NULL) {
         char *words[24] = {NULL}, *rest = NULL;
         size_t count = 0;

@@ -1,4 +1,4 @@
-/* handlers SECONDS: calls that POSIX lets a signal handler make, in one that comes every millisecond, while the program
+/* Calls that POSIX lets a signal handler make, in one that comes every millisecond, a hundred times, while the program
  * makes the same calls itself. Then a thread that waits in accept() is cancelled. For chirun; prints what was done. */
 #define _GNU_SOURCE
 #include <netinet/in.h>
@@ -28,7 +28,7 @@ static void on_alarm(int number) {
     int sock = socket(AF_INET, SOCK_STREAM, 0);
     if (sock < 0 || close(sock) < 0)
         failed = 1;
-    if (++interrupted % 50 == 0 && fork() == 0) {
+    if (++interrupted % 5 == 0 && fork() == 0) {
         ask();
         _exit(failed);
     }
@@ -54,25 +54,22 @@ static const char *cancel_accept(void) {
     return result == PTHREAD_CANCELED ? "accept was cancelled" : "accept has returned";
 }
 
-int main(int argc, char **argv) {
+int main(void) {
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
     struct itimerval every = {.it_interval = {.tv_usec = 1000}, .it_value = {.tv_usec = 1000}}, never = {0};
-    time_t until = time(NULL) + (argc > 1 ? atoi(argv[1]) : 1);
+    time_t until = time(NULL) + 20;
     known = socket(AF_INET, SOCK_STREAM, 0);
     sigaction(SIGALRM, &action, NULL);
     setitimer(ITIMER_REAL, &every, NULL);
-    while (time(NULL) < until) {
+    while (interrupted < 100 && time(NULL) < until) {
         void *memory = malloc(5000); /* which a handler may interrupt */
         ask();
         free(memory);
     }
     setitimer(ITIMER_REAL, &never, NULL);
-    int status, children = 0;
-    while (wait(&status) > 0) {
-        children++;
+    int status;
+    while (wait(&status) > 0)
         failed |= status != 0;
-    }
-    printf("%s, %s, %s\n", failed ? "failed" : "good", interrupted > 100 && children > 1 ? "often" : "seldom",
-           cancel_accept());
+    printf("%s, %s, %s\n", failed ? "failed" : "good", interrupted < 100 ? "seldom" : "often", cancel_accept());
     return 0;
 }

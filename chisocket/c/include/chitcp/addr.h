@@ -17,7 +17,8 @@ extern "C" {
 #define CHITCP_ADDR_STRLEN 56 /* the longest that chitcp_addr_str() writes, with its final NUL */
 
 /* The IPv4 address of a port ("7", "http") on a host, a name or an address. 0; or -1, with errno: ENXIO if nobody
- * knows the host or the service, EAFNOSUPPORT if the host has no IPv4 address, EINVAL if an argument is NULL, or if $CHITCP_HOSTS can't be read. */
+ * knows the host or the service, EAFNOSUPPORT if the host has no IPv4 address, EINVAL if an argument is NULL, or if
+ * $CHITCP_HOSTS can't be read. */
 CHITCP_API int chitcp_addr_construct(const char *host, const char *service, struct sockaddr_in *addr);
 
 /* The same for either family, AF_INET6, AF_INET, or AF_UNSPEC for whichever comes first; its length is in *addrlen. */

@@ -47,9 +47,9 @@ CHITCP_API ssize_t chisocket_send(int sockfd, const void *buf, size_t len, int f
  * EINVAL. */
 CHITCP_API ssize_t chisocket_recv(int sockfd, void *buf, size_t len, int flags);
 
-/* Close the connection in order; returns once the peer has acknowledged all data and our FIN, which takes as long as the
- * TCP tries. If it gives up, or the peer resets the connection, that is -1 with errno; the socket is closed all the same.
- * close(2) of a descriptor does not wait. */
+/* Close the connection in order; returns once the peer has acknowledged all data and our FIN, which takes as long as
+ * the TCP tries. If it gives up, or the peer resets the connection, that is -1 with errno; the socket is closed all the
+ * same. close(2) of a descriptor does not wait. */
 CHITCP_API int chisocket_close(int sockfd);
 
 /* Not in the C chiTCP: one with a C chitcpd fails. */
