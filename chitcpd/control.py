@@ -88,7 +88,8 @@ class Control:
         return {name: value for name, value in shown.items() if value is not None}
 
     async def _list_sockets(self, arguments: Json) -> Json:
-        sockets = [_describe(sock, asyncio.get_running_loop().time()) for sock in self._sockets.table.values()]
+        all_ = [*self._sockets.table.values(), *self._sockets.parting.values()]
+        sockets = [_describe(sock, asyncio.get_running_loop().time()) for sock in all_]
         return {"sockets": sockets, "impairments": self._peers.impairment_counts()}
 
     async def _wait_listening(self, arguments: Json) -> Json:

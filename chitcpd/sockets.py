@@ -33,8 +33,10 @@ Address = tuple[str, int]
 
 MAX_SOCKETS = 8192
 _CLOSE_ENDS_IN = frozenset({State.CLOSED, State.FIN_WAIT_2, State.CLOSING, State.TIME_WAIT, State.LAST_ACK})
+_ALL_ACKNOWLEDGED = frozenset({State.CLOSED, State.FIN_WAIT_2, State.TIME_WAIT})  # our FIN too
 _NO_MORE_TO_READ = frozenset({State.CLOSING, State.LAST_ACK, State.TIME_WAIT})
 _MOST_NAMES = 100  # that are tried for a descriptor: another process may have taken some
+_MOST_FAILURES = 1024  # that are remembered for those who may still ask
 _ORPHAN_LIMIT = 60.0  # seconds without progress (at most twice that): then one that no application has is reset
 
 
@@ -99,7 +101,7 @@ class Socket(Signal):
     @property
     def connecting(self) -> bool:
         """Whether the opening of its connection goes on, and it has a pair."""
-        return self.ours is not None and self.endpoint is not None and self.stream is None
+        return self.ours is not None and self.endpoint is not None and self.stream is None and not self.gone
 
     @property
     def state(self) -> State:
@@ -143,6 +145,7 @@ class Sockets:
         self._short_of_sockets: set[Socket] = set()  # listening; a connection of theirs waits for a descriptor
         self.table: dict[int, Socket] = {}
         self.parting: dict[int, Socket] = {}  # that no application has any more, but whose connection is not over
+        self._failures: dict[tuple[int, int, int | None], int] = {}  # uid, fd, serial of a closed one -> errno
         self._reserved: dict[Endpoint, Socket] = {}  # that a debugger knows, and no application yet
         self._orphans: dict[int, int] = {}  # number of a connection -> its SND.UNA when orphans were last judged
         self._orphan_timer: asyncio.TimerHandle | None = None
@@ -369,11 +372,14 @@ class Sockets:
         """
         named = (sock for sock in (self.table.get(fd), self.parting.get(fd)) if sock is not None and sock.uid == uid)
         sock = next((sock for sock in named if sock.serial == serial), None)
-        if sock is None or sock.endpoint is None or not (sock.gone or self._hangups.is_closed(sock.name)):
-            return
-        endpoint = sock.endpoint
-        await sock.until(lambda: _is_in(endpoint, _CLOSE_ENDS_IN - {State.LAST_ACK}))
-        self._raise_error(endpoint)
+        if sock is None:
+            failure = self._failures.pop((uid, fd, serial), None)
+            if failure is not None:
+                raise OSError(failure, "the connection has failed")
+        elif sock.endpoint is not None and (sock.gone or self._hangups.is_closed(sock.name)):
+            endpoint = sock.endpoint
+            await sock.until(lambda: _is_in(endpoint, _ALL_ACKNOWLEDGED))
+            self._raise_error(endpoint)
 
     async def _close_connection(self, sock: Socket, endpoint: Endpoint) -> None:
         if endpoint.connection.state == State.CLOSED:
@@ -425,6 +431,7 @@ class Sockets:
         del self.table[sock.fd]
         if sock.bound is not None:
             del self._bound[sock.bound]
+        self._remember_failure(sock)
         if sock.endpoint is not None and not sock.endpoint.over:
             self.parting[sock.fd] = sock
             sock.endpoint.changed = lambda: self._parting_changed(sock)
@@ -434,8 +441,17 @@ class Sockets:
         if sock.debugger is None:
             self.free_number(sock)
 
+    def _remember_failure(self, sock: Socket) -> None:
+        """How the connection of a closed descriptor has failed: whoever closed it may ask a moment later."""
+        failure = None if sock.endpoint is None or sock.ours is None else _error(sock.endpoint)
+        if failure is not None:
+            if len(self._failures) >= _MOST_FAILURES:
+                del self._failures[next(iter(self._failures))]
+            self._failures[sock.uid, sock.fd, sock.serial] = failure
+
     def _parting_changed(self, sock: Socket) -> None:
         sock.changed()
+        self._remember_failure(sock)
         if sock.endpoint is not None and sock.endpoint.over:
             if self.parting.get(sock.fd) is sock:
                 del self.parting[sock.fd]

@@ -337,6 +337,35 @@ def test_a_close_that_can_not_be_in_order(
     assert client.end().errno == errno.ECONNRESET
 
 
+@pytest.mark.parametrize("way", ["descriptors"])
+def test_a_close_after_the_reset(client: Calls, server: Calls, bob_daemon: Daemon) -> None:
+    """Its 0 would mean that all has arrived."""
+    sock, accepted = connected(client, server, bob_daemon.address)
+    client.good("send", sock, b"unread")
+    assert server("poll", accepted, select.POLLIN, 10_000).ret == select.POLLIN
+    server.kill()
+    assert client("poll", sock, 0, 10_000).ret & select.POLLHUP
+    assert client("close", sock).errno == errno.ECONNRESET
+
+
+@pytest.mark.parametrize("way", ["requests"])
+def test_a_number_whose_close_has_failed_is_gone(
+    client: Calls, server: Calls, start: Start, alice_daemon: Daemon, bob_daemon: Daemon
+) -> None:
+    """Another process may have it by now."""
+    sock, accepted = connected(client, server, bob_daemon.address)
+    client.good("send", sock, b"unread")
+    server.good("wait_for_state", accepted, 4)
+    server.kill()
+    assert client("recv", sock, 10).errno == errno.ECONNRESET
+    assert client("close", sock).errno in (errno.ENOTCONN, errno.ECONNRESET)
+    other = start(alice_daemon, "requests")
+    others = [other.good("socket", 2, 1, 0).ret for _ in range(sock + 1)]
+    assert sock in others
+    assert client("close", sock).errno == errno.EBADF
+    other.good("bind", sock, addr(alice_daemon.address, 0))
+
+
 def test_numbers_beyond_what_a_program_expects(start: Start, alice_daemon: Daemon) -> None:
     """Our own connections keep out of the way: the first descriptor of a program is still 3."""
     calls = start(alice_daemon, "descriptors")

@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -239,15 +240,32 @@ class TestCalls:
         assert client("read", sock, 100) == (0, 0, "")
 
     def test_close_lingers(self, client: Calls, server: Calls, alice_daemon: Daemon, bob_daemon: Daemon) -> None:
-        """It returns once the peer has acknowledged all: then its connection waits for the peer's FIN, at the most."""
+        """It returns once the peer has acknowledged all, over a slow link; without the option, at once."""
+        link = {"peer": bob_daemon.address, "own": alice_daemon.address, "seed": 1}
+        for seconds in (10, 0):
+            sock, accepted = connected(client, server, bob_daemon.address)
+            client.good(
+                "setsockopt", sock, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", seconds > 0, seconds)
+            )
+            alice_daemon.ask("links", links=[link | {"delay": 0.2}])
+            client.good("send", sock, b"the last")
+            began = time.monotonic()
+            client.good("close", sock)
+            assert (time.monotonic() - began >= 0.2) == (seconds > 0)
+            alice_daemon.ask("links", links=[link])
+            assert server("recv", accepted, 100).bytes == b"the last"
+
+    @pytest.mark.parametrize("call", ["write", "writev"])
+    def test_a_copy_is_no_worse(self, client: Calls, server: Calls, bob_daemon: Daemon, call: str) -> None:
         sock, accepted = connected(client, server, bob_daemon.address)
-        port = int.from_bytes(client.good("getsockname", sock, 16).bytes[2:4], "big")
-        client.good("setsockopt", sock, socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 10))
-        client.good("send", sock, b"the last")
-        assert client("close", sock).ret == 0
-        ends = [entry for entry in alice_daemon.sockets() if str(entry.get("local", "")).endswith(f":{port}")]
-        assert [entry["state"] for entry in ends] in ([], ["FIN_WAIT_2"])
-        assert server("recv", accepted, 100).bytes == b"the last"
+        client.good("duplicate", sock, 50)
+        client.good("close", sock)
+        client.good("die_of_sigpipe")
+        client.good("send", 50, b"unread")
+        assert server("poll", accepted, 1, 10_000).ret == 1
+        server.kill()
+        assert client("poll", 50, 0, 10_000).ret & 0x10  # POLLHUP
+        assert client(call, 50, b"data").errno == errno.ECONNRESET
 
     def test_names(self, start: Start, alice_daemon: Daemon) -> None:
         calls = start(alice_daemon, "chirun", CHITCP_HOSTS="alice=10.1.2.3  bob6=fd00::7 alice2=10.1.2.4 ")
@@ -320,6 +338,17 @@ class TestNetworks:
         assert calls.good("getsockname", sock, 16).bytes[2:4] == port
         assert calls("recv", sock, 10).errno == errno.EAGAIN  # and it does not wait for ever
 
+    def test_one_that_is_in_use_stays(self, start: Start, alice_daemon: Daemon, bob_daemon: Daemon) -> None:
+        lab = {"CHITCP_NETWORKS": "127.40.0.0/13"}
+        client, server = start(alice_daemon, "chirun", **lab), start(bob_daemon, "chirun", **lab)
+        sock, accepted = connected(client, server, bob_daemon.address)
+        assert client("connect", sock, addr("127.0.0.1", 7)).errno == errno.EISCONN
+        client.good("send", sock, b"still here")
+        assert server("recv", accepted, 100).bytes == b"still here"
+        listener, _ = listening(server, bob_daemon.address)
+        assert server("bind", listener, addr("127.0.0.1", 0)).errno == errno.EINVAL
+        assert server("getsockopt", listener, socket.SOL_SOCKET, socket.SO_ACCEPTCONN, 4).bytes[0] == 1
+
     def test_a_server_elsewhere(self, start: Start, alice_daemon: Daemon) -> None:
         calls = start(alice_daemon, "chirun", CHITCP_NETWORKS="10.0.0.0/8")
         listener, port = listening(calls, "127.0.0.1")
@@ -348,6 +377,22 @@ class TestCommand:
         done = chirun(build, alice_daemon, "nobody-has-this")
         assert (done.returncode, done.stderr) == (127, "chirun: nobody-has-this: not found\n")
 
+    def test_programs_are_found_as_execvp_finds_them(self, build: Path, alice_daemon: Daemon, tmp_path: Path) -> None:
+        """The empty folder of PATH is the current one; a script without `#!` is a shell's."""
+        (tmp_path / "say-found").write_text("echo found")
+        command = [str(build / "chirun"), "say-found"]
+        env = home(alice_daemon.socket, "chirun", PATH="/usr/bin:")
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (126, "chirun: ./say-found: Permission denied\n")
+        (tmp_path / "say-found").chmod(0o755)
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "found\n")
+
+    def test_a_path_that_no_socket_can_have(self, build: Path, alice_daemon: Daemon) -> None:
+        done = chirun(build, alice_daemon, "true", CHITCPD_SOCK="/tmp/" + "x" * 120)
+        assert done.returncode == 125
+        assert done.stderr.endswith("x can't be used: File name too long\n")
+
     def test_what_cannot_be_executed(self, build: Path, alice_daemon: Daemon, tmp_path: Path) -> None:
         (tmp_path / "data").write_text("data")
         done = chirun(build, alice_daemon, str(tmp_path / "data"))
@@ -373,6 +418,11 @@ class TestCommand:
                 "CHITCP_NETWORKS",
                 "10.0.0.0/8,fd00::/8",
                 "'10.0.0.0/8,fd00::/8', expected networks, like 10.0.0.0/8 fd00::/8",
+            ),
+            (
+                "CHITCP_NETWORKS",
+                "10.0.0.0/2147483647",
+                "'10.0.0.0/2147483647', expected networks, like 10.0.0.0/8 fd00::/8",
             ),
             ("CHITCP_NETWORKS", "10.0.0.0/", "'10.0.0.0/', expected networks, like 10.0.0.0/8 fd00::/8"),
         ],

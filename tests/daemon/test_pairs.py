@@ -119,8 +119,46 @@ class TestLinger:
             app.good(pb.LINGER, sockfd=name.sockfd, serial=name.serial)
             assert connection.near.send(b"still there") == 11
 
+    def test_it_waits_for_the_acknowledgement_in_closing_too(self, daemon: StartDaemon) -> None:
+        """Both ends close, and nothing that this one sends arrives: it is in CLOSING then, for as long as it tries."""
+        one, far = daemon(), daemon()
+        with Application(one.socket) as app, Application(far.socket) as server:
+            listener, port = server.listening(far.address)
+            server.ask(pb.ACCEPT, sockfd=listener)
+            sockfd, end = app.opened()
+            name = descriptors.parse(end.getsockname())
+            assert name is not None
+            app.good(pb.START_CONNECT, sockfd=sockfd, addr=sockaddr_in(far.address, port), wait=True)
+            accepted = server.answer().ret
+            link = {"peer": far.address, "own": one.address, "seed": 1}
+            one.ask("links", links=[link | {"loss": 1.0}])
+            with end:
+                end.send(b"which is lost")
+                end.shutdown(socket.SHUT_WR)
+            server.good(pb.SHUTDOWN, sockfd=accepted, how=socket.SHUT_WR)
+            app.good(pb.WAIT_FOR_STATE, sockfd=sockfd, tcp_state=8)  # CLOSING
+            app.ask(pb.LINGER, sockfd=sockfd, serial=name.serial)
+            app.raw.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                app.answer()
+            one.ask("links", links=[link])
+            app.raw.settimeout(PATIENCE)
+            assert app.answer().error_code == 0
+            assert server.recv(accepted) == b"which is lost"
+
 
 class TestStartConnect:
+    def test_with_wait_it_ends_when_nobody_has_the_descriptor_any_more(self, daemon: StartDaemon) -> None:
+        one, far = daemon(), daemon()
+        one.ask("links", links=[{"peer": far.address, "own": one.address, "seed": 1, "loss": 1.0}])
+        with Application(one.socket) as app:
+            sockfd, end = app.opened()
+            app.ask(pb.START_CONNECT, sockfd=sockfd, addr=sockaddr_in(far.address, 7), wait=True)
+            with Application(one.socket) as other:
+                other.good(pb.WAIT_FOR_STATE, sockfd=sockfd, tcp_state=3)  # SYN_SENT
+            end.close()
+            assert app.answer().error_code == errno.ECONNABORTED
+
     def test_with_wait_it_is_answered_when_connecting_has_ended(self, daemon: StartDaemon) -> None:
         one = daemon()
         with Application(one.socket) as app:

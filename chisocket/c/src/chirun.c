@@ -47,20 +47,25 @@ static bool is_file(const char *path) {
     return stat(path, &status) == 0 && S_ISREG(status.st_mode);
 }
 
-/* Where execvp() would find it. */
+/* Where execvp() would find it: the first that may be executed, else the first that is there. */
 static bool find(const char *program, char path[PATH_MAX]) {
     if (strchr(program, '/') != NULL)
         return snprintf(path, PATH_MAX, "%s", program) < PATH_MAX && access(path, F_OK) == 0;
-    const char *folders = getenv("PATH");
-    for (const char *folder = folders != NULL ? folders : "/usr/bin:/bin"; *folder != '\0';) {
+    const char *folder = getenv("PATH");
+    bool found = false;
+    for (folder = folder != NULL ? folder : "/usr/bin:/bin";; folder++) {
+        char candidate[PATH_MAX];
         int length = (int)strcspn(folder, ":");
-        int written = snprintf(path, PATH_MAX, "%.*s/%s", length > 0 ? length : 1, length > 0 ? folder : ".", program);
-        if (written < PATH_MAX && is_file(path) && access(path, X_OK) == 0)
-            return true;
+        int written =
+            snprintf(candidate, PATH_MAX, "%.*s/%s", length > 0 ? length : 1, length > 0 ? folder : ".", program);
+        bool there = written < PATH_MAX && is_file(candidate), good = there && access(candidate, X_OK) == 0;
+        if (good || (there && !found))
+            strcpy(path, candidate);
+        found = found || there;
         folder += length;
-        folder += *folder == ':';
+        if (good || *folder == '\0')
+            return found;
     }
-    return false;
 }
 
 /* Whether these notes have Go's: its programs call the kernel by themselves, also if they are dynamically linked. */
@@ -184,7 +189,9 @@ static void say_no_chitcpd(const char *path) {
 static bool look_for_chitcpd(void) {
     struct connection *connection;
     int error = pool_take("", &connection);
-    if (error == EACCES)
+    if (error != 0 && error != ENETDOWN && error != EACCES)
+        fprintf(stderr, "chirun: the chitcpd at %s can't be used: %s\n", socket_path(), strerror(error));
+    else if (error == EACCES)
         fprintf(stderr, "chirun: the chitcpd at %s belongs to another user: set CHITCPD_SOCK to one of your own\n",
                 socket_path());
     else if (error != 0)
@@ -237,10 +244,10 @@ int main(int argc, char **argv) {
         fprintf(stderr, "chirun: %s would use the kernel's sockets: %s, and LD_PRELOAD does not reach it\n", path, why);
         return CANT;
     }
-    if (!find_library(library) || !look_at_environment() || !look_for_chitcpd() || !settle_on_chitcpd() ||
+    if (!find_library(library) || !look_at_environment() || !settle_on_chitcpd() || !look_for_chitcpd() ||
         !preload(library))
         return CANT;
-    execv(path, command);
+    execvp(path, command); /* which has a script without `#!` read by a shell */
     int error = errno;
     fprintf(stderr, "chirun: %s: %s\n", path, strerror(error));
     return error == ENOENT ? NOT_FOUND : CANT_EXECUTE;

@@ -22,42 +22,45 @@ static int move_high(int fd) {
     return high;
 }
 
-static int open_socket(struct connection *connection, const char *path) {
+/* A socket that this process's `connection` knows before it is of any use: a child of a fork closes it. */
+static int make_socket(struct connection *connection) {
+    struct stat status;
+    int fd = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        return errno;
+    fd = move_high(fd);
+    if (fstat(fd, &status) < 0) {
+        int error = errno;
+        sys_close(fd);
+        return error;
+    }
+    connection->device = status.st_dev;
+    connection->inode = status.st_ino;
+    connection->fd = fd;
+    return 0;
+}
+
+static int connect_socket(struct connection *connection, const char *path) {
     struct sockaddr_un addr = {.sun_family = AF_UNIX};
     if (strlen(path) >= sizeof addr.sun_path)
         return ENAMETOOLONG;
     strcpy(addr.sun_path, path);
     strcpy(connection->path, path);
-    int fd = sys_socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0)
-        return errno;
-    fd = move_high(fd);
-    int error = 0;
-    while (sys_connect(fd, &addr, sizeof addr) < 0) {
-        if (errno == EINTR)
-            continue;
-        error = errno == EACCES || errno == EPERM ? EACCES : ENETDOWN;
-        break;
-    }
-    struct stat status;
-    if (error == 0 && fstat(fd, &status) < 0)
-        error = errno;
-    if (error != 0) {
-        sys_close(fd);
-        return error;
-    }
-    connection->fd = fd;
-    connection->device = status.st_dev;
-    connection->inode = status.st_ino;
-    return 0;
+    int error = make_socket(connection);
+    while (error == 0 && sys_connect(connection->fd, &addr, sizeof addr) < 0)
+        if (errno != EINTR)
+            error = errno == EACCES || errno == EPERM ? EACCES : ENETDOWN;
+    return error;
 }
 
 int connection_open(struct connection *connection, const char *path, InitArgs *init) {
     connection->fd = connection->number = -1;
     memset(connection->instance, 0, sizeof connection->instance);
-    int error = open_socket(connection, path);
-    if (error != 0)
+    int error = connect_socket(connection, path);
+    if (error != 0) {
+        connection_close(connection);
         return error;
+    }
     ChitcpdMsg message = CHITCPD_MSG__INIT;
     message.code = MSG_CODE__INIT, message.init_args = init;
     struct answer answer;

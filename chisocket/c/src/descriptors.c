@@ -84,7 +84,11 @@ ssize_t receive_with_descriptor(int fd, void *data, size_t len, int *with) {
     } control;
     struct iovec part = {.iov_base = data, .iov_len = len};
     struct msghdr header = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control.space, .msg_controllen = sizeof control.space};
+        .msg_iov = &part,
+        .msg_iovlen = 1,
+        .msg_control = control.space,
+        .msg_controllen = CMSG_LEN(sizeof *with), /* a second one would find no room, and is closed by the kernel */
+    };
     ssize_t count = sys_recvmsg(fd, &header, MSG_CMSG_CLOEXEC);
     struct cmsghdr *rights = count > 0 ? CMSG_FIRSTHDR(&header) : NULL;
     *with = -1;

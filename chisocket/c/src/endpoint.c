@@ -52,7 +52,7 @@ int endpoint_accept(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags
         return outcome(EINVAL);
     int number = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     if (number < 0)
-        return -1; /* EMFILE: what waits goes on waiting */
+        return -1; /* EMFILE: what waits goes on waiting; if threads take the last number meanwhile, it is lost */
     sys_close(number);
     uint8_t record[RECORD]; /* the peer's address; with it comes the connection */
     int accepted;

@@ -91,8 +91,10 @@ static bool parse_network(const char *entry, size_t length, struct network *netw
     if (slash == NULL)
         return true;
     size_t digits = strspn(slash + 1, "0123456789");
+    if (digits == 0 || digits > 3 || digits != length - host - 1)
+        return false;
     network->bits = (int)strtol(slash + 1, NULL, 10) + mapped_bits;
-    return digits > 0 && digits <= 3 && digits == length - host - 1 && network->bits <= 128;
+    return network->bits <= 128;
 }
 
 static bool is_in(const struct in6_addr *address, const struct network *network) {

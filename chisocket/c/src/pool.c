@@ -43,24 +43,20 @@ static void unlock(void) {
 
 /* ---- where chitcpd is -------------------------------------------------------------------------------------------- */
 
-static char default_path[sizeof(((struct sockaddr_un *)0)->sun_path)];
+static char default_path[sizeof(((struct sockaddr_un *)0)->sun_path)] = "/tmp/chitcpd.socket";
 
 static void find_default_path(void) {
     struct passwd entry, *found = NULL;
-    char strings[4096];
+    char strings[4096], path[sizeof default_path];
     getpwuid_r(getuid(), &entry, strings, sizeof strings, &found);
-    int len = found == NULL ? 0 : snprintf(default_path, sizeof default_path, "/tmp/chitcpd.socket.%s", entry.pw_name);
-    if (len <= 0 || (size_t)len >= sizeof default_path)
-        strcpy(default_path, "/tmp/chitcpd.socket");
+    int len = found == NULL ? 0 : snprintf(path, sizeof path, "/tmp/chitcpd.socket.%s", entry.pw_name);
+    if (len > 0 && (size_t)len < sizeof path)
+        strcpy(default_path, path);
 }
 
 const char *socket_path(void) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     const char *named = setting(CHITCPD_SOCK);
-    if (named != NULL && named[0] != '\0')
-        return named;
-    pthread_once(&once, find_default_path);
-    return default_path;
+    return named != NULL && named[0] != '\0' ? named : default_path;
 }
 
 /* ---- the child of a fork ----------------------------------------------------------------------------------------- */
@@ -77,8 +73,12 @@ static void forget(void) {
     unlock();
 }
 
-static void watch_forks(void) {
+/* Before anything is asked: a signal handler could not do this. */
+__attribute__((constructor)) static void prepare(void) {
     pthread_atfork(lock, unlock, forget);
+    const char *named = setting(CHITCPD_SOCK);
+    if (named == NULL || named[0] == '\0')
+        find_default_path();
 }
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
@@ -132,8 +132,6 @@ static struct connection *take_idle(const char *path) {
 }
 
 static int open_new(InitArgs *init, struct connection **opened) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, watch_forks);
     struct connection *connection = take_unused();
     if (connection == NULL)
         return ENOMEM;

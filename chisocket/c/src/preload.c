@@ -42,23 +42,29 @@ static void find_all(void);
 
 /* ---- calls that ask chitcpd -------------------------------------------------------------------------------------- */
 
-/* Numbers that were given to descriptors of ours. Only a hint: such a number may be another file's by now. */
-#define MOST_HINTS 65536
-static atomic_bool hints[MOST_HINTS];
-
-static int hinted(int fd) {
-    if (fd >= 0 && fd < MOST_HINTS)
-        atomic_store_explicit(&hints[fd], true, memory_order_relaxed);
-    return fd;
-}
+/* What is known of a number, so that not every write has to ask the kernel: a hint, and no more. What is closed past us
+ * (closefrom(3), the kernel itself) leaves it as it was. */
+enum known { UNKNOWN, OURS, ANOTHERS };
+#define MOST_KNOWN 65536
+static _Atomic unsigned char known[MOST_KNOWN];
 
 static bool may_be_ours(int fd) {
-    return fd >= 0 && fd < MOST_HINTS && atomic_load_explicit(&hints[fd], memory_order_relaxed);
+    struct name name;
+    if (fd < 0 || fd >= MOST_KNOWN)
+        return false;
+    unsigned char what = atomic_load_explicit(&known[fd], memory_order_relaxed);
+    if (what == UNKNOWN) {
+        what = name_of(fd, &name) ? OURS : ANOTHERS;
+        atomic_store_explicit(&known[fd], what, memory_order_relaxed);
+    }
+    return what == OURS;
 }
 
-static void forget_hint(int fd) {
-    if (fd >= 0 && fd < MOST_HINTS)
-        atomic_store_explicit(&hints[fd], false, memory_order_relaxed);
+/* It is another file from now on. */
+static int forgotten(int fd) {
+    if (fd >= 0 && fd < MOST_KNOWN)
+        atomic_store_explicit(&known[fd], UNKNOWN, memory_order_relaxed);
+    return fd;
 }
 
 REPLACE(int, socket, (int domain, int type, int protocol)) {
@@ -66,7 +72,7 @@ REPLACE(int, socket, (int domain, int type, int protocol)) {
     if ((domain != AF_INET && domain != AF_INET6) || (type & ~flags) != SOCK_STREAM ||
         (protocol != 0 && protocol != IPPROTO_TCP))
         return NEXT(socket)(domain, type, protocol);
-    return hinted(endpoint_socket(domain, SOCK_STREAM, protocol, flags));
+    return forgotten(endpoint_socket(domain, SOCK_STREAM, protocol, flags));
 }
 
 /* What a program may have set before it says where to: options, and a port. */
@@ -101,7 +107,15 @@ static int carry_port_over(const struct name *name, int kernels) {
     return bound ? sys_bind(kernels, &own, len) : 0;
 }
 
-/* Let `fd` be a socket of the kernel's from now on: what it is bound or connected to is not the lab's. */
+/* Whether it is to be a socket of the kernel's from now on: it is about to be bound or connected elsewhere. One that is
+ * in use stays, and chitcpd says what is wrong with the call. */
+static bool leaves(int fd, const struct name *name, const struct sockaddr *addr, socklen_t len) {
+    unsigned char state = 0; /* the first byte of struct tcp_info */
+    socklen_t size = sizeof state;
+    return is_elsewhere(addr, len) && endpoint_getsockopt(fd, name, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 &&
+           state == TCP_CLOSE;
+}
+
 static int leave_the_lab(int fd, const struct name *name) {
     int family, status = fcntl(fd, F_GETFL);
     socklen_t len = sizeof family;
@@ -124,7 +138,7 @@ REPLACE(int, bind, (int fd, const struct sockaddr *addr, socklen_t len)) {
     struct name name;
     if (!name_of(fd, &name))
         return NEXT(bind)(fd, addr, len);
-    if (!is_elsewhere(addr, len))
+    if (!leaves(fd, &name, addr, len))
         return endpoint_bind(&name, addr, len);
     return leave_the_lab(fd, &name) < 0 ? -1 : NEXT(bind)(fd, addr, len);
 }
@@ -133,7 +147,7 @@ REPLACE(int, connect, (int fd, const struct sockaddr *addr, socklen_t len)) {
     struct name name;
     if (!name_of(fd, &name))
         return NEXT(connect)(fd, addr, len);
-    if (!is_elsewhere(addr, len))
+    if (!leaves(fd, &name, addr, len))
         return endpoint_connect(fd, &name, addr, len);
     return leave_the_lab(fd, &name) < 0 ? -1 : NEXT(connect)(fd, addr, len);
 }
@@ -145,14 +159,14 @@ REPLACE(int, listen, (int fd, int backlog)) {
 
 REPLACE(int, accept, (int fd, struct sockaddr *addr, socklen_t *len)) {
     struct name name;
-    return name_of(fd, &name) ? hinted(endpoint_accept(fd, addr, len, 0)) : NEXT(accept)(fd, addr, len);
+    return name_of(fd, &name) ? forgotten(endpoint_accept(fd, addr, len, 0)) : NEXT(accept)(fd, addr, len);
 }
 
 REPLACE(int, accept4, (int fd, struct sockaddr *addr, socklen_t *len, int flags)) {
     struct name name;
     if (!name_of(fd, &name))
         return NEXT(accept4)(fd, addr, len, flags);
-    return flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC) ? outcome(EINVAL) : hinted(endpoint_accept(fd, addr, len, flags));
+    return flags & ~(SOCK_NONBLOCK | SOCK_CLOEXEC) ? outcome(EINVAL) : forgotten(endpoint_accept(fd, addr, len, flags));
 }
 
 REPLACE(int, shutdown, (int fd, int how)) {
@@ -204,11 +218,21 @@ REPLACE(int, close, (int fd)) {
     struct name name;
     int before = errno, seconds = seconds_to_linger(fd, &name);
     errno = before;
-    forget_hint(fd);
+    forgotten(fd);
     int result = NEXT(close)(fd);
-    if (result == 0 && seconds > 0)
+    if (result == 0 && seconds > 0) {
         request_wait_acknowledged(&name, seconds * 1000); /* time may be up, or the connection over before */
+        errno = before;
+    }
     return result;
+}
+
+REPLACE(int, dup2, (int from, int to)) {
+    return forgotten(NEXT(dup2)(from, to));
+}
+
+REPLACE(int, dup3, (int from, int to, int flags)) {
+    return forgotten(NEXT(dup3)(from, to, flags));
 }
 
 /* ---- reading ----------------------------------------------------------------------------------------------------- */
@@ -289,10 +313,12 @@ static ssize_t (*next_sendmsg)(int fd, const struct msghdr *message, int flags);
  * which stands before it. ENOTSOCK if it is another file by now. */
 static ssize_t send_quietly(int fd, const struct msghdr *message, int flags) {
     ssize_t count = write_outcome(fd, NEXT(sendmsg)(fd, message, flags | MSG_NOSIGNAL));
-    if (count < 0 && errno == EPIPE && !(flags & MSG_NOSIGNAL))
+    if (count < 0 && errno == EPIPE && !(flags & MSG_NOSIGNAL)) {
         raise(SIGPIPE);
+        errno = EPIPE; /* whatever the handler has made of it */
+    }
     if (count < 0 && errno == ENOTSOCK)
-        forget_hint(fd);
+        forgotten(fd);
     return count;
 }
 
@@ -436,12 +462,38 @@ static void find_all(void) {
         const char *name;
         void *next;
     } functions[] = {
-        OF(socket),      OF(bind),          OF(connect),        OF(listen),          OF(accept),
-        OF(accept4),     OF(shutdown),      OF(getsockname),    OF(getpeername),     OF(getsockopt),
-        OF(setsockopt),  OF(close),         OF(read),           OF(readv),           OF(recv),
-        OF(recvfrom),    OF(recvmsg),       OF(__read_chk),     OF(__recv_chk),      OF(__recvfrom_chk),
-        OF(write),       OF(writev),        OF(send),           OF(sendto),          OF(sendmsg),
-        OF(getaddrinfo), OF(gethostbyname), OF(gethostbyname2), OF(gethostbyname_r), OF(gethostbyname2_r),
+        OF(socket),
+        OF(bind),
+        OF(connect),
+        OF(listen),
+        OF(accept),
+        OF(accept4),
+        OF(shutdown),
+        OF(getsockname),
+        OF(getpeername),
+        OF(getsockopt),
+        OF(setsockopt),
+        OF(close),
+        OF(dup2),
+        OF(dup3),
+        OF(read),
+        OF(readv),
+        OF(recv),
+        OF(recvfrom),
+        OF(recvmsg),
+        OF(__read_chk),
+        OF(__recv_chk),
+        OF(__recvfrom_chk),
+        OF(write),
+        OF(writev),
+        OF(send),
+        OF(sendto),
+        OF(sendmsg),
+        OF(getaddrinfo),
+        OF(gethostbyname),
+        OF(gethostbyname2),
+        OF(gethostbyname_r),
+        OF(gethostbyname2_r),
     };
     for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) {
         void *function = dlsym(RTLD_NEXT, functions[i].name);

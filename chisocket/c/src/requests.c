@@ -197,8 +197,9 @@ int request_close(int number) {
     }
     error = answer.resp->error_code;
     answer_free(&answer);
-    if (error != 0 && !pool_has_made(number))
-        pool_set_aside(maker, number); /* the socket may still be there */
+    bool is_c = maker->instance[0] == '\0';
+    if (error != 0 && is_c && !pool_has_made(number))
+        pool_set_aside(maker, number); /* the socket may still be there; ours is gone in any case */
     else
         pool_put_back(maker);
     return error;

@@ -46,6 +46,7 @@ static const char *cancel_accept(void) {
     struct timespec until;
     if (listen(known, 1) < 0 || pthread_create(&thread, NULL, wait_for_nobody, NULL) != 0)
         return "no thread";
+    usleep(100000); /* it waits in accept by now, or a moment later: either is cancelled */
     pthread_cancel(thread);
     clock_gettime(CLOCK_REALTIME, &until);
     until.tv_sec += 5;
