@@ -263,12 +263,10 @@ class TestSignals:
         """It has been taken in part: that is what the call returns, so that nobody sends it again."""
         sock, accepted = connected(client, server, bob_daemon.address)
         piece, taken = bytes(1_000_000), 0
-        while True:
-            client.good("alarm", 150)
-            answer = client("send", sock, piece)
-            if answer.errno == errno.EINTR:
-                break
+        client.good("alarm", 150, "again")
+        while (answer := client("send", sock, piece)).errno != errno.EINTR:
             taken += answer.ret
+        client.good("alarm", 0)
         client.good("shutdown", sock, socket.SHUT_WR)
         received = 0
         while count := server.good("recv", accepted, 1 << 20).ret:

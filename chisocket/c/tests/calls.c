@@ -149,11 +149,15 @@ static void wait_for(char **words) {
     answer(result == 1 ? one.revents : result, NULL, 0);
 }
 
-/* An alarm comes in so many milliseconds, which interrupts the call that waits then, unless that is to be restarted. */
+/* An alarm comes in so many milliseconds, which interrupts the call that waits then, unless that is to be restarted;
+ * and "again" and again, until one in 0 milliseconds takes it back. */
 static void set_alarm(char **words) {
-    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = words[2] != NULL ? SA_RESTART : 0};
-    struct itimerval timer = {
-        .it_value = {.tv_sec = number(words[1]) / 1000, .tv_usec = number(words[1]) % 1000 * 1000}};
+    const char *how = words[2] != NULL ? words[2] : "";
+    struct sigaction action = {.sa_handler = on_alarm, .sa_flags = strcmp(how, "restart") == 0 ? SA_RESTART : 0};
+    struct timeval time = {.tv_sec = number(words[1]) / 1000, .tv_usec = number(words[1]) % 1000 * 1000};
+    struct itimerval timer = {.it_value = time};
+    if (strcmp(how, "again") == 0)
+        timer.it_interval = time;
     sigaction(SIGALRM, &action, NULL);
     answer(setitimer(ITIMER_REAL, &timer, NULL), NULL, 0);
 }
