@@ -20,7 +20,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from chitcpd import ss
-from chitcpd.faults import Shape
+from chitcpd.faults import KINDS, Drop, Shape
 from chitcpd.peers import Peers
 from chitcpd.sockets import Socket, Sockets
 
@@ -30,6 +30,7 @@ HARMLESS = frozenset({"ping", "wait_listening"})  # what any application may ask
 _SHAPE_FIELDS = {field.name for field in fields(Shape)}
 _SHARES = ("loss", "duplicate", "reorder", "corrupt")
 _LINK_FIELDS = _SHAPE_FIELDS | {"peer", "own", "mtu", "seed"}
+MOST_DROPS = 64
 _MIN_MTU, _MAX_MTU = 68, 65535  # RFC 791; what the length in the chiTCP header can say
 
 
@@ -113,10 +114,26 @@ def _link(entry: Json) -> tuple[str, Json]:
     seed = entry.get("seed", 0)
     if not isinstance(seed, int):
         raise ControlError("`seed` must be a whole number")
-    given = {name: value for name, value in entry.items() if name in _SHAPE_FIELDS}
+    given = {name: value for name, value in entry.items() if name in _SHAPE_FIELDS - {"drops"}}
     for name, value in given.items():
         _check_quantity(name, value)
+    given["drops"] = _drops(entry.get("drops", []))
     return peer, {"own": own, "mtu": mtu, "seed": seed, "shape": Shape(**given)}
+
+
+def _drops(entries: object) -> tuple[Drop, ...]:
+    if not isinstance(entries, list) or len(entries) > MOST_DROPS:
+        raise ControlError(f"`drops` must be a list of at most {MOST_DROPS} rules")
+    return tuple(map(_drop, entries))
+
+
+def _drop(entry: object) -> Drop:
+    if isinstance(entry, dict) and entry.keys() == {"kind", "first", "last"} and entry["kind"] in list(KINDS):
+        first, last = entry["first"], entry["last"]
+        whole = all(isinstance(number, int) and not isinstance(number, bool) for number in (first, last))
+        if whole and 1 <= first <= last < 1 << 32:
+            return Drop(entry["kind"], first, last)
+    raise ControlError(f"a rule of `drops` has a kind ({', '.join(KINDS)}), and first and last, counted from 1")
 
 
 def _check_quantity(name: str, value: object) -> None:

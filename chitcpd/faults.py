@@ -14,6 +14,30 @@ _MIN_HOLD = 0.01  # seconds that a reordered segment comes late, where netem has
 IP_HEADER = 20  # bytes; a link's rate and queue count IP packets
 
 
+_SYN, _RST, _FIN, _ACK = 0x02, 0x04, 0x01, 0x10
+_HEADER = 20  # bytes of a TCP header without options
+
+# What a rule may match: of these flags, these are set; and whether it has data (None: whether or not).
+KINDS: dict[str, tuple[int, int, bool | None]] = {
+    "any": (0, 0, None),
+    "SYN": (_SYN | _ACK, _SYN, None),
+    "SYN-ACK": (_SYN | _ACK, _SYN | _ACK, None),
+    "FIN": (_FIN, _FIN, None),
+    "RST": (_RST, _RST, None),
+    "ACK": (_SYN | _FIN | _RST | _ACK, _ACK, False),
+    "data": (0, 0, True),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """A rule: of the segments of this kind that enter the link, these are lost, counted from 1."""
+
+    kind: str  # of KINDS
+    first: int
+    last: int
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """What one direction of a link does to what passes: SI units, shares between 0 and 1."""
@@ -27,6 +51,7 @@ class Shape:
     duplicate: float = 0.0
     reorder: float = 0.0  # share of segments that are held back, so that later ones overtake them
     corrupt: float = 0.0  # share of segments in which one bit is turned
+    drops: tuple[Drop, ...] = ()
 
 
 class Impairment:
@@ -34,16 +59,19 @@ class Impairment:
 
     def __init__(self, shape: Shape, seed: int) -> None:
         self.shape = shape
-        self.counts: Counter[str] = Counter()  # of "loss", "queue", "duplicate", "reorder", "corrupt"
+        self.counts: Counter[str] = Counter()  # of "drop rule", "loss", "queue", "duplicate", "reorder", "corrupt"
         self._random = Random(seed)
         self._waiting: deque[tuple[float, int]] = deque()  # (departure, bytes) of what waits for the rate
         self._waiting_bytes = 0
         self._free_at = 0.0  # when the link has sent all that waits
         self._last_due = 0.0
+        self._matched = [0] * len(shape.drops)  # how many segments each rule has seen
 
     def push(self, raw: bytes, now: float) -> tuple[list[tuple[float, bytes]], str | None]:
         """A segment enters: (when each copy arrives, and its bytes), and why it was dropped, if it was."""
         shape, chance = self.shape, self._random.random
+        if shape.drops and self._rules_drop(raw):
+            return self._dropped("drop rule")
         if shape.loss and chance() < shape.loss:
             return self._dropped("loss")
         copies = 1
@@ -59,6 +87,19 @@ class Impairment:
             if departure is not None:
                 arrivals.append((self._arrive(departure), raw))
         return (arrivals, None) if arrivals else self._dropped("queue")
+
+    def _rules_drop(self, raw: bytes) -> bool:
+        """Whether a rule wants it lost; each rule that it matches counts it."""
+        if len(raw) < _HEADER:
+            return False
+        flags, has_data = raw[13], len(raw) > (raw[12] >> 4) * 4
+        dropped = False
+        for index, rule in enumerate(self.shape.drops):
+            looked_at, wanted, data = KINDS[rule.kind]
+            if flags & looked_at == wanted and data in (None, has_data):
+                self._matched[index] += 1
+                dropped = dropped or rule.first <= self._matched[index] <= rule.last
+        return dropped
 
     def _dropped(self, why: str) -> tuple[list[tuple[float, bytes]], str]:
         self.counts[why] += 1

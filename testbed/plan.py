@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, ip_network
 
-from chitcpd.faults import Shape
-from testbed.topology.model import App, Link, LinkSettings, OwnFile, RandomFile, Topology
+from chitcpd.faults import Drop, Shape
+from testbed.topology.model import App, Link, OwnFile, RandomFile, Topology
 
 LINK_PREFIX = 29  # network, the engine's gateway, two hosts, and the broadcast address fit in
 
@@ -97,13 +97,12 @@ def plan(topology: Topology, *, run_id: str, lab: str, pool: str, in_use: Mappin
         LinkPlan(_link_name(link), str(subnet), (link.endpoints[0], link.endpoints[1]))
         for link, subnet in zip(topology.links, subnets, strict=True)
     ]
-    settings = [topology.settings(link) for link in topology.links]
     return Plan(
         lab=lab,
         run_id=run_id,
         seed=topology.seed,
         links=tuple(links),
-        hosts=tuple(_host(topology, host, links, settings) for host in topology.hosts),
+        hosts=tuple(_host(topology, host, links) for host in topology.hosts),
         apps=tuple(_apps(topology)),
         capture_segments=topology.capture.segments,
         capture_wire=topology.capture.wire,
@@ -160,10 +159,10 @@ def _free(pool: IPv4Network, taken: list[IPv4Network]) -> Iterator[IPv4Network]:
             yield subnet
 
 
-def _host(topology: Topology, name: str, links: list[LinkPlan], settings: list[LinkSettings]) -> HostPlan:
+def _host(topology: Topology, name: str, links: list[LinkPlan]) -> HostPlan:
     interfaces = [
-        _interface(name, link, setting, topology.seed)
-        for link, setting in zip(links, settings, strict=True)
+        _interface(name, link, _shape(topology, written, name), topology.settings(written, name).mtu, topology.seed)
+        for link, written in zip(links, topology.links, strict=True)
         if name in link.endpoints
     ]
     names: dict[str, str] = {}
@@ -182,7 +181,7 @@ def _host(topology: Topology, name: str, links: list[LinkPlan], settings: list[L
     )
 
 
-def _interface(host: str, link: LinkPlan, settings: LinkSettings, seed: int) -> Interface:
+def _interface(host: str, link: LinkPlan, shape: Shape, mtu: int, seed: int) -> Interface:
     end = link.endpoints.index(host)
     peer = link.endpoints[1 - end]
     network = IPv4Network(link.subnet)
@@ -191,13 +190,15 @@ def _interface(host: str, link: LinkPlan, settings: LinkSettings, seed: int) -> 
         address=str(network[2 + end]),  # .1 is for the engine's gateway
         peer=peer,
         peer_address=str(network[3 - end]),
-        shape=_shape(settings),
-        mtu=settings.mtu,
+        shape=shape,
+        mtu=mtu,
         seed=derive(seed, "link", link.name, host),
     )
 
 
-def _shape(settings: LinkSettings) -> Shape:
+def _shape(topology: Topology, link: Link, sender: str) -> Shape:
+    """What leaves `sender` over the link meets this."""
+    settings = topology.settings(link, sender)
     packets = size = None
     if settings.queue is not None:
         packets, size = settings.queue.limit(rate=settings.rate, delay=settings.delay)
@@ -211,6 +212,7 @@ def _shape(settings: LinkSettings) -> Shape:
         duplicate=settings.duplicate,
         reorder=settings.reorder,
         corrupt=settings.corrupt,
+        drops=tuple(Drop(rule.match, *rule.nth) for rule in link.drop if rule.sender == sender),
     )
 
 

@@ -21,7 +21,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from chitcpd import settings
-from testbed.topology.model import FILE_KINDS, Files, LinkSettings, Topology, subnet
+from testbed.topology.model import DIRECTION, FILE_KINDS, Files, Link, LinkSettings, Topology, subnet
+from testbed.topology.presets import PRESETS
 
 FILE_SIZE = 256 * 1024  # bytes
 NODES = 10_000  # after aliases are followed: ten lines of them can stand for a billion nodes
@@ -208,6 +209,8 @@ class _Document:
         path = error["loc"]
         if path[:1] == ("apps",) and path[4:5] and path[4] in FILE_KINDS:  # apps.A.files.F.KIND
             path = path[:4] + path[5:]
+        if path[:1] == ("links",) and path[2:3] == (DIRECTION,):  # in the file the directions are keys of the link
+            path = path[:2] + path[3:]
         kind, found = error["type"], _shown(error["input"])
         if kind == "missing":
             self.fault(path[:-1], f"found no key '{path[-1]}', expected one")
@@ -300,9 +303,11 @@ def _keys_at(path: Path_) -> list[str]:
     kind: Any = Topology
     for step in path:
         model = _model_in(kind)
+        if model is Link and "->" in str(step):
+            return list(LinkSettings.model_fields)
         kind = model.model_fields[str(step)].annotation if model and step in model.model_fields else _inner(kind)
     model = _model_in(kind)
-    return list(model.model_fields) if model else []
+    return [field.alias or name for name, field in model.model_fields.items()] if model else []
 
 
 def _inner(kind: Any) -> Any:
@@ -332,6 +337,7 @@ def _references(data: dict[str, Any]) -> _Faults:
         yield from _unknown_hosts(hosts, links, apps)
     yield from _contradictory_tcps(_tcp_of(_dict(data.get("defaults")).get("host")), _dict(hosts))
     yield from _endpoints(links)
+    yield from _directions(links)
     yield from _link_names(links)
     yield from _subnets(links)
     yield from _impossible_links(_dict(_dict(data.get("defaults")).get("link")), links)
@@ -387,6 +393,20 @@ def _endpoints(links: list[tuple[int, dict[str, Any]]]) -> _Faults:
             yield ("links", index, "endpoints"), message
 
 
+def _directions(links: list[tuple[int, dict[str, Any]]]) -> _Faults:
+    for index, link in links:
+        ends = _list(link.get("endpoints"))
+        if len(ends) != 2 or not all(isinstance(end, str) for end in ends):
+            continue
+        known = [f"{ends[0]}->{ends[1]}", f"{ends[1]}->{ends[0]}"]
+        for key in link:
+            if "->" in key and key not in known:
+                yield ("links", index, key), _one_of(key, known, "a direction of this link")
+        for number, rule in enumerate(_mappings(link.get("drop"))):
+            if isinstance(rule.get("from"), str) and rule["from"] not in ends:
+                yield ("links", index, "drop", number, "from"), _one_of(rule["from"], ends, "an end of this link")
+
+
 def _link_names(links: list[tuple[int, dict[str, Any]]]) -> _Faults:
     first: dict[str, int] = {}
     for index, link in links:
@@ -418,12 +438,27 @@ def _subnets(links: list[tuple[int, dict[str, Any]]]) -> _Faults:
 
 def _impossible_links(defaults: dict[str, Any], links: list[tuple[int, dict[str, Any]]]) -> _Faults:
     for index, link in links:
-        given = {key: value for key, value in (defaults | link).items() if key in LinkSettings.model_fields}
-        readable = _readable(given)
-        for key, other, message in readable.impossible():
-            if other in given and other not in readable.model_fields_set:
-                continue  # it is malformed: its own fault comes first
-            yield ("links", index, key) if key in link else ("defaults", "link", key), message
+        preset = PRESETS.get(str(link.get("link")), {})
+        below = {key: value for key, value in (defaults | preset | link).items() if key in LinkSettings.model_fields}
+        for key, message in _impossible(below):
+            at_link: Path_ = ("links", index, key if key in link else "link")
+            yield at_link if key in link or key in preset else ("defaults", "link", key), message
+        for direction in (key for key in link if "->" in key):
+            own = _dict(link[direction])
+            for key, message in _impossible(below | own):
+                if key in own or (key, message) not in _impossible(below):  # else it is said above
+                    yield ("links", index, direction, *([key] if key in own else [])), message
+
+
+def _impossible(given: dict[str, Any]) -> list[tuple[str, str]]:
+    """(key, message) of what makes no sense together."""
+    readable = _readable({key: value for key, value in given.items() if key in LinkSettings.model_fields})
+    # What another key makes meaningless that is malformed: its own fault comes first.
+    return [
+        (key, message)
+        for key, other, message in readable.impossible()
+        if other not in given or other in readable.model_fields_set
+    ]
 
 
 def _readable(given: dict[str, Any]) -> LinkSettings:

@@ -25,13 +25,16 @@ from pydantic import (
     Tag,
     ValidationInfo,
     create_model,
+    model_validator,
 )
 
 from chitcpd import settings, units
+from testbed.topology.presets import PRESETS
 
 T = TypeVar("T")
 
 HOSTS = APPS = CHECKS = 64
+MOST_DROPS = 64  # of one link: chitcpd takes no more
 LINKS = 128
 SOURCE_SIZE = 1 << 20  # bytes, of somebody's own TCP
 FILES_IN_ALL = 2**30  # bytes: they are held in memory
@@ -318,6 +321,31 @@ class LinkSettings(Part):
         if queue.bytes and queue.bytes < self.mtu:
             yield "queue", "mtu", f"found a queue in which no full segment fits, expected at least the MTU, {self.mtu}B"
 
+    def over(self, below: LinkSettings) -> LinkSettings:
+        """These settings, as far as they were given, and those below where they were not."""
+        own = self.model_fields_set & LinkSettings.model_fields.keys()
+        return below.model_copy(update={key: getattr(self, key) for key in own})
+
+
+def _nth(value: object) -> tuple[int, int]:
+    """`1` or `3-5`: (first, last), counted from 1."""
+    match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", value if isinstance(value, str) else "", re.ASCII)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last:
+        raise ValueError("expected which, counted from 1, like 1 or 3-5")
+    return first, last
+
+
+class DropRule(Part):
+    """Segments that are lost by their number: of this kind, from this host."""
+
+    sender: Text = Field(alias="from")
+    match: Literal["any", "SYN", "SYN-ACK", "FIN", "RST", "ACK", "data"] = "any"
+    nth: Annotated[tuple[int, int], PlainValidator(_nth)]
+
+
+DIRECTION = "A->B"  # how a key for one direction of a link is written, and what a list of keys calls it
+
 
 class Link(LinkSettings):
     """A link joins two hosts."""
@@ -325,6 +353,18 @@ class Link(LinkSettings):
     name: Name | None = None
     endpoints: Annotated[tuple[Text, ...], Field(min_length=2, max_length=2)]
     subnet: Subnet | None = None
+    link: Literal["lan", "wifi", "dsl", "lte", "satellite", "intercontinental"] | None = None  # a preset
+    drop: Annotated[tuple[DropRule, ...], Field(max_length=MOST_DROPS)] = ()
+    directions: dict[str, LinkSettings] = Field(default={}, alias="A->B")  # DIRECTION
+
+    @model_validator(mode="before")
+    @classmethod
+    def _gather_directions(cls, data: object) -> object:
+        """`"alice->bob": {...}` are keys of the link in the file."""
+        if not isinstance(data, dict):
+            return data
+        directions = {key: value for key, value in data.items() if "->" in key}
+        return {key: value for key, value in data.items() if key not in directions} | {DIRECTION: directions}
 
 
 class Defaults(Part):
@@ -406,10 +446,13 @@ class Topology(Part):
     capture: Capture = Capture()
     checks: Annotated[tuple[Check, ...], Field(max_length=CHECKS)] = ()
 
-    def settings(self, link: Link) -> LinkSettings:
-        """The link's own settings over the defaults."""
-        own = link.model_fields_set & LinkSettings.model_fields.keys()
-        return self.defaults.link.model_copy(update={key: getattr(link, key) for key in own})
+    def settings(self, link: Link, sender: str) -> LinkSettings:
+        """Of what leaves `sender`: this direction's own over the link's, over its preset's, over the defaults."""
+        first, second = link.endpoints
+        direction = f"{sender}->{second if sender == first else first}"
+        preset = LinkSettings.model_validate(PRESETS[link.link] if link.link else {})
+        both_ways = link.over(preset.over(self.defaults.link))
+        return link.directions.get(direction, LinkSettings()).over(both_ways)
 
     def tcp(self, host: str) -> Tcp:
         """The host's own TCP over the defaults."""

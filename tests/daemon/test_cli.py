@@ -494,6 +494,24 @@ class TestCtl:
             (["request", "links", '{"links": [{"peer": "10.0.0.3", "delay": NaN}]}'], "`delay` must be a number"),
             (["request", "links", '{"links": [{"peer": "10.0.0.3", "rate": 0}]}'], "`rate` must be a number"),
             (
+                ["request", "links", '{"links": [{"peer": "10.0.0.3", "drops": 1}]}'],
+                "`drops` must be a list of at most 64",
+            ),
+            *(
+                (
+                    ["request", "links", '{"links": [{"peer": "10.0.0.3", "drops": [' + rule + "]}]}"],
+                    "a rule of `drops` has a kind (any, SYN, SYN-ACK, FIN, RST, ACK, data), and first and last",
+                )
+                for rule in (
+                    "1",
+                    '{"kind": "SYN"}',
+                    '{"kind": ["SYN"], "first": 1, "last": 1}',
+                    '{"kind": "SYN", "first": 0, "last": 1}',
+                    '{"kind": "SYN", "first": 2, "last": 1}',
+                    '{"kind": "SYN", "first": true, "last": 1}',
+                )
+            ),
+            (
                 ["request", "links", '{"links": [{"peer": "10.0.0.3", "delay": 1' + "0" * 400 + "}]}"],
                 "`delay` must be a number",
             ),

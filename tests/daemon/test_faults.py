@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from chitcpd.faults import IP_HEADER, Impairment, Shape
+from chitcpd.faults import IP_HEADER, Drop, Impairment, Shape
 
 PACKET = 1250  # bytes on the link: 10 ms at 1 Mbit/s
 SEGMENT = bytes(PACKET - IP_HEADER)
@@ -31,6 +31,63 @@ def test_a_plain_link_passes_everything_at_once() -> None:
 
 def test_delay() -> None:
     assert arrivals(Impairment(Shape(delay=0.025), seed=1), 0.0, 0.5) == [0.025, 0.525]
+
+
+def tcp(flags: int, *, data: bytes = b"", options: bytes = b"") -> bytes:
+    """A TCP header with these flags (RFC 9293 §3.1), and what is behind it."""
+    return bytes(12) + bytes([(20 + len(options)) // 4 << 4, flags]) + bytes(6) + options + data
+
+
+SYN, FIN, RST, PSH, ACK = 0x02, 0x01, 0x04, 0x08, 0x10
+SEGMENTS = {
+    "a SYN": tcp(SYN, options=bytes(4)),
+    "a SYN-ACK": tcp(SYN | ACK),
+    "an ACK": tcp(ACK, options=bytes(12)),
+    "data": tcp(PSH | ACK, data=b"x", options=bytes(12)),
+    "data and a FIN": tcp(FIN | ACK, data=b"x"),
+    "a FIN": tcp(FIN | ACK),
+    "a RST": tcp(RST | ACK),
+    "no TCP": bytes(19),
+}
+
+
+class TestDrop:
+    @pytest.mark.parametrize(
+        ("kind", "matched"),
+        [
+            ("any", list(SEGMENTS)[:-1]),
+            ("SYN", ["a SYN"]),
+            ("SYN-ACK", ["a SYN-ACK"]),
+            ("ACK", ["an ACK"]),
+            ("data", ["data", "data and a FIN"]),
+            ("FIN", ["data and a FIN", "a FIN"]),
+            ("RST", ["a RST"]),
+        ],
+    )
+    def test_kinds(self, kind: str, matched: list[str]) -> None:
+        for name, raw in SEGMENTS.items():
+            link = Impairment(Shape(drops=(Drop(kind, 1, 1),)), seed=1)
+            assert (link.push(raw, 0.0) == ([], "drop rule")) == (name in matched), name
+
+    def test_by_number(self) -> None:
+        link = Impairment(Shape(drops=(Drop("data", 2, 3), Drop("data", 5, 5))), seed=1)
+        passed = []
+        for _ in range(7):
+            link.push(SEGMENTS["an ACK"], 0.0)  # which counts for no rule
+            passed.append(link.push(SEGMENTS["data"], 0.0)[1] is None)
+        assert passed == [True, False, False, True, False, True, True]
+        assert link.counts == {"drop rule": 3}
+
+    def test_it_changes_nothing_of_what_is_random(self) -> None:
+        """The segments behind it meet the same chances as without it."""
+        plain, ruled = (
+            Impairment(Shape(loss=0.5), seed=7),
+            Impairment(Shape(loss=0.5, drops=(Drop("SYN", 1, 1),)), seed=7),
+        )
+        ruled.push(SEGMENTS["a SYN"], 0.0)
+        assert [plain.push(SEGMENTS["data"], 0.0) for _ in range(50)] == [
+            ruled.push(SEGMENTS["data"], 0.0) for _ in range(50)
+        ]
 
 
 class TestLoss:

@@ -17,6 +17,7 @@ import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scapy.layers.inet import IP, TCP
@@ -127,6 +128,32 @@ def test_a_file_arrives_whole_over_a_link_that_loses_segments() -> None:
         (0.05, "chitcpd"),
         (0.05, "chitcpd"),
     ]
+
+
+def test_the_very_segments_that_a_topology_names_are_lost() -> None:
+    ran = run_testbed("run", str(PROJECT / "topologies" / "precise-loss.yaml"), "--backend", "local")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    sent: dict[str, list[dict[str, Any]]] = {}
+    lost: dict[str, list[dict[str, Any]]] = {}
+    for host in ("alice", "bob"):
+        lines = Path(f"runs/precise-loss/latest/hosts/{host}/trace.jsonl").read_text().splitlines()
+        events = [json.loads(line) for line in lines]
+        sent[host] = [event for event in events if event["event"] == "sent"]
+        lost[host] = [event for event in events if event.get("why") == "drop rule"]
+    assert [event["flags"][0] for event in lost["alice"]] == ["S", "F"]
+    data = [event for event in sent["bob"] if event["len"]]
+    assert [event["seq"] for event in lost["bob"]] == [event["seq"] for event in data[19:21]]
+
+
+def test_one_direction_of_a_link_may_be_slower() -> None:
+    ran = run_testbed("run", str(PROJECT / "topologies" / "satellite.yaml"), "--backend", "local")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    manifest = json.loads(Path("runs/satellite/latest/manifest.json").read_text())
+    asked = {link["direction"]: link["asked"] for link in manifest["links"]}
+    assert {direction: (shape["rate"], shape["delay"]) for direction, shape in asked.items()} == {
+        "ship->shore": (2e6, 0.28),
+        "shore->ship": (20e6, 0.28),
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

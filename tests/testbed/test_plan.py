@@ -87,6 +87,14 @@ def test_both_directions_of_a_link_meet_its_shape() -> None:
         assert [(end.shape, end.mtu) for end in host.interfaces] == [(shape, 576)]
 
 
+def test_one_direction_may_be_another() -> None:
+    link = {"endpoints": ["alice", "bob"], "delay": "5ms", "bob->alice": {"loss": "3%", "delay": "50ms"}}
+    alice, bob, _ = plan_of(CHAIN | {"links": [link]}).hosts
+
+    assert alice.interfaces[0].shape == Shape(delay=0.005)
+    assert bob.interfaces[0].shape == Shape(delay=0.05, loss=0.03)
+
+
 def test_each_direction_has_its_own_seed_and_keeps_it_whatever_else_changes() -> None:
     def seeds(topology: dict[str, object]) -> list[int]:
         return [end.seed for host in plan_of(topology).hosts for end in host.interfaces if end.link == "alice-bob"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Network
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from chitcpd import units
 from testbed.topology import Fault, Topology, TopologyError, load
 from testbed.topology.load import FILE_SIZE
-from testbed.topology.model import OwnFile, RandomFile
+from testbed.topology.model import Link, OwnFile, RandomFile
+from testbed.topology.presets import PRESETS
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 BROKEN = Path(__file__).parent / "broken"
@@ -89,10 +91,36 @@ def test_defaults_hold_where_a_link_or_host_says_nothing_else(tmp_path: Path) ->
         """,
     )
 
-    assert topology.settings(topology.links[0]).delay == 0.01
-    assert topology.settings(topology.links[0]).loss == 0
+    assert topology.settings(topology.links[0], "alice").delay == 0.01
+    assert topology.settings(topology.links[0], "alice").loss == 0
     assert topology.tcp("alice").profile == "classic"
     assert topology.tcp("bob").profile == "modern"
+
+
+def test_a_direction_stands_over_the_link_and_that_over_its_preset_and_that_over_the_defaults(tmp_path: Path) -> None:
+    topology = load_text(
+        tmp_path,
+        """
+        name: lab
+        defaults: {link: {delay: 1ms, corrupt: 1%}}
+        hosts: {alice: {}, bob: {}}
+        links: [{endpoints: [alice, bob], link: dsl, loss: 2%, "bob->alice": {rate: 1mbit, loss: 0%}}]
+        """,
+    )
+    up, down = (topology.settings(topology.links[0], host) for host in ("alice", "bob"))
+
+    assert (up.rate, up.loss, up.delay, up.corrupt) == (16e6, 0.02, 0.012, 0.01)
+    assert (down.rate, down.loss, down.delay, down.corrupt) == (1e6, 0.0, 0.012, 0.01)
+    assert up.queue == down.queue == units.Queue(seconds=0.1)
+
+
+def test_each_preset_is_a_link_that_can_be(tmp_path: Path) -> None:
+    for preset in PRESETS:
+        topology = load_text(tmp_path, LAB + f"links: [{{endpoints: [alice, bob], link: {preset}}}]")
+        read = topology.settings(topology.links[0], "alice")
+        assert list(read.impossible()) == []
+        assert read.delay > 0
+    assert set(get_args(get_args(Link.model_fields["link"].annotation)[0])) == set(PRESETS)
 
 
 def test_files_are_read_from_beside_the_topology(tmp_path: Path) -> None:
