@@ -12,7 +12,7 @@ import click
 import chitcpd
 from testbed.backends import UnknownBackend
 from testbed.backends.base import Unavailable
-from testbed.cli import doctor, lab, run, validate
+from testbed.cli import doctor, lab, run, schema, validate
 from testbed.cli.output import Settings, complain
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.signals import Interrupted
@@ -48,7 +48,7 @@ def cli() -> None:
     """
 
 
-for command in (run.run, lab.up, lab.down, lab.ps, lab.logs, validate.validate, doctor.doctor):
+for command in (run.run, lab.up, lab.down, lab.ps, lab.logs, validate.validate, schema.schema, doctor.doctor):
     cli.add_command(command)
 
 

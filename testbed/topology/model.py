@@ -24,6 +24,7 @@ from pydantic import (
     PlainValidator,
     Tag,
     ValidationInfo,
+    WithJsonSchema,
     create_model,
     model_validator,
 )
@@ -207,10 +208,29 @@ def _env_name(value: object) -> str:
     return name
 
 
-Text = Annotated[str, PlainValidator(_text)]
-Name = Annotated[str, PlainValidator(_name(32))]
-LabName = Annotated[str, PlainValidator(_name(40))]
-EnvName = Annotated[str, PlainValidator(_env_name)]
+# What an editor is told of each (`testbed schema`). It sees YAML's own types: 7000 is a number there, and text here.
+_SCALAR = WithJsonSchema({"type": ["string", "number", "boolean"]})
+
+
+def _written(pattern: str, *examples: str) -> WithJsonSchema:
+    """Text of this form."""
+    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "examples": list(examples)})
+
+
+def _number(lowest: int, highest: int) -> WithJsonSchema:
+    whole = {"type": "integer", "minimum": lowest, "maximum": highest}
+    return WithJsonSchema({"anyOf": [whole, {"type": "string", "pattern": r"^\d{1,10}$"}]})
+
+
+_A_NUMBER = r"\d+(\.\d+)?\s*"
+_TIME = _A_NUMBER + "(ns|us|ms|s|min)"
+_SIZE = _A_NUMBER + "(B|kB|MB|GB|KiB|MiB|GiB)"
+_A_NAME = "[a-z]([a-z0-9-]*[a-z0-9])?"
+
+Text = Annotated[str, PlainValidator(_text), _SCALAR]
+Name = Annotated[str, PlainValidator(_name(32)), _written(_A_NAME, "alice")]
+LabName = Annotated[str, PlainValidator(_name(40)), _written(_A_NAME, "my-lab")]
+EnvName = Annotated[str, PlainValidator(_env_name), _written("[A-Za-z_][A-Za-z0-9_]*", "LANG")]
 FileName = Annotated[
     str,
     PlainValidator(
@@ -218,32 +238,44 @@ FileName = Annotated[
             r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", "a file's plain name of at most 100 characters, like payload.bin"
         )
     ),
+    _written("[A-Za-z0-9_][A-Za-z0-9._-]*", "payload.bin"),
 ]
-Flag = Annotated[bool, PlainValidator(_true_or_false)]
-Seed = Annotated[int, PlainValidator(_whole(0, 2**32 - 1))]
-Port = Annotated[int, PlainValidator(_whole(1, 65535))]
-ExitStatus = Annotated[int, PlainValidator(_whole(0, 255))]
-Mtu = Annotated[int, PlainValidator(_whole(100, 65535))]
-Delay = Annotated[float, PlainValidator(_quantity(units.seconds, lambda s: s <= 60, "a time of at most 60s"))]
+Flag = Annotated[bool, PlainValidator(_true_or_false), WithJsonSchema({"type": "boolean"})]
+Seed = Annotated[int, PlainValidator(_whole(0, 2**32 - 1)), _number(0, 2**32 - 1)]
+Port = Annotated[int, PlainValidator(_whole(1, 65535)), _number(1, 65535)]
+ExitStatus = Annotated[int, PlainValidator(_whole(0, 255)), _number(0, 255)]
+Mtu = Annotated[int, PlainValidator(_whole(100, 65535)), _number(100, 65535)]
+Delay = Annotated[
+    float,
+    PlainValidator(_quantity(units.seconds, lambda s: s <= 60, "a time of at most 60s")),
+    _written(_TIME, "25ms"),
+]
 Jitter = Annotated[  # netem holds it in 31 bits of nanoseconds, and cuts what is more without a word
-    float, PlainValidator(_quantity(units.seconds, lambda s: s <= 2, "a time of at most 2s"))
+    float,
+    PlainValidator(_quantity(units.seconds, lambda s: s <= 2, "a time of at most 2s")),
+    _written(_TIME, "2ms"),
 ]
 Timeout = Annotated[
-    float, PlainValidator(_quantity(units.seconds, lambda s: 0 < s <= 86400, "a time above zero, of at most 1440min"))
+    float,
+    PlainValidator(_quantity(units.seconds, lambda s: 0 < s <= 86400, "a time above zero, of at most 1440min")),
+    _written(_TIME, "60s"),
 ]
 Rate = Annotated[
     float,
     PlainValidator(
         _quantity(units.bits_per_second, lambda r: 1e3 <= r <= 1e11, "a rate from 1kbit to 100gbit, like 10mbit")
     ),
+    _written(_A_NUMBER + "(bit|kbit|mbit|gbit)", "10mbit"),
 ]
-Share = Annotated[float, PlainValidator(units.probability)]
+Share = Annotated[float, PlainValidator(units.probability), _written(_A_NUMBER + "%", "1%")]
 QueueLimit = Annotated[
     units.Queue,
     PlainValidator(_quantity(units.queue, _queue_fits, "a queue from one packet to 1000000pkt, 1GiB, 60s or 1000bdp")),
+    _written(f"({_SIZE}|{_TIME}|{_A_NUMBER}(pkt|bdp))", "100pkt", "64kB", "50ms", "2bdp"),
 ]
-Subnet = Annotated[IPv4Network, PlainValidator(subnet)]
-RandomSize = Annotated[int, PlainValidator(_random_size)]
+Subnet = Annotated[IPv4Network, PlainValidator(subnet), _written(r"\d+(\.\d+){3}/\d+", "10.9.0.0/29")]
+RandomSize = Annotated[int, PlainValidator(_random_size), _written(_SIZE, "5MiB")]
+Path_ = WithJsonSchema({"type": "string", "examples": ["./my_tcp.py"]})  # from the topology file's folder
 
 
 class Part(BaseModel):
@@ -267,7 +299,7 @@ class _Tcp(Part):
     """What of a host's TCP is no setting."""
 
     profile: Literal["modern", "classic"] = "modern"
-    implementation: Annotated[bytes, PlainValidator(_implementation)] | None = None
+    implementation: Annotated[bytes, PlainValidator(_implementation), Path_] | None = None
 
     @property
     def changes(self) -> dict[str, str]:
@@ -282,7 +314,13 @@ else:
         "Tcp",
         __base__=_Tcp,
         __doc__="The TCP of a host: it has a key for every setting of chitcpd.",
-        **{name: (Annotated[str, PlainValidator(_setting(name))] | None, None) for name in settings.TABLE},
+        **{
+            name: (
+                Annotated[str, PlainValidator(_setting(name)), _SCALAR] | None,
+                Field(default=None, description=f"{setting.meaning} ({setting.source})"),
+            )
+            for name, setting in settings.TABLE.items()
+        },
     )
 
 
@@ -336,12 +374,15 @@ def _nth(value: object) -> tuple[int, int]:
     return first, last
 
 
+_NTH = WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(-\d+)?$"}]})
+
+
 class DropRule(Part):
     """Segments that are lost by their number: of this kind, from this host."""
 
     sender: Text = Field(alias="from")
     match: Literal["any", "SYN", "SYN-ACK", "FIN", "RST", "ACK", "data"] = "any"
-    nth: Annotated[tuple[int, int], PlainValidator(_nth)]
+    nth: Annotated[tuple[int, int], PlainValidator(_nth), _NTH]
 
 
 DIRECTION = "A->B"  # how a key for one direction of a link is written, and what a list of keys calls it
@@ -398,7 +439,7 @@ def _kind_of_file(value: object) -> str:
 
 FILE_KINDS = ("random file", "own file")  # pydantic puts them into the path of an error
 File = Annotated[
-    Annotated[OwnFile, PlainValidator(_own_file), Tag("own file")] | Annotated[RandomFile, Tag("random file")],
+    Annotated[OwnFile, PlainValidator(_own_file), Path_, Tag("own file")] | Annotated[RandomFile, Tag("random file")],
     Discriminator(_kind_of_file),
 ]
 

@@ -1,0 +1,76 @@
+"""The JSON schema of topology files, held by a validator: what is right passes, what is wrong in its form does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+
+from chitcpd import settings
+from testbed.cli import main
+from testbed.topology.schema import schema
+
+HERE = Path(__file__).parent
+TOPOLOGIES = sorted((HERE.parents[1] / "topologies").glob("*.yaml"))
+# Those whose faults are all in their form: not in what refers to what, nor in YAML itself.
+BROKEN = (
+    "bad-app",
+    "bad-drops",
+    "bad-names",
+    "bad-tcp",
+    "bare-numbers",
+    "hosts-as-list",
+    "missing-keys",
+    "unknown-key",
+)
+
+
+@pytest.fixture(scope="module")
+def validator() -> Draft202012Validator:
+    Draft202012Validator.check_schema(schema())
+    return Draft202012Validator(schema())
+
+
+@pytest.mark.parametrize("file", TOPOLOGIES, ids=lambda file: file.name)
+def test_every_topology_of_the_project_passes(validator: Draft202012Validator, file: Path) -> None:
+    assert [error.message for error in validator.iter_errors(yaml.safe_load(file.read_text()))] == []
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_does_not(validator: Draft202012Validator, name: str) -> None:
+    assert not validator.is_valid(yaml.safe_load((HERE / "broken" / f"{name}.yaml").read_text()))
+
+
+@pytest.mark.parametrize(
+    ("link", "good"),
+    [
+        ({}, True),
+        ({"delay": "25ms", "rate": "10mbit", "queue": "2bdp", "loss": "1%"}, True),
+        ({"delay": 25}, False),
+        ({"delay": "25 parsecs"}, False),
+        ({"rate": None}, False),
+        ({"link": "satellite", "bob->alice": {"rate": "1mbit"}}, True),
+        ({"link": "satelite"}, False),
+        ({"bob->alice": {"rates": "1mbit"}}, False),
+        ({"A->B": {}}, False),
+        ({"drop": [{"from": "alice", "match": "SYN", "nth": 1}, {"from": "bob", "nth": "3-5"}]}, True),
+        ({"drop": [{"from": "alice", "nth": 0}]}, False),
+    ],
+)
+def test_links(validator: Draft202012Validator, link: dict[str, object], good: bool) -> None:
+    topology = {"name": "lab", "hosts": {"alice": None, "bob": {}}, "links": [{"endpoints": ["alice", "bob"], **link}]}
+    assert validator.is_valid(topology) == good
+
+
+def test_it_tells_what_settings_mean() -> None:
+    tcp = schema()["$defs"]["Tcp"]["properties"]
+    assert tcp.keys() == {"profile", "implementation", *settings.TABLE}
+    assert tcp["rto_min"]["description"] == "the RTO is never less (RFC 6298 §2.4)"
+
+
+def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema()
