@@ -12,7 +12,7 @@ import click
 import chitcpd
 from testbed.backends import UnknownBackend
 from testbed.backends.base import Unavailable
-from testbed.cli import doctor, lab, run, schema, validate
+from testbed.cli import doctor, graph, lab, run, schema, validate
 from testbed.cli.output import Settings, complain
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.signals import Interrupted
@@ -40,6 +40,7 @@ def cli() -> None:
     \b
     A topology of your own:
       testbed validate my-lab.yaml
+      testbed graph my-lab.yaml
       testbed run my-lab.yaml --seed 7
 
     \b
@@ -48,7 +49,17 @@ def cli() -> None:
     """
 
 
-for command in (run.run, lab.up, lab.down, lab.ps, lab.logs, validate.validate, schema.schema, doctor.doctor):
+for command in (
+    run.run,
+    lab.up,
+    lab.down,
+    lab.ps,
+    lab.logs,
+    validate.validate,
+    graph.graph,
+    schema.schema,
+    doctor.doctor,
+):
     cli.add_command(command)
 
 

@@ -1,0 +1,38 @@
+"""testbed graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from testbed import graph as core
+from testbed import topology
+from testbed.cli.output import say, verbose_option
+
+_FORMATS = {"ascii": core.ascii, "mermaid": core.mermaid, "dot": core.dot}
+
+
+@click.command()
+@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    "output_format",
+    type=click.Choice(list(_FORMATS)),
+    default="ascii",
+    show_default=True,
+    help="For a terminal, for Markdown, or for Graphviz.",
+)
+@verbose_option
+def graph(file: Path, output_format: str) -> int:
+    """Draw a topology: its hosts with their applications, its links and what they do.
+
+    \b
+    Examples:
+      testbed graph topologies/satellite.yaml
+      testbed graph topologies/lossy.yaml --format dot | dot -Tsvg >lossy.svg
+
+    Nothing is started. What a link has from its preset and from the defaults is shown too.
+    """
+    say(_FORMATS[output_format](topology.load(file)))
+    return 0
