@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from chitcpd.units import Queue
-from testbed.topology.model import Link, LinkSettings, Topology
+from chitcpd.faults import Shape
+from testbed.plan import shape_of
+from testbed.topology.model import Link, Topology
 
 _SHARES = ("loss", "duplicate", "reorder", "corrupt")
 
@@ -61,38 +62,34 @@ def _apps(topology: Topology, host: str) -> list[str]:
 def _joined(topology: Topology, link: Link) -> str:
     """What the link does: to both directions, if that is the same, else to each."""
     first, second = link.endpoints
-    there, back = (topology.settings(link, sender) for sender in (first, second))
+    there, back = (list(said(shape_of(topology, link, sender))) for sender in (first, second))
     parts: list[str] = [link.link] if link.link else []
     if there == back:
-        parts += _said(there)
+        parts += there
     else:
-        parts += [f"{first}->{second}: {' '.join(_said(there))}", f"{second}->{first}: {' '.join(_said(back))}"]
-    parts += [f"drop {rule.match} {'-'.join(map(str, sorted(set(rule.nth))))} of {rule.sender}" for rule in link.drop]
+        parts += [f"{first}->{second}: {' '.join(there)}", f"{second}->{first}: {' '.join(back)}"]
     return ", ".join(parts)
 
 
-def _said(settings: LinkSettings) -> Iterator[str]:
-    if settings.delay:
-        yield _time(settings.delay) + (f"±{_time(settings.jitter)}" if settings.jitter else "")
-    if settings.rate is not None:
-        yield _scaled(settings.rate, (("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)))
-    if settings.queue is not None:
-        yield f"queue {_queue(settings.queue)}"
+def said(shape: Shape) -> Iterator[str]:
+    """What one direction of a link does, each as a person would write it."""
+    if shape.delay:
+        yield _time(shape.delay) + (f"±{_time(shape.jitter)}" if shape.jitter else "")
+    if shape.rate is not None:
+        yield _scaled(shape.rate, (("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)))
+    if shape.queue_packets is not None:
+        yield f"queue {shape.queue_packets}pkt"
+    if shape.queue_bytes is not None:
+        yield f"queue {_scaled(shape.queue_bytes, (('MB', 1e6), ('kB', 1e3), ('B', 1.0)))}"
     for name in _SHARES:
-        if share := getattr(settings, name):
+        if share := getattr(shape, name):
             yield f"{name} {share * 100:g}%"
+    for rule in shape.drops:
+        yield f"drop {rule.kind} {rule.first if rule.first == rule.last else f'{rule.first}-{rule.last}'}"
 
 
 def _time(seconds: float) -> str:
     return _scaled(seconds, (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)))
-
-
-def _queue(queue: Queue) -> str:
-    if queue.packets is not None:
-        return f"{queue.packets}pkt"
-    if queue.bytes is not None:
-        return _scaled(queue.bytes, (("MB", 1e6), ("kB", 1e3), ("B", 1.0)))
-    return _time(queue.seconds) if queue.seconds is not None else f"{queue.bdp:g}bdp"
 
 
 def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:

@@ -161,7 +161,7 @@ def _free(pool: IPv4Network, taken: list[IPv4Network]) -> Iterator[IPv4Network]:
 
 def _host(topology: Topology, name: str, links: list[LinkPlan]) -> HostPlan:
     interfaces = [
-        _interface(name, link, _shape(topology, written, name), topology.settings(written, name).mtu, topology.seed)
+        _interface(name, link, shape_of(topology, written, name), topology.settings(written, name).mtu, topology.seed)
         for link, written in zip(links, topology.links, strict=True)
         if name in link.endpoints
     ]
@@ -196,7 +196,7 @@ def _interface(host: str, link: LinkPlan, shape: Shape, mtu: int, seed: int) -> 
     )
 
 
-def _shape(topology: Topology, link: Link, sender: str) -> Shape:
+def shape_of(topology: Topology, link: Link, sender: str) -> Shape:
     """What leaves `sender` over the link meets this."""
     settings = topology.settings(link, sender)
     packets = size = None

@@ -12,7 +12,7 @@ import click
 import chitcpd
 from testbed.backends import UnknownBackend
 from testbed.backends.base import Unavailable
-from testbed.cli import doctor, graph, lab, run, schema, validate
+from testbed.cli import doctor, graph, init, lab, plan, run, schema, validate
 from testbed.cli.output import Settings, complain
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.signals import Interrupted
@@ -39,6 +39,7 @@ def cli() -> None:
 
     \b
     A topology of your own:
+      testbed init my-lab.yaml
       testbed validate my-lab.yaml
       testbed graph my-lab.yaml
       testbed run my-lab.yaml --seed 7
@@ -49,17 +50,12 @@ def cli() -> None:
     """
 
 
-for command in (
-    run.run,
-    lab.up,
-    lab.down,
-    lab.ps,
-    lab.logs,
-    validate.validate,
-    graph.graph,
-    schema.schema,
+_COMMANDS = (
+    *(run.run, lab.up, lab.down, lab.ps, lab.logs),
+    *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
     doctor.doctor,
-):
+)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

@@ -36,9 +36,9 @@ def test_for_a_terminal() -> None:
         "  bob      server",
         "  the-end",
         "",
-        "  alice ── bob  25ms±2ms, 10mbit, queue 2bdp",
-        "    bob ── the-end  dsl, bob->the-end: 12ms 16mbit queue 100ms, "
-        "the-end->bob: 12ms 512kbit queue 100ms loss 0.5%",
+        "  alice ── bob  25ms±2ms, 10mbit, queue 125kB",
+        "    bob ── the-end  dsl, bob->the-end: 12ms 16mbit queue 200kB, "
+        "the-end->bob: 12ms 512kbit queue 6.4kB loss 0.5%",
     ]
 
 
@@ -63,7 +63,8 @@ def test_for_graphviz() -> None:
         '  "alice" [label="alice"];',
         '  "bob" [label="bob"];',
         '  "the-end" [label="the-end"];',
-        '  "alice" -- "bob" [label="1kbit, queue 64kB, drop SYN 1 of alice, drop any 3-5 of bob"];',
+        '  "alice" -- "bob" [label="alice->bob: 1kbit queue 64kB drop SYN 1, '
+        'bob->alice: 1kbit queue 64kB drop any 3-5"];',
         "}",
     ]
 

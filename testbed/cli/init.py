@@ -1,0 +1,36 @@
+"""testbed init."""
+
+from __future__ import annotations
+
+import errno
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from testbed.cli.output import say, verbose_option
+
+
+@click.command()
+@click.argument("file", metavar="[FILE]", type=click.Path(path_type=Path), default=Path("my-lab.yaml"))
+@verbose_option
+def init(file: Path) -> int:
+    """Write a topology to begin with, with a comment for each of its lines.
+
+    \b
+    Examples:
+      testbed init
+      testbed init labs/first.yaml
+
+    By default it is my-lab.yaml. A file that is there already is left as it is.
+    """
+    start = files("testbed.topology").joinpath("start.yaml").read_text()
+    try:
+        with file.open("x") as stream:
+            stream.write(start)
+    except OSError as error:
+        why = "it is there already" if error.errno == errno.EEXIST else os.strerror(error.errno or errno.EIO)
+        raise click.UsageError(f"{file} can't be written: {why}") from error
+    say(f"{file} is written. Read it, change it, then: testbed run {file}", "good")
+    return 0

@@ -1,0 +1,88 @@
+"""testbed plan."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from testbed import backends
+from testbed.cli.output import format_option, print_json, say, verbose_option
+from testbed.cli.run import backend_option, load, name_option, seed_option
+from testbed.graph import said
+from testbed.plan import AppPlan, HostPlan, Plan, daemon_options
+from testbed.plan import plan as make
+
+
+@click.command()
+@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path))
+@backend_option
+@seed_option
+@name_option
+@format_option
+@verbose_option
+def plan(file: Path, backend: str | None, seed: int | None, name: str | None, output_format: str) -> int:
+    """Show what a run would make of a topology: every address, every seed, every command.
+
+    \b
+    Examples:
+      testbed plan topologies/satellite.yaml
+      testbed plan topologies/lossy.yaml --seed 7 --format json
+
+    Nothing is started. Subnets that are in use at this moment are passed over, as a run would.
+    """
+    topology = load(file, seed)
+    choice = backends.choose(backend)
+    made = make(
+        topology,
+        run_id="plan",
+        lab=name or topology.name,
+        pool=choice.backend.pool,
+        in_use=choice.backend.subnets_in_use(),
+    )
+    if output_format == "json":
+        print_json({"backend": choice.backend.name, **_for_programs(asdict(made))})
+        return 0
+    say(f"lab {made.lab}, seed {made.seed}, backend {choice.backend.name}: {choice.why}")
+    for link in made.links:
+        say(f"link {link.name}: {link.subnet}")
+    for host in made.hosts:
+        _show_host(made, host)
+    for app in made.apps:
+        _show_app(app)
+    return 0
+
+
+def _show_host(made: Plan, host: HostPlan) -> None:
+    options = daemon_options(made, host, trace="trace.jsonl", segments="segments.pcap", implementation="tcp.py")
+    say(f"host {host.name}: chitcpd {shlex.join(options)}")
+    for end in host.interfaces:
+        shape = ", ".join(said(end.shape)) or "as it is"
+        say(f"  {end.address} to {end.peer} {end.peer_address}: {shape}; MTU {end.mtu}, seed {end.seed}")
+
+
+def _show_app(app: AppPlan) -> None:
+    ready = f", ready when it listens on port {app.listening}" if app.listening else ""
+    needs = f", after {' and '.join(app.needs)}" if app.needs else ""
+    end = f"must end with {app.expect_exit} within {app.timeout:g} s" if app.expect_exit is not None else "serves"
+    say(f"app {app.name} on {app.host}: {shlex.join(app.run)}")
+    say(f"  {end}{ready}{needs}")
+    for name, content in app.files.items():
+        say(f"  has {name}: {len(content)} bytes, SHA-256 {hashlib.sha256(content).hexdigest()}")
+
+
+def _for_programs(value: Any) -> Any:
+    """Contents of files by their digest; sets as lists."""
+    if isinstance(value, dict):
+        return {key: _for_programs(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_for_programs(inner) for inner in value]
+    if isinstance(value, frozenset):
+        return sorted(value)
+    if isinstance(value, bytes):
+        return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()}
+    return value
