@@ -1,13 +1,97 @@
-"""The checks of a run: pure verdicts on how applications ended and on the files that they left."""
+"""The checks of a run: pure verdicts on how applications ended, on what they left, and on what the traces tell."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from testbed import traces
 from testbed.outcome import Comparison, Ending, Result
 from testbed.plan import AppPlan
+from testbed.topology.model import AtMost, Check, Completes, Goodput, Output, Visited
+from testbed.traces import Event
+
+_MOST_OUTPUT = 1 << 20  # bytes that are searched
+_SEARCH_WITHIN = 10  # seconds
+_SEARCH = """
+import re, sys
+found = re.search(sys.argv[1], sys.stdin.buffer.read().decode(errors="replace"), re.MULTILINE)
+sys.stdout.buffer.write(found[0].encode(errors="replace") if found else b"")
+"""
+
+
+def judge(check: Check, endings: dict[str, Ending], addresses: dict[str, frozenset[str]], directory: Path) -> Result:
+    """The verdict on one check of a topology, from what a run has left in `directory`; `addresses`: of each host."""
+    if check.integrity is not None:
+        apps = [ending.app for ending in endings.values()]
+        return integrity(check.integrity, apps, directory / "apps" / check.integrity / "files")
+    if check.completes is not None:
+        return completes(check.completes, endings[check.completes.app])
+    if check.output is not None:
+        return output(check.output, directory / "apps" / check.output.app / "stdout")
+    asked = check.goodput or check.retransmissions or check.resets or check.states
+    assert asked is not None
+    host = endings[asked.app].app.host
+
+    def seen(*hosts: str) -> Iterator[Event]:
+        for name in hosts:
+            yield from traces.of_host(traces.read(directory / "hosts" / name / "trace.jsonl"), addresses[host])
+
+    if isinstance(asked, Goodput):
+        return goodput(asked, traces.flow(seen(host)))
+    if isinstance(asked, Visited):
+        return states(asked, traces.states(seen(host)))
+    kind, count = ("retransmissions", traces.retransmissions) if check.retransmissions else ("resets", traces.resets)
+    return at_most(kind, asked, count(seen(*addresses)))
+
+
+def completes(asked: Completes, ending: Ending) -> Result:
+    """Whether an application has ended by itself in time."""
+    check = f"completes {asked.app}"
+    if ending.how != "by itself":
+        return Result(check, False, f"{asked.app} did not end by itself: {ending.how}")
+    good = ending.seconds <= asked.within
+    return Result(check, good, f"{asked.app} ended after {ending.seconds:.3g} s, expected at most {asked.within:g} s")
+
+
+def output(asked: Output, stdout: Path) -> Result:
+    """Whether something that an application has written matches."""
+    check = f"output {asked.app}"
+    text = b""
+    if stdout.is_file():
+        with stdout.open("rb") as file:
+            text = file.read(_MOST_OUTPUT)
+    # In a process of its own: some expressions take for ever, and nobody could end them here.
+    command = [sys.executable, "-I", "-c", _SEARCH, asked.matches]
+    try:
+        done = subprocess.run(command, input=text, capture_output=True, timeout=_SEARCH_WITHIN, check=False)
+    except subprocess.TimeoutExpired:
+        return Result(check, False, f"{asked.matches} was not found within {_SEARCH_WITHIN} s: is it a simple one?")
+    found = done.stdout.decode(errors="replace")
+    what = f"wrote {found!r:.80}" if found else "wrote nothing"
+    return Result(check, bool(found), f"{asked.app} {what} that matches {asked.matches}")
+
+
+def goodput(asked: Goodput, flow: traces.Flow) -> Result:
+    """Whether data has crossed fast enough."""
+    good = flow.bits_per_second >= asked.min
+    what = f"{flow.bytes} bytes in {flow.seconds:.3g} s, {flow.bits_per_second / 1e6:.3g} mbit"
+    return Result(f"goodput {asked.app}", good, f"{what}, expected at least {asked.min / 1e6:g} mbit")
+
+
+def states(asked: Visited, seen: list[str]) -> Result:
+    """Whether all of these states were passed through."""
+    missing = [state for state in asked.all if state not in seen]
+    details = f"never in {', '.join(missing)}; " if missing else ""
+    return Result(f"states {asked.app}", not missing, f"{details}passed through {', '.join(seen) or 'none'}")
+
+
+def at_most(kind: str, asked: AtMost, count: int) -> Result:
+    """Whether there were no more of these."""
+    return Result(f"{kind} {asked.app}", count <= asked.max, f"{count} {kind}, expected at most {asked.max}")
 
 
 def exit_status(ending: Ending) -> Result:

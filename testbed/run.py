@@ -235,10 +235,8 @@ def _judge(topology: Topology, outcome: Outcome, log: str | None) -> None:
     if outcome.failure is not None:
         return  # verdicts on a run that was cut short would say nothing
     outcome.checks += [checks.exit_status(e) for e in outcome.endings.values() if e.app.expect_exit is not None]
-    outcome.checks += [
-        checks.integrity(check.integrity, plan.apps, directory / "apps" / check.integrity / "files")
-        for check in topology.checks
-    ]
+    addresses = {host.name: frozenset(end.address for end in host.interfaces) for host in plan.hosts}
+    outcome.checks += [checks.judge(check, outcome.endings, addresses, directory) for check in topology.checks]
 
 
 def _last_lines(path: Path) -> list[str]:

@@ -64,5 +64,5 @@ def _content(read: topology.Topology) -> dict[str, list[str]]:
         "hosts": list(read.hosts),
         "links": [link.name or "-".join(link.endpoints) for link in read.links],
         "apps": list(read.apps),
-        "checks": [f"integrity of {check.integrity}" for check in read.checks],
+        "checks": [check.title for check in read.checks],
     }

@@ -499,12 +499,14 @@ def _cycle(graph: dict[str, list[str]]) -> list[str]:
 
 def _checks(checks: object, apps: dict[str, Any]) -> _Faults:
     for index, check in enumerate(_mappings(checks)):
-        name = check.get("integrity")
-        if not isinstance(name, str):
-            continue
-        others = [app for other, app in apps.items() if other != name]
-        if name not in apps:
-            yield ("checks", index, "integrity"), _one_of(name, apps, "an app of this topology")
-        elif not any(_dict(app.get("files")) for app in others):
-            message = f"found {_shown(name)}, expected another app with `files:`, to compare with what this one got"
-            yield ("checks", index, "integrity"), message
+        for kind, asked in check.items():
+            path: Path_ = ("checks", index, kind) if kind == "integrity" else ("checks", index, kind, "app")
+            name = asked if kind == "integrity" else _dict(asked).get("app")
+            if not isinstance(name, str):
+                continue
+            others = [app for other, app in apps.items() if other != name]
+            if name not in apps:
+                yield path, _one_of(name, apps, "an app of this topology")
+            elif kind == "integrity" and not any(_dict(app.get("files")) for app in others):
+                message = f"found {_shown(name)}, expected another app with `files:`, to compare with what this one got"
+                yield path, message

@@ -201,6 +201,16 @@ def _random_size(value: object, info: ValidationInfo) -> int:
     return size
 
 
+def _pattern(value: object) -> str:
+    """A regular expression, which stays text: so a person knows it again."""
+    text = _text(value)
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"expected a regular expression, but {error}") from error
+    return text
+
+
 def _env_name(value: object) -> str:
     name = _matching(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "a variable's name, like LANG")(value)
     if name in RESERVED_ENV:
@@ -273,9 +283,26 @@ QueueLimit = Annotated[
     PlainValidator(_quantity(units.queue, _queue_fits, "a queue from one packet to 1000000pkt, 1GiB, 60s or 1000bdp")),
     _written(f"({_SIZE}|{_TIME}|{_A_NUMBER}(pkt|bdp))", "100pkt", "64kB", "50ms", "2bdp"),
 ]
+Count = Annotated[int, PlainValidator(_whole(0, 2**32 - 1)), _number(0, 2**32 - 1)]
+Pattern = Annotated[str, PlainValidator(_pattern), WithJsonSchema({"type": "string", "format": "regex"})]
 Subnet = Annotated[IPv4Network, PlainValidator(subnet), _written(r"\d+(\.\d+){3}/\d+", "10.9.0.0/29")]
 RandomSize = Annotated[int, PlainValidator(_random_size), _written(_SIZE, "5MiB")]
 Path_ = WithJsonSchema({"type": "string", "examples": ["./my_tcp.py"]})  # from the topology file's folder
+
+
+TcpState = Literal[
+    "CLOSED",
+    "LISTEN",
+    "SYN_SENT",
+    "SYN_RCVD",
+    "ESTABLISHED",
+    "FIN_WAIT_1",
+    "FIN_WAIT_2",
+    "CLOSE_WAIT",
+    "CLOSING",
+    "LAST_ACK",
+    "TIME_WAIT",
+]
 
 
 class Part(BaseModel):
@@ -465,10 +492,64 @@ class Capture(Part):
     wire: Flag = True
 
 
-class Check(Part):
-    """What has to hold after the run."""
+class AtMost(Part):
+    """A number that must not be exceeded on the connections of an app's host."""
 
-    integrity: Text
+    app: Text
+    max: Count
+
+
+class Completes(Part):
+    """An app that has to end by itself in time, whatever its own `timeout:`."""
+
+    app: Text
+    within: Timeout
+
+
+class Output(Part):
+    """What an app has to write to its standard output: something in it matches a regular expression."""
+
+    app: Text
+    matches: Pattern
+
+
+class Goodput(Part):
+    """How fast data has to cross, to and from an app's host, each byte counted once."""
+
+    app: Text
+    min: Rate
+
+
+class Visited(Part):
+    """States that connections of an app's host have to pass through."""
+
+    app: Text
+    all: Annotated[tuple[TcpState, ...], Field(min_length=1)]
+
+
+class Check(Part):
+    """What has to hold after the run: one of these."""
+
+    integrity: Text | None = None
+    completes: Completes | None = None
+    output: Output | None = None
+    goodput: Goodput | None = None
+    retransmissions: AtMost | None = None
+    resets: AtMost | None = None
+    states: Visited | None = None
+
+    @property
+    def title(self) -> str:
+        """For a person, like "integrity of client"."""
+        (kind,) = self.model_fields_set
+        asked = getattr(self, kind)
+        return f"{kind} of {asked if kind == 'integrity' else asked.app}"
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Check:
+        if len(self.model_fields_set) != 1:
+            raise ValueError(f"expected exactly one of {', '.join(type(self).model_fields)}")
+        return self
 
 
 def _bare_host(value: object) -> object:

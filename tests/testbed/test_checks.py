@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
+
+import pytest
 
 from testbed import checks
 from testbed.outcome import Ending
 from testbed.plan import AppPlan
+from testbed.topology.model import Check
 
 CONTENT = b"what was sent"
 
@@ -72,3 +76,106 @@ def test_a_link_instead_of_a_file_is_no_evidence(tmp_path: Path) -> None:
     files.mkdir()
     (files / "payload.bin").symlink_to(elsewhere)
     assert not checks.integrity("client", [SERVER, CLIENT], files).ok
+
+
+# What the topology asks besides
+
+
+def check(**asked: object) -> Check:
+    return Check.model_validate(asked)
+
+
+def verdict(asked: Check, directory: Path, *, seconds: float = 1.0) -> tuple[bool, str, str]:
+    """Of a run of SERVER on bob and CLIENT on alice, which has left `directory`."""
+    server = dataclasses.replace(SERVER, host="bob")
+    endings = {"client": Ending(CLIENT, "by itself", 0, seconds), "server": Ending(server, "stopped")}
+    addresses = {"alice": frozenset({"10.0.0.2"}), "bob": frozenset({"10.0.0.3"})}
+    result = checks.judge(asked, endings, addresses, directory)
+    return result.ok, result.check, result.message
+
+
+def trace(directory: Path, host: str, *events: dict[str, object]) -> None:
+    """What a host's daemon has written: `event`, and what else it is to have."""
+    ends = ("10.0.0.2:5", "10.0.0.3:7") if host == "alice" else ("10.0.0.3:7", "10.0.0.2:5")
+    folder = directory / "hosts" / host
+    folder.mkdir(parents=True)
+    plain = {"local": ends[0], "peer": ends[1], "flags": "."}
+    (folder / "trace.jsonl").write_text("".join(json.dumps(plain | event) + "\n" for event in events))
+
+
+def sent(t: float, seq: int, length: int) -> dict[str, object]:
+    return {"t": t, "event": "sent", "seq": seq, "len": length}
+
+
+def test_it_completes_in_time_or_not(tmp_path: Path) -> None:
+    asked = check(completes={"app": "client", "within": "5s"})
+    assert verdict(asked, tmp_path, seconds=4.9) == (
+        True,
+        "completes client",
+        "client ended after 4.9 s, expected at most 5 s",
+    )
+    assert not verdict(asked, tmp_path, seconds=5.1)[0]
+    assert verdict(check(completes={"app": "server", "within": "5s"}), tmp_path)[2] == (
+        "server did not end by itself: stopped"
+    )
+
+
+def test_output_that_matches_or_does_not(tmp_path: Path) -> None:
+    stdout = tmp_path / "apps" / "client" / "stdout"
+    stdout.parent.mkdir(parents=True)
+    asked = check(output={"app": "client", "matches": r"^got \d+ bytes$"})
+    assert verdict(asked, tmp_path)[0] is False  # there is none
+    stdout.write_text("hello\ngot 17 bytes\n")
+    assert verdict(asked, tmp_path) == (
+        True,
+        "output client",
+        r"client wrote 'got 17 bytes' that matches ^got \d+ bytes$",
+    )
+    stdout.write_text("hello\n")
+    assert verdict(asked, tmp_path)[2] == r"client wrote nothing that matches ^got \d+ bytes$"
+
+
+def test_an_expression_that_takes_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "_SEARCH_WITHIN", 0.5)
+    stdout = tmp_path / "apps" / "client" / "stdout"
+    stdout.parent.mkdir(parents=True)
+    stdout.write_text("a" * 60)
+    ok, _, message = verdict(check(output={"app": "client", "matches": "^(a+)+b$"}), tmp_path)
+    assert (ok, message) == (False, "^(a+)+b$ was not found within 0.5 s: is it a simple one?")
+
+
+def test_retransmissions_of_both_ends(tmp_path: Path) -> None:
+    trace(tmp_path, "alice", sent(0.0, 1, 10), sent(1.0, 1, 10))
+    trace(tmp_path, "bob", sent(0.0, 5, 10), sent(1.0, 5, 10), sent(2.0, 5, 10))
+    for most, good in ((3, True), (2, False)):
+        asked = check(retransmissions={"app": "client", "max": most})
+        assert verdict(asked, tmp_path) == (
+            good,
+            "retransmissions client",
+            f"3 retransmissions, expected at most {most}",
+        )
+
+
+def test_resets(tmp_path: Path) -> None:
+    trace(tmp_path, "bob", {"t": 0.0, "event": "sent", "flags": "R", "seq": 1, "len": 0})
+    assert verdict(check(resets={"app": "client", "max": 0}), tmp_path)[::2] == (False, "1 resets, expected at most 0")
+
+
+def test_goodput_as_the_app_s_host_has_seen_it(tmp_path: Path) -> None:
+    trace(tmp_path, "alice", sent(10.0, 1, 1000), sent(10.5, 1001, 1000), sent(12.0, 1001, 1000))
+    trace(tmp_path, "bob", sent(10.0, 1, 10**6))
+    ok, name, message = verdict(check(goodput={"app": "client", "min": "8kbit"}), tmp_path)
+    assert (ok, name, message) == (
+        True,
+        "goodput client",
+        "2000 bytes in 2 s, 0.008 mbit, expected at least 0.008 mbit",
+    )
+    assert not verdict(check(goodput={"app": "client", "min": "9kbit"}), tmp_path)[0]
+
+
+def test_states(tmp_path: Path) -> None:
+    trace(tmp_path, "alice", *({"event": "state", "to": state} for state in ("SYN_SENT", "ESTABLISHED")))
+    good = check(states={"app": "client", "all": ["ESTABLISHED", "SYN_SENT"]})
+    assert verdict(good, tmp_path) == (True, "states client", "passed through SYN_SENT, ESTABLISHED")
+    more = check(states={"app": "client", "all": ["ESTABLISHED", "TIME_WAIT"]})
+    assert verdict(more, tmp_path)[::2] == (False, "never in TIME_WAIT; passed through SYN_SENT, ESTABLISHED")

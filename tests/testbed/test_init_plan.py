@@ -9,6 +9,7 @@ import pytest
 
 from testbed.cli import main
 from testbed.topology import load
+from testbed.topology.model import Check
 from tests.testbed.conftest import PROJECT
 
 Captured = pytest.CaptureFixture[str]
@@ -28,7 +29,16 @@ class TestInit:
         assert main(["run", "my-lab.yaml", "--backend", "local"]) == 0
         assert capsys.readouterr().out.endswith("\npassed\n")
 
-    @pytest.mark.parametrize("start", ["carol: {", "link: satellite", '"bob->alice": {', "drop: ["])
+    @pytest.mark.parametrize(
+        "start",
+        [
+            "carol: {",
+            "link: satellite",
+            '"bob->alice": {',
+            "drop: [",
+            *(f"- {kind}:" for kind in Check.model_fields if kind not in ("integrity", "resets")),
+        ],
+    )
     def test_what_is_commented_out_could_stand(self, start: str) -> None:
         assert main(["init"]) == 0
         lines = Path("my-lab.yaml").read_text().splitlines()
