@@ -335,11 +335,14 @@ static void close_all(char **words) {
     answer(0, NULL, 0);
 }
 
+static bool is_child;
+
 /* Go on as a child whose parent ends at once. */
 static void leave(char **words) {
     (void)words;
     if (fork() > 0)
         _exit(0);
+    is_child = true;
     answer(0, NULL, 0);
 }
 
@@ -444,6 +447,8 @@ int main(void) {
         if (count > 0)
             call(words);
     }
+    if (is_child)
+        _exit(0); /* threads of its parent may have held what exit() wants */
     free(line);
     return 0;
 }
