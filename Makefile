@@ -37,7 +37,9 @@ test: .venv/installed-dev ## lint, types and all tests; those for Docker and for
 	@if $(ENGINE); then \
 	    $(MAKE) --no-print-directory image || [ -z "$$REQUIRE_DOCKER" ] || exit 1; \
 	else echo "==> No Docker engine answers: the tests for it say so, and are skipped."; fi
-	@$(MAKE) --no-print-directory c || [ -z "$$REQUIRE_C" ] || exit 1
+	@missing="$(MISSING_C)"; \
+	if [ -z "$$missing" ] || [ -n "$$REQUIRE_C" ]; then $(MAKE) --no-print-directory c || [ -z "$$REQUIRE_C" ] || exit 1; \
+	else echo "==> There is no$$missing: the tests for C say so, and are skipped (make c tells what to install)."; fi
 	@echo "==> ruff check"
 	@$(BIN)/ruff check . || { echo "==> Mend that; '$(BIN)/ruff check --fix' can do a part of it."; exit 1; }
 	@echo "==> ruff format --check"
@@ -52,7 +54,7 @@ test: .venv/installed-dev ## lint, types and all tests; those for Docker and for
 # ---- C -----------------------------------------------------------------------------------------------------------------
 
 C_FILES := $(shell find chisocket/c -name '*.[ch]')
-C_TOOLS := cc meson pkg-config protoc-c
+MISSING_C = $(shell for tool in cc meson pkg-config protoc-c; do command -v $$tool >/dev/null || printf ' %s' $$tool; done)
 # $(call BUILD_C,FOLDER,OPTIONS): below build/. What it says is shown if it fails.
 BUILD_C = { [ -f build/$(1)/build.ninja ] || meson setup build/$(1) chisocket/c -Dwerror=true $(2); } >build/$(1).log 2>&1 \
 	&& meson compile -C build/$(1) >>build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
@@ -60,7 +62,7 @@ BUILD_C = { [ -f build/$(1)/build.ninja ] || meson setup build/$(1) chisocket/c 
 TEST_C = REQUIRE_C=1 CHITCP_C_BUILD=build/$(1) $(BIN)/pytest -q -p no:cacheprovider $(2)
 
 c: ## build libchisocket, chirun and the samples into build/c; `meson install -C build/c` installs them
-	@missing=; for tool in $(C_TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@missing="$(MISSING_C)"; \
 	if [ -n "$$missing" ]; then \
 	    echo "==> The C library can't be built here: there is no$$missing. On Debian and Ubuntu:"; \
 	    echo "==>     apt-get install gcc meson pkg-config protobuf-c-compiler libprotobuf-c-dev"; \
