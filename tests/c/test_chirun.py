@@ -229,8 +229,10 @@ class TestCalls:
 
     def test_a_program_that_empties_its_environment(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
         client.good("empty_environment")
-        sock, _ = connected(client, server, bob_daemon.address)
+        sock, accepted = connected(client, server, bob_daemon.address)
         client.good("setsockopt", sock, socket.IPPROTO_TCP, socket.TCP_NODELAY, struct.pack("i", 1))
+        client.good("send", sock, b"still known")
+        assert server("recv", accepted, 100).bytes == b"still known"
 
     def test_an_end_of_file_is_one(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
         sock, accepted = connected(client, server, bob_daemon.address)

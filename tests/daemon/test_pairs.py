@@ -165,8 +165,9 @@ class TestStartConnect:
             _, port = app.listening(one.address)
             sockfd, end = app.opened()
             with end:
-                app.good(pb.START_CONNECT, sockfd=sockfd, addr=sockaddr_in(one.address, port), wait=True)
-                app.good(pb.GETPEERNAME, sockfd=sockfd)
+                there = sockaddr_in(one.address, port)
+                app.good(pb.START_CONNECT, sockfd=sockfd, addr=there, wait=True)
+                assert app.good(pb.GETPEERNAME, sockfd=sockfd).addr == there
 
     def test_or_has_failed(self, daemon: StartDaemon) -> None:
         one = daemon()

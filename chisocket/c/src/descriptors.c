@@ -42,22 +42,22 @@ static bool parse(const struct sockaddr_un *addr, socklen_t len, const char *pre
     return true;
 }
 
-bool name_of(int fd, struct name *name) {
+/* Whether the name that `ask` tells, of one end or of the other, is one of chitcpd's. */
+static bool ask_kernel(int (*ask)(int, void *, socklen_t *), int fd, const char *prefix, struct name *name) {
     struct sockaddr_un addr;
     socklen_t len = sizeof addr;
     int before = errno;
-    bool ours = sys_getsockname(fd, &addr, &len) == 0 && parse(&addr, len, "\0chi", name);
+    bool ours = ask(fd, &addr, &len) == 0 && parse(&addr, len, prefix, name);
     errno = before;
     return ours;
 }
 
+bool name_of(int fd, struct name *name) {
+    return ask_kernel(sys_getsockname, fd, "\0chi", name);
+}
+
 bool name_of_connected(int fd, struct name *name) {
-    struct sockaddr_un addr;
-    socklen_t len = sizeof addr;
-    int before = errno;
-    bool ours = sys_getpeername(fd, &addr, &len) == 0 && parse(&addr, len, "\0CHI", name);
-    errno = before;
-    return ours;
+    return ask_kernel(sys_getpeername, fd, "\0CHI", name);
 }
 
 static short events_of(int fd, short wanted) {
