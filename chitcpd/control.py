@@ -20,7 +20,7 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from chitcpd import ss
-from chitcpd.faults import KINDS, Drop, Shape
+from chitcpd.faults import KINDS, MOST_DROPS, Drop, Shape
 from chitcpd.peers import Peers
 from chitcpd.sockets import Socket, Sockets
 
@@ -30,7 +30,6 @@ HARMLESS = frozenset({"ping", "wait_listening"})  # what any application may ask
 _SHAPE_FIELDS = {field.name for field in fields(Shape)}
 _SHARES = ("loss", "duplicate", "reorder", "corrupt")
 _LINK_FIELDS = _SHAPE_FIELDS | {"peer", "own", "mtu", "seed"}
-MOST_DROPS = 64
 _MIN_MTU, _MAX_MTU = 68, 65535  # RFC 791; what the length in the chiTCP header can say
 
 

@@ -17,6 +17,8 @@ IP_HEADER = 20  # bytes; a link's rate and queue count IP packets
 _SYN, _RST, _FIN, _ACK = 0x02, 0x04, 0x01, 0x10
 _HEADER = 20  # bytes of a TCP header without options
 
+MOST_DROPS = 64  # rules of one direction: each segment is held against all of them
+
 # What a rule may match: of these flags, these are set; and whether it has data (None: whether or not).
 KINDS: dict[str, tuple[int, int, bool | None]] = {
     "any": (0, 0, None),

@@ -19,7 +19,9 @@ _SEARCH_WITHIN = 10  # seconds
 _SEARCH = """
 import re, sys
 found = re.search(sys.argv[1], sys.stdin.buffer.read().decode(errors="replace"), re.MULTILINE)
-sys.stdout.buffer.write(found[0].encode(errors="replace") if found else b"")
+if found is None:
+    sys.exit(1)
+sys.stdout.buffer.write(found[0].encode(errors="replace"))
 """
 
 
@@ -70,9 +72,9 @@ def output(asked: Output, stdout: Path) -> Result:
         done = subprocess.run(command, input=text, capture_output=True, timeout=_SEARCH_WITHIN, check=False)
     except subprocess.TimeoutExpired:
         return Result(check, False, f"{asked.matches} was not found within {_SEARCH_WITHIN} s: is it a simple one?")
-    found = done.stdout.decode(errors="replace")
-    what = f"wrote {found!r:.80}" if found else "wrote nothing"
-    return Result(check, bool(found), f"{asked.app} {what} that matches {asked.matches}")
+    found = done.returncode == 0
+    what = f"wrote {done.stdout.decode(errors='replace')!r:.80}" if found else "wrote nothing"
+    return Result(check, found, f"{asked.app} {what} that matches {asked.matches}")
 
 
 def goodput(asked: Goodput, flow: traces.Flow) -> Result:

@@ -30,12 +30,12 @@ from pydantic import (
 )
 
 from chitcpd import settings, units
+from chitcpd.faults import MOST_DROPS
 from testbed.topology.presets import PRESETS
 
 T = TypeVar("T")
 
 HOSTS = APPS = CHECKS = 64
-MOST_DROPS = 64  # of one link: chitcpd takes no more
 LINKS = 128
 SOURCE_SIZE = 1 << 20  # bytes, of somebody's own TCP
 FILES_IN_ALL = 2**30  # bytes: they are held in memory
@@ -287,7 +287,7 @@ Count = Annotated[int, PlainValidator(_whole(0, 2**32 - 1)), _number(0, 2**32 - 
 Pattern = Annotated[str, PlainValidator(_pattern), WithJsonSchema({"type": "string", "format": "regex"})]
 Subnet = Annotated[IPv4Network, PlainValidator(subnet), _written(r"\d+(\.\d+){3}/\d+", "10.9.0.0/29")]
 RandomSize = Annotated[int, PlainValidator(_random_size), _written(_SIZE, "5MiB")]
-Path_ = WithJsonSchema({"type": "string", "examples": ["./my_tcp.py"]})  # from the topology file's folder
+_PATH = WithJsonSchema({"type": "string", "examples": ["./my_tcp.py"]})  # from the topology file's folder
 
 
 TcpState = Literal[
@@ -326,7 +326,7 @@ class _Tcp(Part):
     """What of a host's TCP is no setting."""
 
     profile: Literal["modern", "classic"] = "modern"
-    implementation: Annotated[bytes, PlainValidator(_implementation), Path_] | None = None
+    implementation: Annotated[bytes, PlainValidator(_implementation), _PATH] | None = None
 
     @property
     def changes(self) -> dict[str, str]:
@@ -466,7 +466,7 @@ def _kind_of_file(value: object) -> str:
 
 FILE_KINDS = ("random file", "own file")  # pydantic puts them into the path of an error
 File = Annotated[
-    Annotated[OwnFile, PlainValidator(_own_file), Path_, Tag("own file")] | Annotated[RandomFile, Tag("random file")],
+    Annotated[OwnFile, PlainValidator(_own_file), _PATH, Tag("own file")] | Annotated[RandomFile, Tag("random file")],
     Discriminator(_kind_of_file),
 ]
 

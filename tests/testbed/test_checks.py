@@ -135,6 +135,14 @@ def test_output_that_matches_or_does_not(tmp_path: Path) -> None:
     assert verdict(asked, tmp_path)[2] == r"client wrote nothing that matches ^got \d+ bytes$"
 
 
+def test_output_that_matches_nothing_at_all_matches(tmp_path: Path) -> None:
+    """An empty line, say."""
+    stdout = tmp_path / "apps" / "client" / "stdout"
+    stdout.parent.mkdir(parents=True)
+    stdout.write_text("one\n\ntwo\n")
+    assert verdict(check(output={"app": "client", "matches": "^$"}), tmp_path)[0]
+
+
 def test_an_expression_that_takes_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_SEARCH_WITHIN", 0.5)
     stdout = tmp_path / "apps" / "client" / "stdout"

@@ -12,9 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chitcpd import units
+from chitcpd.faults import KINDS
 from testbed.topology import Fault, Topology, TopologyError, load
 from testbed.topology.load import FILE_SIZE
-from testbed.topology.model import Link, OwnFile, RandomFile
+from testbed.topology.model import DropRule, Link, OwnFile, RandomFile
 from testbed.topology.presets import PRESETS
 
 TOPOLOGIES = Path(__file__).parents[2] / "topologies"
@@ -121,6 +122,10 @@ def test_each_preset_is_a_link_that_can_be(tmp_path: Path) -> None:
         assert list(read.impossible()) == []
         assert read.delay > 0
     assert set(get_args(get_args(Link.model_fields["link"].annotation)[0])) == set(PRESETS)
+
+
+def test_a_drop_rule_may_match_what_chitcpd_knows() -> None:
+    assert get_args(DropRule.model_fields["match"].annotation) == tuple(KINDS)
 
 
 def test_files_are_read_from_beside_the_topology(tmp_path: Path) -> None:
