@@ -6,16 +6,19 @@ import argparse
 import asyncio
 import grp
 import ipaddress
+import json
 import logging
 import os
 import shutil
 import sys
 import time
+from pathlib import Path
+from typing import Any
 
 import chitcpd
 from chisocket.protocol.location import control_path, socket_path
 from chitcpd import ctl, settings
-from chitcpd.daemon import Settings, StartError, serve
+from chitcpd.daemon import Announcement, Settings, StartError, serve
 from chitcpd.loader import REFERENCE, LoadError, load, try_out
 from chitcpd.tcp.api import PROFILES, Config
 from chitcpd.trace import VERBOSE
@@ -40,8 +43,9 @@ def main() -> None:
         print(settings.listing(config, max(shutil.get_terminal_size().columns, 40)))
         return
     _set_up_logging(arguments.verbose)
+    announcement = _announcement(arguments.announce)  # first: what a TCP prints as it is loaded is for the log
     try:
-        asyncio.run(serve(_settings(arguments, config)))
+        asyncio.run(serve(_settings(arguments, config, announcement)))
     except LoadError as error:
         print(f"chitcpd: --tcp: {error}", file=sys.stderr)
         sys.exit(_USAGE)
@@ -50,7 +54,16 @@ def main() -> None:
         sys.exit(_CANT_START)
 
 
-def _settings(arguments: argparse.Namespace, config: Config) -> Settings:
+def _announcement(name: str | None) -> Announcement | None:
+    """The standard output as it was; what is written there from now on goes to the standard error."""
+    if name is None:
+        return None
+    descriptor = os.dup(1)
+    os.dup2(2, 1)
+    return Announcement(name, descriptor)
+
+
+def _settings(arguments: argparse.Namespace, config: Config, announcement: Announcement | None) -> Settings:
     tcp = load(arguments.tcp)
     try_out(tcp, arguments.tcp, config)
     seed = os.urandom(16) if arguments.seed is None else str(arguments.seed).encode()
@@ -68,6 +81,10 @@ def _settings(arguments: argparse.Namespace, config: Config) -> Settings:
         seed=seed,
         capture=arguments.capture,
         trace=arguments.trace,
+        forwards=arguments.forward,
+        links=arguments.links,
+        announcement=announcement,
+        append=arguments.append,
     )
 
 
@@ -128,6 +145,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="list all settings, with their values, what else they may be, and what they are for; then end",
     )
+    parser.add_argument(
+        "--links",
+        type=_links,
+        metavar="FILE|JSON",
+        default=os.environ.get("CHITCPD_LINKS", "[]"),
+        help="how peers are reached, as `chitcpd ctl request links` takes it (default: $CHITCPD_LINKS)",
+    )
+    parser.add_argument("--forward", action="store_true", help="be a router: carry segments on, from link to link")
+    parser.add_argument(
+        "--announce",
+        metavar="NAME",
+        help="say on the standard output, in JSON, when it is ready, and what the links that are to be probed do",
+    )
+    parser.add_argument("--append", action="store_true", help="go on with the trace and the capture that are there")
     parser.add_argument("--seed", type=int, help="the same ports, and secret of sequence numbers, in each run")
     parser.add_argument("--version", action="version", version=f"chitcpd {chitcpd.__version__}")
     return parser
@@ -145,6 +176,18 @@ def _group(text: str) -> int:
         return int(text) if text.isdecimal() else grp.getgrnam(text).gr_gid
     except KeyError:
         raise argparse.ArgumentTypeError(f"there is no group {text!r}") from None
+
+
+def _links(text: str) -> list[dict[str, Any]]:
+    try:
+        links = json.loads(text if text.startswith("[") else Path(text).read_text())
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text} can't be read: {error.strerror}") from None
+    except (ValueError, RecursionError):
+        links = None
+    if not isinstance(links, list) or not all(isinstance(link, dict) for link in links):
+        raise argparse.ArgumentTypeError("expected a list of objects, in JSON")
+    return links
 
 
 def _address(text: str) -> str:

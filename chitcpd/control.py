@@ -2,7 +2,10 @@
 
 ping {}                          -> version, pid, tcp, profile, addresses
 links {"links": [{...}]}         -> {}: how peers are reached, and what happens to segments on the way
-link {"peer": "10.0.0.3"}        -> that link: own, mtu, its shape where it is not perfect, and counts
+                                    ("only": true: and no other peers are known)
+link {"peer": "10.0.0.3"}        -> that link: own, mtu, via, its shape where it is not perfect, underlay, and counts
+block {"peers": ["10.0.0.3"]}    -> {}: a partition: nothing passes to and from these, and only these
+probe {"peer": "10.0.0.3", ...}  -> rtt in seconds and rate in bits per second, measured (good_rtt, rate: probe.py)
 sockets {}                       -> sockets, with the variables of their connections; impairments, by peer
 wait_listening {"port": 7000}    -> {} once there is a listener on that port
 
@@ -22,6 +25,7 @@ from typing import Any
 from chitcpd import ss
 from chitcpd.faults import KINDS, MOST_DROPS, Drop, Shape
 from chitcpd.peers import Peers
+from chitcpd.probe import Prober
 from chitcpd.sockets import Socket, Sockets
 
 Json = dict[str, Any]
@@ -29,7 +33,8 @@ Json = dict[str, Any]
 HARMLESS = frozenset({"ping", "wait_listening"})  # what any application may ask
 _SHAPE_FIELDS = {field.name for field in fields(Shape)}
 _SHARES = ("loss", "duplicate", "reorder", "corrupt")
-_LINK_FIELDS = _SHAPE_FIELDS | {"peer", "own", "mtu", "seed"}
+_LINK_FIELDS = _SHAPE_FIELDS | {"peers", "own", "mtu", "seed", "via", "underlay"}
+_MOST_PEERS = 4096  # of one link
 _MIN_MTU, _MAX_MTU = 68, 65535  # RFC 791; what the length in the chiTCP header can say
 
 
@@ -40,15 +45,18 @@ class ControlError(Exception):
 class Control:
     """Carries out control requests."""
 
-    def __init__(self, about: Json, peers: Peers, sockets: Sockets) -> None:
+    def __init__(self, about: Json, peers: Peers, prober: Prober, sockets: Sockets) -> None:
         """`about`: what ping answers."""
-        self._about = about
+        self.about = about
         self._peers = peers
+        self._prober = prober
         self._sockets = sockets
         self._commands: dict[str, Callable[[Json], Awaitable[Json]]] = {
             "ping": self._ping,
             "links": self._links,
             "link": self._show_link,
+            "block": self._block,
+            "probe": self._probe,
             "sockets": self._list_sockets,
             "wait_listening": self._wait_listening,
         }
@@ -66,31 +74,63 @@ class Control:
         return json.dumps(await self._commands[command](parsed)).encode()
 
     async def _ping(self, arguments: Json) -> Json:
-        return self._about
+        return self.about
 
     async def _links(self, arguments: Json) -> Json:
-        entries = arguments.get("links")
-        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-            raise ControlError("`links` must be a list of objects")
-        for peer, settings in [_link(entry) for entry in entries]:
-            self._peers.set_link(peer, **settings)
+        self.set_links(arguments.get("links"), only=arguments.get("only") is True)
         return {}
 
+    def set_links(self, entries: object, *, only: bool = False) -> None:
+        """Set these links, each as far as it makes sense; `only`: and know no others from then on.
+
+        Raises ControlError, before anything is set if an entry is malformed.
+        """
+        if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+            raise ControlError("`links` must be a list of objects")
+        wanted, links = [_link(entry) for entry in entries], self._peers.links
+        if only:
+            links.forget_routes()
+        try:
+            for peers, via, shape, seed, known in wanted:
+                if via is None:
+                    links.set_shape(peers, shape, seed, known)
+                else:
+                    links.set_route(peers, via, known)
+        except LookupError as error:
+            raise ControlError(str(error)) from None
+        if only:
+            links.keep([peer for peers, *_ in wanted for peer in peers])
+
     async def _show_link(self, arguments: Json) -> Json:
-        link = self._peers.link(_address(arguments.get("peer"), "peer"))
+        peer = _address(arguments.get("peer"), "peer")
+        link = self._peers.links.get(peer)
+        shown: Json = {"blocked": True} if peer in self._peers.links.blocked else {}
         if link is None:
-            return {}
-        shown: Json = {"own": link.own, "mtu": link.mtu}
-        if link.impairment is not None:
+            return shown
+        shown |= {"own": link.own, "mtu": link.mtu, "via": link.via, "underlay": link.underlay or None}
+        if link.impairment is not None and not link.impairment.passes_all:
             shape = asdict(link.impairment.shape)
             shown |= {name: value for name, value in shape.items() if value != getattr(Shape(), name)}
             shown["counts"] = dict(link.impairment.counts)
         return {name: value for name, value in shown.items() if value is not None}
 
+    async def _block(self, arguments: Json) -> Json:
+        self._peers.links.block(_addresses(arguments.get("peers")))
+        return {}
+
+    async def _probe(self, arguments: Json) -> Json:
+        peer = _address(arguments.get("peer"), "peer")
+        if not self._peers.links.is_neighbour(peer):
+            raise ControlError(f"no link leads to {peer}")
+        good_rtt, rate = arguments.get("good_rtt", 0.001), arguments.get("rate")
+        _check_quantity("good_rtt", good_rtt)
+        _check_quantity("rate", rate)
+        return asdict(await self._prober.measure(peer, good_rtt=good_rtt, rate=rate))
+
     async def _list_sockets(self, arguments: Json) -> Json:
         all_ = [*self._sockets.table.values(), *self._sockets.parting.values()]
         sockets = [_describe(sock, asyncio.get_running_loop().time()) for sock in all_]
-        return {"sockets": sockets, "impairments": self._peers.impairment_counts()}
+        return {"sockets": sockets, "impairments": self._peers.links.counts()}
 
     async def _wait_listening(self, arguments: Json) -> Json:
         port = arguments.get("port")
@@ -100,24 +140,46 @@ class Control:
         return {}
 
 
-def _link(entry: Json) -> tuple[str, Json]:
-    """(peer, arguments of Peers.set_link) of one entry, every value checked."""
+def _link(entry: Json) -> tuple[list[str], str | None, Shape, int | None, Json]:
+    """(peers, router, shape, seed, further fields of Link that are given) of one entry, every value checked."""
     unknown = sorted(set(entry) - _LINK_FIELDS)
     if unknown:
         raise ControlError(f"unknown {', '.join(unknown)}; expected {', '.join(sorted(_LINK_FIELDS))}")
-    peer = _address(entry.get("peer"), "peer")
-    own = None if entry.get("own") is None else _address(entry["own"], "own")
-    mtu = entry.get("mtu")
-    if mtu is not None and not (isinstance(mtu, int) and _MIN_MTU <= mtu <= _MAX_MTU):
-        raise ControlError(f"`mtu` must be {_MIN_MTU} to {_MAX_MTU} bytes")
-    seed = entry.get("seed", 0)
-    if not isinstance(seed, int):
+    known: Json = {}
+    if entry.get("own") is not None:
+        known["own"] = _address(entry["own"], "own")
+    if (mtu := entry.get("mtu")) is not None:
+        if not isinstance(mtu, int) or not _MIN_MTU <= mtu <= _MAX_MTU:
+            raise ControlError(f"`mtu` must be {_MIN_MTU} to {_MAX_MTU} bytes")
+        known["mtu"] = mtu
+    if "underlay" in entry:
+        if not isinstance(entry["underlay"], dict):
+            raise ControlError("`underlay` must be an object")
+        known["underlay"] = entry["underlay"]
+    seed = entry.get("seed")
+    if seed is not None and not isinstance(seed, int):
         raise ControlError("`seed` must be a whole number")
+    via = None if entry.get("via") is None else _address(entry["via"], "via")
+    peers = _addresses(entry.get("peers"))
+    if via is not None and any(":" in address for address in [*peers, via]):
+        raise ControlError("what is past a router has an IPv4 address, and so has the router")
+    return peers, via, _shape(entry), seed, known
+
+
+def _shape(entry: Json) -> Shape:
     given = {name: value for name, value in entry.items() if name in _SHAPE_FIELDS - {"drops"}}
     for name, value in given.items():
-        _check_quantity(name, value)
-    given["drops"] = _drops(entry.get("drops", []))
-    return peer, {"own": own, "mtu": mtu, "seed": seed, "shape": Shape(**given)}
+        if name != "down":
+            _check_quantity(name, value)
+        elif not isinstance(value, bool):
+            raise ControlError("`down` must be true or false")
+    return Shape(**given, drops=_drops(entry.get("drops", [])))
+
+
+def _addresses(value: object) -> list[str]:
+    if not isinstance(value, list) or len(value) > _MOST_PEERS:
+        raise ControlError(f"`peers` must be a list of at most {_MOST_PEERS} addresses")
+    return [_address(address, "peers") for address in value]
 
 
 def _drops(entries: object) -> tuple[Drop, ...]:

@@ -94,11 +94,13 @@ def _receive(sock: socket.socket, count: int) -> bytes:
 def main(arguments: list[str]) -> int:
     """`chitcpd ctl ...`; the exit status."""
     parsed = _parser().parse_args(arguments)
+    if parsed.command == "serve":
+        return _serve(parsed.socket)
     try:
         command, content, timeout = _command(parsed)
         answer = request(parsed.socket, command, content, wait=parsed.wait, timeout=timeout)
         if parsed.command == "link" and command == "links":  # how it is now
-            answer = request(parsed.socket, "link", {"peer": content["links"][0]["peer"]})
+            answer = request(parsed.socket, "link", {"peer": content["links"][0]["peers"][0]})
     except TimeoutError:
         what = f"no application listens on port {parsed.port}" if parsed.command == "listening" else "no answer in time"
         print(f"chitcpd ctl: {what}", file=sys.stderr)
@@ -110,6 +112,19 @@ def main(arguments: list[str]) -> int:
         print(ss.table(answer, shutil.get_terminal_size().columns))
     else:
         print(json.dumps(answer, indent=2 if sys.stdout.isatty() else None))
+    return 0
+
+
+def _serve(path: str) -> int:
+    """Requests from the standard input, answers to the standard output: for who has many, or is in a hurry."""
+    for line in sys.stdin:
+        try:
+            asked = json.loads(line)
+            arguments, wait = asked["arguments"], asked.get("wait", 0.0)
+            answer: dict[str, Any] = {"answer": request(path, asked["command"], arguments, wait=wait)}
+        except (OSError, ControlError, ValueError, KeyError, TypeError, framing.ProtocolError) as error:
+            answer = {"error": str(getattr(error, "strerror", None) or error)}
+        print(json.dumps(answer), flush=True)
     return 0
 
 
@@ -127,7 +142,7 @@ def _command(parsed: argparse.Namespace) -> tuple[str, dict[str, Any], float | N
 def _link(peer: str, words: list[str]) -> tuple[str, dict[str, Any]]:
     if not words:
         return "link", {"peer": peer}
-    return "links", {"links": [{"peer": peer, **_settings([] if words == ["reset"] else words)}]}
+    return "links", {"links": [{"peers": [peer], **_settings([] if words == ["reset"] else words)}]}
 
 
 def _json(text: str) -> Any:
@@ -188,6 +203,7 @@ def _parser() -> argparse.ArgumentParser:
     link.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="or the word `reset`; nothing: show it")
     listening = commands.add_parser("listening", help="wait (--wait) until an application listens on a port")
     listening.add_argument("port", type=int)
+    commands.add_parser("serve", help="read requests, one JSON object in a line, and answer each in a line")
     raw = commands.add_parser("request", help="any request, as JSON")
     raw.add_argument("name")
     raw.add_argument("json")

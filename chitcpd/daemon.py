@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import json
 import logging
 import os
 import resource
@@ -15,18 +16,19 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Any
 
 import chitcpd
 from chisocket.protocol.descriptors import new_instance
-from chitcpd.control import Control
+from chitcpd.control import Control, ControlError
 from chitcpd.driver import Driver, Endpoint
-from chitcpd.pcap import Capture
+from chitcpd.pcap import Capture, whole_packets
 from chitcpd.peers import Peers
+from chitcpd.probe import Prober
 from chitcpd.rpc import Server
 from chitcpd.sockets import Sockets
 from chitcpd.tcp.api import Config, State, TcpConnection
-from chitcpd.trace import Recorder
+from chitcpd.trace import Recorder, whole_lines
 from chitcpd.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -37,6 +39,14 @@ _KEPT_DESCRIPTORS = 2400  # for those, for as many carriers, and for files: what
 _TIME_TO_FINISH = 2.0  # seconds at the end for connections to send what they have
 _LOOK_AGAIN = 0.02  # seconds
 _LAST_WORDS = 0.5  # seconds for connections that were reset at the end to reach their peers
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """Who is told that we are ready, and what our probes have found: under which name, by which descriptor."""
+
+    name: str
+    descriptor: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,10 @@ class Settings:
     seed: bytes
     capture: str | None
     trace: str | None
+    append: bool  # go on with the files that are there
+    forwards: bool  # a router
+    links: list[dict[str, Any]]  # as Control.set_links takes them; each may have a "probe" beside
+    announcement: Announcement | None
 
 
 class StartError(Exception):
@@ -72,11 +86,12 @@ async def serve(settings: Settings) -> None:
         # First, else we'd empty a live daemon's files.
         applications = files.enter_context(_unix_socket(settings.socket, "-s", settings.group))
         controllers = files.enter_context(_unix_socket(settings.control, "--control"))
-        trace = _open(settings.trace, files)
-        capture = _open_capture(settings.capture, files)
+        trace = _open(settings.trace, files, append=settings.append, whole=whole_lines)
+        capture = _open_capture(settings.capture, files, append=settings.append)
         flusher = _Flusher(loop, [file for file in (trace, capture) if file is not None])
         recorder = Recorder(_clock(loop), trace, capture, flusher)
         peers, driver, server, control = _build(settings, loop, recorder)
+        _set_links(control.control, settings.links)
         await _listen(settings, peers)
         servers = [
             await loop.create_unix_server(control.new_client, sock=controllers, backlog=_BACKLOG),
@@ -92,7 +107,11 @@ async def serve(settings: Settings) -> None:
             settings.port,
             settings.socket,
         )
+        told = settings.announcement
+        probes = _announce(told, settings.links, control.control) if told is not None else None
         await ending.begun.wait()
+        if probes is not None:
+            probes.cancel()
         for unix in servers:
             unix.close()
         await _finish(server.sockets, driver, ending)
@@ -104,6 +123,35 @@ async def serve(settings: Settings) -> None:
             driver.abort(endpoint, loop.time(), errno.ECONNABORTED)
         server.sockets.stop()
         await peers.close(_LAST_WORDS)
+
+
+def _set_links(control: Control, links: list[dict[str, Any]]) -> None:
+    try:
+        control.set_links([{name: link[name] for name in link if name != "probe"} for link in links])
+    except ControlError as error:
+        raise StartError(f"--links: {error}") from None
+
+
+def _announce(told: Announcement, links: list[dict[str, Any]], control: Control) -> asyncio.Task[None]:
+    """Say in a line of JSON that applications are served, and in one more for each link that was to be probed."""
+
+    def say(**what: object) -> None:
+        with contextlib.suppress(OSError):  # who wanted to know has gone
+            # One short write: what other daemons write to the same pipe does not come between.
+            os.write(told.descriptor, json.dumps({"name": told.name, **what}).encode() + b"\n")
+
+    async def probe(peer: str, good: dict[str, Any]) -> None:
+        found = await control.ask("probe", json.dumps({**good, "peer": peer}).encode())
+        say(probed=peer, **json.loads(found))
+
+    async def probe_all() -> None:
+        asked = [link["probe"] for link in links if link.get("probe")]
+        await asyncio.gather(
+            *(probe(peer, {"good_rtt": one["good_rtt"], "rate": one["rate"]}) for one in asked for peer in one["peers"])
+        )
+
+    say(ready=chitcpd.__version__)
+    return asyncio.get_running_loop().create_task(probe_all())
 
 
 async def _finish(sockets: Sockets, driver: Driver, ending: _Ending) -> None:
@@ -163,6 +211,8 @@ def _build(
         deliver=lambda own, peer, raw: driver.segment_arrives(own, peer, raw, loop.time()),
         unreachable=lambda own, peer: driver.unreachable(own, peer, loop.time()),
         dropped=recorder.lost,
+        refused=recorder.dropped,
+        forwards=settings.forwards,
     )
     driver = Driver(
         tcp=settings.tcp,
@@ -184,7 +234,7 @@ def _build(
         "addresses": settings.addresses,
         "port": settings.port,
     }
-    control = Control(about, peers, sockets)
+    control = Control(about, peers, Prober(peers), sockets)
     return (
         peers,
         driver,
@@ -250,22 +300,33 @@ def _share(path: str, group: int) -> None:
         raise StartError(f"can't give {path} to the group: {error.strerror}; --group takes one of yours") from None
 
 
-def _open(path: str | None, files: contextlib.ExitStack) -> _Output | None:
+def _open(
+    path: str | None, files: contextlib.ExitStack, *, append: bool, whole: Callable[[IO[bytes]], int]
+) -> _Output | None:
     if path is None:
         return None
     try:
-        output = _Output(open(path, "wb"))  # noqa: SIM115  # the stack closes it
+        if append:
+            _cut_back(path, whole)
+        output = _Output(open(path, "ab" if append else "wb"))  # noqa: SIM115  # the stack closes it
     except OSError as error:
         raise StartError(f"can't write {path}: {error.strerror}") from None
     files.callback(output.close)
     return output
 
 
-def _open_capture(path: str | None, files: contextlib.ExitStack) -> Capture | None:
-    output = _open(path, files)
+def _cut_back(path: str, whole: Callable[[IO[bytes]], int]) -> None:
+    """A daemon that was killed may have left half a line, or half a packet: what follows must not be read into it."""
+    with contextlib.suppress(FileNotFoundError), open(path, "r+b") as file:
+        file.truncate(whole(file))
+
+
+def _open_capture(path: str | None, files: contextlib.ExitStack, *, append: bool) -> Capture | None:
+    output = _open(path, files, append=append, whole=whole_packets)
     if path is None or output is None:
         return None
-    capture = Capture(output, pcapng=path.endswith(".pcapng"))
+    begun = append and os.path.getsize(path) > 0
+    capture = Capture(output, pcapng=path.endswith(".pcapng"), begun=begun)
     files.callback(capture.flush)
     return capture
 

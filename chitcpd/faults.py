@@ -54,6 +54,7 @@ class Shape:
     reorder: float = 0.0  # share of segments that are held back, so that later ones overtake them
     corrupt: float = 0.0  # share of segments in which one bit is turned
     drops: tuple[Drop, ...] = ()
+    down: bool = False  # nothing passes
 
 
 class Impairment:
@@ -61,7 +62,9 @@ class Impairment:
 
     def __init__(self, shape: Shape, seed: int) -> None:
         self.shape = shape
-        self.counts: Counter[str] = Counter()  # of "drop rule", "loss", "queue", "duplicate", "reorder", "corrupt"
+        self.seed = seed
+        self.passes_all = shape == Shape()  # and always did: then nobody need ask
+        self.counts: Counter[str] = Counter()  # of "down", "drop rule", "loss", "queue", "duplicate", "reorder" ...
         self._random = Random(seed)
         self._waiting: deque[tuple[float, int]] = deque()  # (departure, bytes) of what waits for the rate
         self._waiting_bytes = 0
@@ -69,9 +72,35 @@ class Impairment:
         self._last_due = 0.0
         self._matched = [0] * len(shape.drops)  # how many segments each rule has seen
 
+    def change(self, shape: Shape, now: float) -> list[float]:
+        """What passes from now on meets another shape; by how much later what still waits leaves, the oldest first.
+
+        Rules that stay go on counting, and the random choices go on, too.
+        """
+        if shape.drops != self.shape.drops:
+            self._matched = [0] * len(shape.drops)
+        self._forget_departed(now)
+        before = [departure for departure, _ in self._waiting]
+        if shape.rate is None:
+            after = [now] * len(before)
+            self._waiting.clear()
+            self._waiting_bytes = 0
+        else:
+            scale = (self.shape.rate or shape.rate) / shape.rate
+            after = [now + (departure - now) * scale for departure in before]
+            self._waiting = deque((departure, size) for departure, (_, size) in zip(after, self._waiting, strict=True))
+        shifts = [later - earlier for earlier, later in zip(before, after, strict=True)]
+        self._free_at = after[-1] if after else now
+        self._last_due += shifts[-1] if shifts else 0.0
+        self.passes_all = self.passes_all and shape == Shape()
+        self.shape = shape
+        return shifts
+
     def push(self, raw: bytes, now: float) -> tuple[list[tuple[float, bytes]], str | None]:
         """A segment enters: (when each copy arrives, and its bytes), and why it was dropped, if it was."""
         shape, chance = self.shape, self._random.random
+        if shape.down:
+            return self._dropped("down")
         if shape.drops and self._rules_drop(raw):
             return self._dropped("drop rule")
         if shape.loss and chance() < shape.loss:
@@ -116,8 +145,7 @@ class Impairment:
         shape = self.shape
         if shape.rate is None:
             return now
-        while self._waiting and self._waiting[0][0] <= now:
-            self._waiting_bytes -= self._waiting.popleft()[1]
+        self._forget_departed(now)
         if shape.queue_packets is not None and len(self._waiting) > shape.queue_packets:
             return None
         if shape.queue_bytes is not None and self._waiting_bytes + size > shape.queue_bytes and self._waiting:
@@ -126,6 +154,10 @@ class Impairment:
         self._waiting.append((self._free_at, size))
         self._waiting_bytes += size
         return self._free_at
+
+    def _forget_departed(self, now: float) -> None:
+        while self._waiting and self._waiting[0][0] <= now:
+            self._waiting_bytes -= self._waiting.popleft()[1]
 
     def _arrive(self, departure: float) -> float:
         shape = self.shape

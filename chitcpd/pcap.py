@@ -10,7 +10,7 @@ import ipaddress
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import IO, Protocol
 
 _MAGIC_NANOSECONDS = 0xA1B23C4D
 _LINKTYPE_RAW = 101
@@ -52,11 +52,15 @@ class Packet:
 class Capture:
     """Writes a capture. It holds each packet back until the next or the flush, for it may be dropped meanwhile."""
 
-    def __init__(self, sink: Sink, *, pcapng: bool = False) -> None:
+    def __init__(self, sink: Sink, *, pcapng: bool = False, begun: bool = False) -> None:
+        """`begun`: the sink has a capture already, with which this one goes on."""
         self._sink = sink
         self._encode = _enhanced_packet if pcapng else _record
         self._held: Packet | None = None
-        sink.write(_section() if pcapng else _file_header())
+        if pcapng:
+            sink.write(_section())  # a file may have more than one
+        elif not begun:
+            sink.write(_file_header())
 
     def take(self, packet: Packet) -> None:
         """A packet was sent or received; or dropped, and then this may be the one before again."""
@@ -76,6 +80,26 @@ class Capture:
         if self._held is not None:
             self._sink.write(self._encode(self._held))
             self._held = None
+
+
+def whole_packets(file: IO[bytes]) -> int:
+    """How many bytes of a capture of ours, pcap or pcapng, are whole records."""
+    end = file.seek(0, 2)
+    file.seek(0)
+    is_pcap = file.read(4) == _file_header()[:4]
+    whole = at = _FILE_HEADER.size if is_pcap else 0
+    while at <= end:
+        whole = at
+        file.seek(at)
+        head = file.read(_RECORD_HEADER.size if is_pcap else 8)
+        if len(head) < (_RECORD_HEADER.size if is_pcap else 8):
+            break
+        at += (
+            _RECORD_HEADER.size + _RECORD_HEADER.unpack(head)[2]
+            if is_pcap
+            else struct.unpack("=II", head)[1] or end + 1
+        )
+    return min(whole, end)
 
 
 def _file_header() -> bytes:

@@ -6,6 +6,10 @@ its dialler closes its sending side and reads on until the other side has closed
 
 Whoever can reach the port may say anything, so all that a stranger can make us keep has a bound: carriers, bytes of an
 unfinished segment and the time for it, bytes that wait to be sent, peers that are remembered, lines in the log.
+
+In a lab with routers, a segment crosses each link in a carrier of that link's own two ends: so each link loses, delays
+and queues what passes, whoever sent it. Such a frame says whose segment it is (the "route": source, destination, and
+how many routers it may still pass) in bytes of the header that are zero otherwise; only a neighbour is believed.
 """
 
 from __future__ import annotations
@@ -20,24 +24,26 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import cast
 
-from chitcpd.faults import Impairment, Shape
+from chitcpd.links import Links, UnderWay
 
 log = logging.getLogger(__name__)
 
-HEADER = struct.Struct("!HBB12x")  # payload length, protocol, flags, zeros
+HEADER = struct.Struct("!HBB12s")  # payload length, protocol, flags, and zeros, or a route
 PROTO_TCP = 1
-_HEADER_START = struct.Struct("!HB")  # all of it that is read
+PROTO_PROBE = 254  # ours alone, between neighbours of a lab: what a probe.Prober sends
+ROUTED = 0x80  # the flag: there is a route
+_HEADER_START = struct.Struct("!HBB")  # all of it that is read
+_ROUTE = struct.Struct("!4s4sB")  # source, destination, routers that it may still pass
+_MOST_ROUTERS = 64
 _MIN_SEGMENT, _MAX_SEGMENT = 20, 0xFFFF  # bytes
 
 # ---- what waits to be sent
 _BACKLOG_PACKETS = 1000  # what waits for a carrier, if the link says nothing: as long as a Linux txqueuelen
 _BACKLOG_BYTES = 1 << 21  # and at most this: as many packets of 1500 bytes, and some
 _WRITE = 1 << 18  # bytes at once; beyond these, and asyncio's high-water mark of 64 KiB, the transport buffers nothing
-_UNDER_WAY_BYTES = 1 << 27  # on all links with a delay: a second of 1 Gbit/s
-_HANDLE = 400  # bytes that a delayed segment takes beside its own
 
 # ---- what comes in
 _READ = 1 << 16  # bytes of one carrier at most, before the others have their turn
@@ -56,19 +62,14 @@ _RETRY_FIRST, _RETRY_MAX = 0.1, 5.0  # seconds between dials that fail
 _QUIET = 60.0  # seconds between two lines in the log about what one peer sends
 _CARRIER_DEAD_AFTER = 10_000  # ms without an acknowledgement from the peer's kernel (TCP_USER_TIMEOUT)
 _KEEP_IDLE, _KEEP_INTERVAL = 60, 10  # seconds: the kernel asks after a peer of which nothing is heard
+_UNSENT = (
+    1 << 17
+)  # bytes that the kernel may hold beyond what is in flight: more would be a queue that nobody asked for
 
 Deliver = Callable[[str, str, bytes], None]  # our address, the peer's, the segment
 Unreachable = Callable[[str, str], None]  # our address, the peer's
 Dropped = Callable[[str, str, str, bytes], None]  # why, our address, the peer's, the segment
-
-
-@dataclass(slots=True)
-class Link:
-    """What is known of the way to one peer."""
-
-    own: str | None  # our address to dial from
-    mtu: int | None  # bytes
-    impairment: Impairment | None
+Probed = Callable[[str, bytes], None]  # the neighbour's address, what it sends
 
 
 class Carrier(asyncio.BufferedProtocol):
@@ -112,14 +113,15 @@ class Carrier(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come: hand on each whole segment."""
-        peer, deliver, unpack = self.peer, self._peers.deliver, _HEADER_START.unpack_from
+        peer, unpack = self.peer, _HEADER_START.unpack_from
         assert peer is not None
         own, address = peer.own, peer.address
+        deliver, is_neighbour = self._peers.receiver(address), self._peers.links.is_neighbour(address)
         data = self._rest + self._peers.scratch[:nbytes]
         filled, at, start = len(data), 0, HEADER.size
         while start <= filled:
-            length, proto = unpack(data, at)
-            if proto != PROTO_TCP or length < _MIN_SEGMENT:
+            length, proto, flags = unpack(data, at)
+            if (proto != PROTO_TCP and not (is_neighbour and proto == PROTO_PROBE)) or length < _MIN_SEGMENT:
                 self._give_up(f"a chiTCP header with protocol {proto} and length {length}")
                 return
             end = start + length
@@ -128,7 +130,10 @@ class Carrier(asyncio.BufferedProtocol):
             if not self.proven:
                 self.proven = True
                 peer.proven(self)
-            deliver(own, address, data[start:end])
+            if proto == PROTO_TCP and (flags != ROUTED or not is_neighbour):
+                deliver(own, address, data[start:end])
+            else:
+                self._peers.take(own, address, proto, data[at + 4 : start], data[start:end])
             at, start = end, end + HEADER.size
         if at == filled:
             self._rest = b""
@@ -234,12 +239,12 @@ class Peer:
         self.address = address
         self.carriers: list[Carrier] = []  # all that are up, the oldest first
 
-    def send(self, raw: bytes) -> None:
+    def send(self, raw: bytes, route: bytes = b"", proto: int = PROTO_TCP) -> None:
         """Queue a segment; the queue is short, and what finds it full is lost."""
+        frame = HEADER.pack(len(raw), proto, ROUTED if route else 0, route) + raw
         if len(self._queue) >= _BACKLOG_PACKETS or self._queued + len(raw) > _BACKLOG_BYTES:
-            self._peers.dropped("queue", self.own, self.address, raw)
+            self._lose("queue", frame)
             return
-        frame = HEADER.pack(len(raw), PROTO_TCP, 0) + raw
         self._queue.append(frame)
         self._queued += len(frame)
         if not self._flushing:
@@ -304,6 +309,10 @@ class Peer:
                     self._back_off()  # it takes our dials, and hangs up
                 self.flush()
         self._peers.release(self)
+
+    def hurry(self) -> None:
+        """Dial at the next need, whatever has failed before."""
+        self._retry_after, self._retry_at = _RETRY_FIRST, 0.0
 
     def complain(self, what: str) -> None:
         """The peer has sent something wrong: a line in the log, but not many."""
@@ -420,26 +429,44 @@ class Peer:
 
     def _fail_queue(self) -> None:
         for frame in self._queue:
-            self._peers.dropped("unreachable", self.own, self.address, frame[HEADER.size :])
+            self._lose("unreachable", frame)
         self._queue.clear()
         self._queued = 0
         if self._down:
             self._peers.unreachable(self.own, self.address)
+
+    def _lose(self, why: str, frame: bytes) -> None:
+        _, proto, flags = _HEADER_START.unpack_from(frame)
+        if proto == PROTO_TCP:
+            source, destination, _ = _ends(frame[4:13]) if flags == ROUTED else (self.own, self.address, 0)
+            self._peers.dropped(why, source, destination, frame[HEADER.size :])
 
 
 class Peers:
     """All peers of this daemon; what the driver knows as the network."""
 
     def __init__(
-        self, *, port: int, addresses: list[str], deliver: Deliver, unreachable: Unreachable, dropped: Dropped
+        self,
+        *,
+        port: int,
+        addresses: list[str],
+        deliver: Deliver,
+        unreachable: Unreachable,
+        dropped: Dropped,
+        refused: Dropped,
+        forwards: bool = False,
     ) -> None:
-        """`addresses`: ours, to listen on; 0.0.0.0 and :: mean all of a family."""
+        """`addresses`: ours, to listen on; 0.0.0.0 and :: mean all of a family.
+
+        `dropped` is told of what we send and `refused` of what comes, where it goes no further. `forwards`: a router.
+        """
         self.loop = asyncio.get_running_loop()
         self.port = port
         self.addresses = addresses
         self.deliver = deliver
         self.unreachable = unreachable
         self.dropped = dropped
+        self.probed: Probed = lambda _neighbour, _probe: None
         self.carriers: dict[Carrier, None] = {}  # all that are up, the oldest first
         self.dialling = 0  # connections that are not up yet
         self.closing = False
@@ -451,9 +478,11 @@ class Peers:
             self._own |= _LOOPBACK
         self._own_queue: list[tuple[str, str, bytes]] = []  # to ourselves: (our address, the peer's, the segment)
         self._own_queued = 0  # bytes in it
-        self._under_way = 0  # bytes on links with a delay
+        self._forwards = forwards
+        self._refused = refused
         self._carrier_lost = asyncio.Event()
-        self._links: dict[str, Link] = {}
+        self._under_way = UnderWay(self.loop, self._carry)
+        self.links = Links(self._under_way)
         self._peers: dict[tuple[str, str], Peer] = {}
         self._servers: list[asyncio.Server] = []
 
@@ -534,29 +563,19 @@ class Peers:
         if not peer.busy and not peer.memorable:
             self._peers.pop((peer.own, peer.address), None)
 
-    def set_link(self, peer: str, *, own: str | None, mtu: int | None, shape: Shape, seed: int) -> None:
-        """From now on, reach `peer` from `own`, and do to its segments what `shape` says."""
-        impairment = Impairment(shape, seed) if shape != Shape() else None
-        self._links[peer] = Link(own, mtu, impairment)
-
-    def link(self, peer: str) -> Link | None:
-        """What was said of the way to `peer`."""
-        return self._links.get(peer)
-
-    def impairment_counts(self) -> dict[str, dict[str, int]]:
-        """What was done to segments so far: peer -> kind -> segments."""
-        return {peer: dict(link.impairment.counts) for peer, link in self._links.items() if link.impairment}
-
     # ---- the driver's network ------------------------------------------------------------------------------
 
-    def send(self, local: str, peer: str, raw: bytes) -> None:
-        """Carry a segment, past the link's impairment."""
+    def send(self, local: str, peer: str, raw: bytes, route: bytes = b"") -> None:
+        """Carry a segment, past the link's impairment. `route`: the one it goes on with, if we are a router."""
         if len(raw) > _MAX_SEGMENT:
             self.dropped("length", local, peer, raw)
             return
-        link = self._links.get(peer)
-        if link is None or link.impairment is None:
-            self._carry(local, peer, raw)
+        if peer in self.links.blocked:
+            self.dropped("partition", local, peer, raw)
+            return
+        link = self.links.get(peer)
+        if link is None or link.impairment is None or link.impairment.passes_all:
+            self._carry(local, peer, raw, route)
             return
         now = self.loop.time()
         arrivals, why = link.impairment.push(raw, now)
@@ -564,12 +583,36 @@ class Peers:
             self.dropped(why, local, peer, raw)
         for due, copy in arrivals:
             if due <= now:
-                self._carry(local, peer, copy)
-            elif self._under_way > _UNDER_WAY_BYTES:
+                self._carry(local, peer, copy, route)
+            elif not self._under_way.add(due, link.impairment, local, peer, copy, route):
                 self.dropped("queue", local, peer, copy)
+
+    def take(self, own: str, neighbour: str, proto: int, route: bytes, raw: bytes) -> None:
+        """A neighbour has sent a probe, or a segment with a route: from whom we know, to whom we know."""
+        if proto == PROTO_PROBE:
+            self.probed(neighbour, raw)
+        else:
+            source, destination, routers = _ends(route)
+            if self.links.get(source) is None:
+                self.dropped("no route", source, destination, raw)
+            elif destination == own or self.is_own(destination):
+                self.receiver(source)(destination, source, raw)
+            elif self._forwards and routers and self.links.get(destination) is not None:
+                self.send(source, destination, raw, _ROUTE.pack(route[:4], route[4:8], routers - 1))
             else:
-                self._under_way += len(copy) + _HANDLE
-                self.loop.call_at(due, self._arrive, local, peer, copy)
+                self.dropped("no route", source, destination, raw)
+
+    def carry_probe(self, neighbour: str, raw: bytes) -> None:
+        """Hand over a probe; the Prober has let it wait as the link would."""
+        self.peer(self.source(neighbour), neighbour).send(raw, proto=PROTO_PROBE)
+
+    def hurry(self, neighbour: str) -> None:
+        """Dial this neighbour anew at the next need, however often that has failed."""
+        self.peer(self.source(neighbour), neighbour).hurry()
+
+    def receiver(self, peer: str) -> Deliver:
+        """What heeds the segments of this peer."""
+        return self._refuse if peer in self.links.blocked else self.deliver
 
     def is_own(self, address: str) -> bool:
         """Whether an address is one of this daemon's: what is sent there stays here.
@@ -587,7 +630,7 @@ class Peers:
 
         Raises OSError if there is no way.
         """
-        link = self._links.get(peer)
+        link = self.links.get(peer)
         if link is not None and link.own is not None:
             return link.own
         if self.is_own(peer):
@@ -605,16 +648,20 @@ class Peers:
 
     def mtu(self, peer: str) -> int | None:
         """The link's MTU in bytes, if it was told."""
-        link = self._links.get(peer)
+        link = self.links.get(peer)
         return link.mtu if link is not None else None
 
-    def _arrive(self, local: str, peer: str, raw: bytes) -> None:
-        """A segment comes to the end of a link with a delay."""
-        self._under_way -= len(raw) + _HANDLE
-        self._carry(local, peer, raw)
+    def _refuse(self, own: str, peer: str, raw: bytes) -> None:
+        self._refused("partition", own, peer, raw)
 
-    def _carry(self, local: str, peer: str, raw: bytes) -> None:
-        if local == peer or ((local, peer) not in self._peers and self.is_own(peer)):
+    def _carry(self, local: str, peer: str, raw: bytes, route: bytes) -> None:
+        """Hand a segment that has passed its link to whoever is at the link's other end."""
+        link = self.links.get(peer)
+        if link is not None and (link.via is not None or route):
+            route = route or _ROUTE.pack(socket.inet_aton(local), socket.inet_aton(peer), _MOST_ROUTERS)
+            there = link.via or peer
+            self.peer(link.own or self.source(there), there).send(raw, route)
+        elif local == peer or ((local, peer) not in self._peers and self.is_own(peer)):
             self._carry_to_ourselves(local, peer, raw)
         else:
             self.peer(local, peer).send(raw)
@@ -635,10 +682,18 @@ class Peers:
             self.deliver(own, peer, raw)
 
 
+@lru_cache(maxsize=1024)
+def _ends(route: bytes) -> tuple[str, str, int]:
+    """Source, destination, and how many routers may still be passed, from a header's route of 9 bytes or more."""
+    source, destination, routers = _ROUTE.unpack_from(route)
+    return socket.inet_ntoa(source), socket.inet_ntoa(destination), routers
+
+
 def _set_options(sock: socket.socket) -> None:
     """Segments leave at once, and the kernel finds out when the peer's machine is gone, whether we send or not."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _CARRIER_DEAD_AFTER)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _KEEP_IDLE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _KEEP_INTERVAL)

@@ -269,7 +269,7 @@ class Server:
         self.held = 0  # bytes of messages that have not come whole, or are not answered yet
         self._most = most
         self._control_socket = control_socket
-        self._control = control
+        self.control = control
         self._handlers: dict[int, tuple[str, Handler]] = {
             pb.SOCKET: ("socket_args", self._socket),
             pb.BIND: ("bind_args", self._bind),
@@ -435,7 +435,7 @@ class Server:
             why = f"`{command}` is for the control socket, {self._control_socket}; this one is the applications'"
             return pb.Resp(ret=-1, error_code=errno.EPERM, buf=why.encode())
         try:
-            answer = await self._control.ask(command, message.control_args.json)
+            answer = await self.control.ask(command, message.control_args.json)
         except ControlError as error:
             return pb.Resp(ret=-1, error_code=errno.EINVAL, buf=str(error).encode())
         return pb.Resp(ret=0, error_code=0, buf=answer)

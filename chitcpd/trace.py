@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from typing import IO
 
 from chitcpd.demux import FourTuple
 from chitcpd.driver import Endpoint
@@ -37,6 +38,19 @@ _to_json = json.JSONEncoder(allow_nan=False).encode
 def flag_letters(flags: int) -> str:
     """The control bits as tcpdump writes them: `S.` is SYN and ACK."""
     return "".join(letter for bit, letter in _FLAG_LETTERS if flags & bit)
+
+
+def whole_lines(file: IO[bytes]) -> int:
+    """How many bytes of a trace are whole lines."""
+    at = file.seek(0, 2)
+    while at > 0:
+        step = min(at, 1 << 16)
+        file.seek(at - step)
+        newline = file.read(step).rfind(b"\n")
+        if newline >= 0:
+            return at - step + newline + 1
+        at -= step
+    return 0
 
 
 class Recorder:

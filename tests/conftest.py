@@ -36,7 +36,7 @@ class Host:
 
     def link(self, peer: Host, **shape: float) -> None:
         """Reach `peer` over a link of this shape (the fields of testbed.plan.Shape), from here to there."""
-        entry = {"peer": peer.address, "own": self.address, "seed": 1, **shape}
+        entry = {"peers": [peer.address], "own": self.address, "seed": 1, **shape}
         ctl.request(self.socket, "links", {"links": [entry]})
 
     def wait_listening(self, port: int) -> None:

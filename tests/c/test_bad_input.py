@@ -152,7 +152,7 @@ class TestNoDaemon:
         sock, _ = connected(calls, server, bob_daemon.address)
         listener, _ = listening(calls, own.address)
         fresh = calls.good("socket", 2, 1, 0).ret
-        own.ask("links", links=[{"peer": bob_daemon.address, "own": own.address, "seed": 1, "loss": 1.0}])
+        own.ask("links", links=[{"peers": [bob_daemon.address], "own": own.address, "seed": 1, "loss": 1.0}])
         waits = {
             "recv": ("recv", sock, 10),
             "accept": ("accept", listener, 16),

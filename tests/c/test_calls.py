@@ -300,7 +300,7 @@ class TestSignals:
         self, client: Calls, server: Calls, alice_daemon: Daemon, bob_daemon: Daemon, restart: tuple[str, ...]
     ) -> None:
         """Over a slow link. An interrupted one goes on by itself, and the next call waits for it."""
-        link = {"peer": bob_daemon.address, "own": alice_daemon.address, "seed": 1}
+        link = {"peers": [bob_daemon.address], "own": alice_daemon.address, "seed": 1}
         alice_daemon.ask("links", links=[link | {"delay": 0.4}])
         _, port = listening(server, bob_daemon.address)
         sock = client.good("socket", 2, 1, 0).ret
@@ -325,7 +325,7 @@ def test_a_close_that_can_not_be_in_order(
 ) -> None:
     """The peer gets all of it and the FIN, but its acknowledgement is lost, and then it is no more."""
     sock, accepted = connected(client, server, bob_daemon.address)
-    back = {"peer": alice_daemon.address, "own": bob_daemon.address, "seed": 1}
+    back = {"peers": [alice_daemon.address], "own": bob_daemon.address, "seed": 1}
     client.good("send", sock, b"unread")
     bob_daemon.ask("links", links=[back | {"loss": 1.0}])
     client.begin("close", sock)

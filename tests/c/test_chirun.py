@@ -75,7 +75,7 @@ class TestPrograms:
         for daemon, peer in ((alice_daemon, bob_daemon), (bob_daemon, alice_daemon)):
             daemon.ask(
                 "links",
-                links=[{"peer": peer.address, "own": daemon.address, "seed": 1, "loss": float(loss[:-1]) / 100}],
+                links=[{"peers": [peer.address], "own": daemon.address, "seed": 1, "loss": float(loss[:-1]) / 100}],
             )
         with serving(build, bob_daemon, 8000, PYTHON, "-m", "http.server", "8000", cwd=tmp_path):
             got = chirun(
@@ -89,7 +89,7 @@ class TestPrograms:
                 CHITCP_HOSTS=names,
             )
         for daemon, peer in ((alice_daemon, bob_daemon), (bob_daemon, alice_daemon)):
-            daemon.ask("links", links=[{"peer": peer.address, "own": daemon.address}])
+            daemon.ask("links", links=[{"peers": [peer.address], "own": daemon.address}])
         assert (got.returncode, got.stderr) == (0, "")
         received = hashlib.sha256((tmp_path / "got").read_bytes()).hexdigest()
         assert received == hashlib.sha256(payload).hexdigest()
@@ -243,7 +243,7 @@ class TestCalls:
 
     def test_close_lingers(self, client: Calls, server: Calls, alice_daemon: Daemon, bob_daemon: Daemon) -> None:
         """It returns once the peer has acknowledged all, over a slow link; without the option, at once."""
-        link = {"peer": bob_daemon.address, "own": alice_daemon.address, "seed": 1}
+        link = {"peers": [bob_daemon.address], "own": alice_daemon.address, "seed": 1}
         for seconds in (10, 0):
             sock, accepted = connected(client, server, bob_daemon.address)
             client.good(

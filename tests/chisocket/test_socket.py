@@ -61,7 +61,7 @@ def cut(alice: Daemon, bob_daemon: Daemon) -> Iterator[Callable[[bool], None]]:
     """cut(True): what alice sends to bob is lost; cut(False): not any more."""
 
     def set_loss(on: bool) -> None:
-        link = {"peer": bob_daemon.address, "own": alice.address, "seed": 1, "loss": float(on)}
+        link = {"peers": [bob_daemon.address], "own": alice.address, "seed": 1, "loss": float(on)}
         alice.ask("links", links=[link])
 
     yield set_loss

@@ -192,6 +192,7 @@ class Case:
                 deliver=lambda _, peer, raw: self.delivered.append((peer, raw)),
                 unreachable=lambda *_: None,
                 dropped=lambda *_: None,
+                refused=lambda *_: None,
             )
 
     def run(self) -> int:

@@ -71,23 +71,29 @@ def low_and_high() -> tuple[str, str]:
 class Node:
     """The network layer of one daemon, with one address or more."""
 
-    def __init__(self, *addresses: str) -> None:
+    def __init__(self, *addresses: str, forwards: bool = False) -> None:
         self.address = addresses[0]
         self.delivered: asyncio.Queue[bytes] = asyncio.Queue()
         self.ways: list[tuple[str, str]] = []  # (our address, the peer's) of each delivered one
         self.unreachable: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
         self.drops: list[str] = []
+        self.refusals: list[str] = []
         self.peers = Peers(
             port=PORT,
             addresses=list(addresses),
             deliver=self._deliver,
             unreachable=lambda own, peer: self.unreachable.put_nowait((own, peer)),
             dropped=self._dropped,
+            refused=self._refused,
+            forwards=forwards,
         )
 
     def _deliver(self, own: str, peer: str, raw: bytes) -> None:
         self.ways.append((own, peer))
         self.delivered.put_nowait(raw)
+
+    def _refused(self, why: str, own: str, peer: str, raw: bytes) -> None:
+        self.refusals.append(why)
 
     def _dropped(self, why: str, own: str, peer: str, raw: bytes) -> None:
         self.drops.append(why)
@@ -118,8 +124,8 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def node(address: str | None = None, *, listening: bool = True) -> AsyncIterator[Node]:
-    one = Node(address or free_address())
+async def node(*addresses: str, listening: bool = True, forwards: bool = False) -> AsyncIterator[Node]:
+    one = Node(*(addresses or (free_address(),)), forwards=forwards)
     if listening:
         await one.peers.listen()
     try:

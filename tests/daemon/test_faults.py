@@ -206,3 +206,47 @@ def test_corrupt_turns_exactly_one_bit() -> None:
         turned.add(damaged)
     assert len(turned) == 20 * 8  # any of them
     assert link.counts["corrupt"] == 2000
+
+
+class TestChange:
+    """A link that changes while segments are on it."""
+
+    def test_what_comes_later_meets_the_new_shape(self) -> None:
+        link = Impairment(Shape(delay=0.1), seed=1)
+        assert arrivals(link, 0.0) == [0.1]
+        assert link.change(Shape(delay=0.5), 1.0) == []
+        assert arrivals(link, 1.0) == [1.5]
+
+    def test_what_waits_leaves_at_the_new_rate(self) -> None:
+        link = Impairment(Shape(rate=MBIT), seed=1)
+        assert arrivals(link, 0.0, 0.0, 0.0) == pytest.approx([0.01, 0.02, 0.03])
+        shifts = link.change(Shape(rate=10 * MBIT), 0.015)  # one has left
+        assert shifts == pytest.approx([0.0155 - 0.02, 0.0165 - 0.03])
+        assert arrivals(link, 0.015) == pytest.approx([0.0175])
+
+    def test_without_a_rate_nothing_waits_any_more(self) -> None:
+        link = Impairment(Shape(rate=MBIT), seed=1)
+        arrivals(link, 0.0, 0.0)
+        assert link.change(Shape(), 0.001) == pytest.approx([-0.009, -0.019])
+        assert arrivals(link, 0.001) == pytest.approx([0.001])
+
+    def test_order_is_kept(self) -> None:
+        link = Impairment(Shape(delay=0.2), seed=1)
+        assert arrivals(link, 0.0) == [0.2]
+        link.change(Shape(), 0.1)
+        assert arrivals(link, 0.1) == [0.2]
+
+    def test_random_choices_and_counted_rules_go_on(self) -> None:
+        shape = Shape(loss=0.5, drops=(Drop("any", 3, 3),))
+        changed, unchanged = Impairment(shape, seed=7), Impairment(shape, seed=7)
+        before = [history(link, 20) for link in (changed, unchanged)]
+        changed.change(shape, 1.0)
+        assert before[0] == before[1]
+        assert history(changed, 20) == history(unchanged, 20)
+
+    def test_down(self) -> None:
+        link = Impairment(Shape(down=True), seed=1)
+        assert link.push(SEGMENT, 0.0) == ([], "down")
+        link.change(Shape(), 1.0)
+        assert arrivals(link, 1.0) == [1.0]
+        assert link.counts == {"down": 1}

@@ -130,11 +130,12 @@ class TestLinger:
             assert name is not None
             app.good(pb.START_CONNECT, sockfd=sockfd, addr=sockaddr_in(far.address, port), wait=True)
             accepted = server.answer().ret
-            link = {"peer": far.address, "own": one.address, "seed": 1}
+            link = {"peers": [far.address], "own": one.address, "seed": 1}
             one.ask("links", links=[link | {"loss": 1.0}])
             with end:
                 end.send(b"which is lost")
                 end.shutdown(socket.SHUT_WR)
+            app.good(pb.WAIT_FOR_STATE, sockfd=sockfd, tcp_state=5)  # FIN_WAIT_1: it was the first to close
             server.good(pb.SHUTDOWN, sockfd=accepted, how=socket.SHUT_WR)
             app.good(pb.WAIT_FOR_STATE, sockfd=sockfd, tcp_state=8)  # CLOSING
             app.ask(pb.LINGER, sockfd=sockfd, serial=name.serial)
@@ -150,7 +151,7 @@ class TestLinger:
 class TestStartConnect:
     def test_with_wait_it_ends_when_nobody_has_the_descriptor_any_more(self, daemon: StartDaemon) -> None:
         one, far = daemon(), daemon()
-        one.ask("links", links=[{"peer": far.address, "own": one.address, "seed": 1, "loss": 1.0}])
+        one.ask("links", links=[{"peers": [far.address], "own": one.address, "seed": 1, "loss": 1.0}])
         with Application(one.socket) as app:
             sockfd, end = app.opened()
             app.ask(pb.START_CONNECT, sockfd=sockfd, addr=sockaddr_in(far.address, 7), wait=True)
@@ -180,7 +181,7 @@ class TestStartConnect:
 
     def test_one_that_is_taken_back_goes_on(self, daemon: StartDaemon) -> None:
         one, far = daemon(), daemon()
-        link = {"peer": far.address, "own": one.address, "seed": 1}
+        link = {"peers": [far.address], "own": one.address, "seed": 1}
         one.ask("links", links=[link | {"delay": 0.3}])
         with Application(one.socket) as app, Application(one.socket) as impatient, Application(far.socket) as server:
             _, port = server.listening(far.address)

@@ -24,12 +24,12 @@ from scapy.utils import PcapReader, RawPcapNgReader, RawPcapReader
 from chisocket.protocol import chitcpd_pb2 as pb
 from chitcpd.demux import FourTuple
 from chitcpd.loader import load
-from chitcpd.pcap import Capture
+from chitcpd.pcap import Capture, whole_packets
 from chitcpd.pcap import Packet as Captured
 from chitcpd.tcp import wire
 from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Info, Options, Segment, State, TcpConnection, Timer
 from chitcpd.tcp.connection import Connection
-from chitcpd.trace import VERBOSE, Recorder, flag_letters
+from chitcpd.trace import VERBOSE, Recorder, flag_letters, whole_lines
 from tests.daemon.application import Application, Conversation, sockaddr_in
 from tests.daemon.conftest import running_daemon
 from tests.daemon.lab import Host, Lab
@@ -392,13 +392,13 @@ def left(directory: Path) -> Left:
             talk = Conversation(client, server, daemon.address)
             client.send(talk.near, b"hello, log file")
             assert server.recv_exactly(talk.far, 15) == b"hello, log file"
-            daemon.ask("links", links=[{"peer": daemon.address, "loss": 0.1, "seed": 5}])
+            daemon.ask("links", links=[{"peers": [daemon.address], "loss": 0.1, "seed": 5}])
             client.send(talk.near, bytes(100_000))
             assert server.recv_exactly(talk.far, 100_000) == bytes(100_000)
-            daemon.ask("links", links=[{"peer": daemon.address}])
+            daemon.ask("links", links=[{"peers": [daemon.address]}])
             client.good(pb.CLOSE, sockfd=talk.near)
             assert server.recv(talk.far) == b""
-            daemon.ask("links", links=[{"peer": daemon.address, "loss": 1.0}])
+            daemon.ask("links", links=[{"peers": [daemon.address], "loss": 1.0}])
             server.ask(pb.CLOSE, sockfd=talk.far)
         assert daemon.end() == 0
         log = daemon.log.read_text().splitlines()
@@ -410,7 +410,7 @@ def test_a_daemon_writes_pcapng_if_the_name_says_so(directory: Path) -> None:
     capture = directory / "segments.pcapng"
     impatient = ("--set", "syn_retries=0", "--set", "rto_initial=10ms")
     with running_daemon(directory, "-c", str(capture), *impatient) as daemon:
-        daemon.ask("links", links=[{"peer": daemon.address, "loss": 1.0}])
+        daemon.ask("links", links=[{"peers": [daemon.address], "loss": 1.0}])
         with Application(daemon.socket) as application:
             address = sockaddr_in(daemon.address, PORT)
             resp = application.call(pb.CONNECT, sockfd=application.socket(), addr=address)
@@ -543,3 +543,31 @@ class TestOfARealDaemon:
         exec(code, names)
         assert len(names["cwnd"]) > 2
         assert {type(value) for _, value in names["cwnd"]} == {int}
+
+
+def test_what_a_killed_daemon_has_left_is_cut_back_to_what_is_whole(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    for content, whole in ((b'{"a": 1}\n{"b"', 9), (b'{"a": 1}\n', 9), (b'{"a"', 0), (b"", 0)):
+        trace.write_bytes(content)
+        with trace.open("rb") as file:
+            assert whole_lines(file) == whole
+
+
+@pytest.mark.parametrize("pcapng", [False, True])
+def test_a_capture_is_cut_back_to_whole_packets(tmp_path: Path, pcapng: bool) -> None:
+    path = tmp_path / "capture"
+    with path.open("wb") as file:
+        capture = Capture(file, pcapng=pcapng)
+        for number in range(3):
+            capture.take(Captured(number, "10.0.0.2", "10.0.0.3", bytes(21), sent=True))
+        capture.flush()
+    content = path.read_bytes()
+    with path.open("rb") as file:
+        assert whole_packets(file) == len(content)
+    path.write_bytes(content[:-5])
+    with path.open("rb") as file:
+        cut = whole_packets(file)
+    assert cut < len(content) - 5
+    path.write_bytes(content[:cut])
+    with path.open("rb") as file:
+        assert whole_packets(file) == cut

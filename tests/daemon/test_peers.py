@@ -11,7 +11,7 @@ import struct
 
 import pytest
 
-from chitcpd import peers
+from chitcpd import links, peers
 from chitcpd.faults import Shape
 from chitcpd.peers import Carrier
 from tests.daemon.conftest import PORT, free_address
@@ -525,7 +525,7 @@ class TestOwnAddresses:
         async with node() as alice:
             assert alice.peers.source("127.0.0.9") == alice.address  # the one that we listen on
             assert alice.peers.source(alice.address) == alice.address
-            alice.peers.set_link("127.0.0.9", own="127.0.0.8", mtu=None, shape=Shape(), seed=0)
+            alice.peers.links.set_shape(["127.0.0.9"], Shape(), 0, {"own": "127.0.0.8", "mtu": None})
             assert alice.peers.source("127.0.0.9") == "127.0.0.8"  # the link's
 
 
@@ -533,16 +533,16 @@ class TestLinks:
     @in_event_loop
     async def test_what_a_link_loses_is_told(self) -> None:
         async with node() as alice, node() as bob:
-            alice.peers.set_link(bob.address, own=None, mtu=None, shape=Shape(loss=1.0), seed=1)
+            alice.peers.links.set_shape([bob.address], Shape(loss=1.0), 1, {})
             alice.send(bob, segment(1))
             assert alice.drops == ["loss"]
-            assert alice.peers.impairment_counts() == {bob.address: {"loss": 1}}
+            assert alice.peers.links.counts() == {bob.address: {"loss": 1}}
 
     @in_event_loop
     async def test_delay(self) -> None:
         loop = asyncio.get_running_loop()
         async with node() as alice, node() as bob:
-            alice.peers.set_link(bob.address, own=None, mtu=None, shape=Shape(delay=0.05), seed=1)
+            alice.peers.links.set_shape([bob.address], Shape(delay=0.05), 1, {})
             start = loop.time()
             alice.send(bob, segment(1))
             await bob.numbers(1)
@@ -550,9 +550,9 @@ class TestLinks:
 
     @in_event_loop
     async def test_what_a_delay_holds_is_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(peers, "_UNDER_WAY_BYTES", 10_000)
+        monkeypatch.setattr(links, "_UNDER_WAY_BYTES", 10_000)
         async with node() as alice, node() as bob:
-            alice.peers.set_link(bob.address, own=None, mtu=None, shape=Shape(delay=0.05), seed=1)
+            alice.peers.links.set_shape([bob.address], Shape(delay=0.05), 1, {})
             for number in range(100):
                 alice.send(bob, segment(number, 100))
             assert alice.drops == ["queue"] * 79
@@ -563,9 +563,9 @@ class TestLinks:
     @in_event_loop
     async def test_a_new_setting_replaces_the_old_one(self) -> None:
         async with node() as alice, node() as bob:
-            alice.peers.set_link(bob.address, own=None, mtu=576, shape=Shape(loss=1.0), seed=1)
+            alice.peers.links.set_shape([bob.address], Shape(loss=1.0), 1, {"own": None, "mtu": 576})
             assert alice.peers.mtu(bob.address) == 576
-            alice.peers.set_link(bob.address, own=None, mtu=None, shape=Shape(), seed=1)
+            alice.peers.links.set_shape([bob.address], Shape(), 1, {"mtu": None})
             assert alice.peers.mtu(bob.address) is None
             alice.send(bob, segment(1))
             assert await bob.numbers(1) == {1}

@@ -378,7 +378,7 @@ class TestConnect:
     def test_it_waits_and_another_may_end_that(self, directory: Path) -> None:
         """A time-out comes after seven SYNs in two minutes: that is for tests/tcp, in virtual time."""
         with running_daemon(directory) as one, Application(one.socket) as app, Application(one.socket) as other:
-            one.ask("links", links=[{"peer": one.address, "loss": 1.0}])
+            one.ask("links", links=[{"peers": [one.address], "loss": 1.0}])
             app.ask(pb.CONNECT, sockfd=app.socket(), addr=sockaddr_in(one.address, 7))
             assert [sock["state"] for sock in one.sockets()] == ["SYN_SENT"]
             assert other.call(pb.CLOSE, sockfd=0).error_code == 0
@@ -602,10 +602,10 @@ class TestApplicationsThatGoAway:
 
     def test_in_connect(self, chitcpd: Daemon) -> None:
         client = Application(chitcpd.socket)
-        chitcpd.ask("links", links=[{"peer": chitcpd.address, "loss": 1.0}])
+        chitcpd.ask("links", links=[{"peers": [chitcpd.address], "loss": 1.0}])
         client.ask(pb.CONNECT, sockfd=client.socket(), addr=sockaddr_in(chitcpd.address, 7))
         assert self.left(chitcpd) == ["SYN_SENT"]
-        chitcpd.ask("links", links=[{"peer": chitcpd.address}])
+        chitcpd.ask("links", links=[{"peers": [chitcpd.address]}])
         client.close()
         assert self.left(chitcpd) == []
 

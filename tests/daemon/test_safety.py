@@ -58,7 +58,7 @@ class TestControl:
     @pytest.mark.parametrize(
         ("command", "arguments"),
         [
-            ("links", b'{"links": [{"peer": "10.0.0.3", "loss": 1}]}'),
+            ("links", b'{"links": [{"peers": ["10.0.0.3"], "loss": 1}]}'),
             ("link", b'{"peer": "10.0.0.3"}'),
             ("sockets", b"{}"),
         ],
@@ -342,7 +342,7 @@ class TestEnding:
 
     def test_what_was_written_arrives_with_an_end_behind_it(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
         """The link is slow, so most of it has not left yet when the signal comes."""
-        hosts[0].ask("links", links=[{"peer": hosts[1].address, "rate": 4e6}])
+        hosts[0].ask("links", links=[{"peers": [hosts[1].address], "rate": 4e6}])
         data = os.urandom(1 << 18)
         pair.near.sendall(data)
         hosts[0].process.terminate()
@@ -517,7 +517,14 @@ class TestOwnAddresses:
     def test_which_they_are(self, addresses: list[str], own: list[str], others: list[str]) -> None:
         @in_event_loop
         async def ask() -> None:
-            peers = Peers(port=PORT, addresses=addresses, deliver=nothing, unreachable=nothing, dropped=nothing)
+            peers = Peers(
+                port=PORT,
+                addresses=addresses,
+                deliver=nothing,
+                unreachable=nothing,
+                dropped=nothing,
+                refused=nothing,
+            )
             assert [address for address in [*own, *others] if peers.is_own(address)] == own
             assert [peers.source(address) for address in own] == own
 
