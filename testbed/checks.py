@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from testbed import traces
 from testbed.outcome import Comparison, Ending, Result
 from testbed.plan import AppPlan
-from testbed.topology.model import AtMost, Check, Completes, Goodput, Output, Visited
+from testbed.topology.model import AtMost, Backoff, Check, Completes, Fairness, Goodput, Output, Visited
 from testbed.traces import Event
 
 _MOST_OUTPUT = 1 << 20  # bytes that are searched
@@ -34,20 +36,57 @@ def judge(check: Check, endings: dict[str, Ending], addresses: dict[str, frozens
         return completes(check.completes, endings[check.completes.app])
     if check.output is not None:
         return output(check.output, directory / "apps" / check.output.app / "stdout")
-    asked = check.goodput or check.retransmissions or check.resets or check.states
+    run = _Traces(directory / "hosts", addresses)
+    try:
+        return _of_traces(check, endings, run)
+    except _NoTraceError as error:
+        message = f"{error} has no trace to judge by: its chitcpd writes none"
+        return Result(check.title.replace(" of ", " ", 1), False, message)
+
+
+class _NoTraceError(Exception):
+    """This host has no trace."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Traces:
+    """The traces of a run."""
+
+    hosts: Path
+    addresses: dict[str, frozenset[str]]
+
+    def own(self, host: str) -> Iterator[Event]:
+        """What the host's daemon has seen. Raises _NoTraceError."""
+        try:
+            yield from traces.of_host(traces.read(self.hosts / host / "trace.jsonl"), self.addresses[host])
+        except FileNotFoundError as error:
+            raise _NoTraceError(host) from error
+
+    def both_ends(self, host: str) -> Iterator[Event]:
+        """What the host's daemon and those of its peers have seen of their connections. Raises _NoTraceError."""
+        peers = traces.peers(self.own(host))
+        for name in self.addresses:
+            if name == host:
+                yield from self.own(host)
+            elif not peers.isdisjoint(self.addresses[name]):
+                yield from traces.of_host(self.own(name), self.addresses[host])
+
+
+def _of_traces(check: Check, endings: dict[str, Ending], run: _Traces) -> Result:
+    if check.fairness is not None:
+        hosts = {app: endings[app].app.host for app in check.fairness.apps}
+        return fairness(check.fairness, {app: partial(run.own, host) for app, host in hosts.items()})
+    asked = check.goodput or check.retransmissions or check.resets or check.states or check.backoff
     assert asked is not None
     host = endings[asked.app].app.host
-
-    def seen(*hosts: str) -> Iterator[Event]:
-        for name in hosts:
-            yield from traces.of_host(traces.read(directory / "hosts" / name / "trace.jsonl"), addresses[host])
-
     if isinstance(asked, Goodput):
-        return goodput(asked, traces.flow(seen(host)))
+        return goodput(asked, traces.flow(run.own(host)))
     if isinstance(asked, Visited):
-        return states(asked, traces.states(seen(host)))
+        return states(asked, traces.states(run.own(host)))
+    if isinstance(asked, Backoff):
+        return backoff(asked, traces.backoffs(run.both_ends(host)))
     kind, count = ("retransmissions", traces.retransmissions) if check.retransmissions else ("resets", traces.resets)
-    return at_most(kind, asked, count(seen(*addresses)))
+    return at_most(kind, asked, count(run.both_ends(host)))
 
 
 def completes(asked: Completes, ending: Ending) -> Result:
@@ -77,8 +116,9 @@ def output(asked: Output, stdout: Path) -> Result:
     return Result(check, found, f"{asked.app} {what} that matches {asked.matches}")
 
 
-def goodput(asked: Goodput, flow: traces.Flow) -> Result:
+def goodput(asked: Goodput, flow: traces.Flow | None) -> Result:
     """Whether data has crossed fast enough."""
+    flow = flow or traces.Flow(0, 0.0, 0.0)
     good = flow.bits_per_second >= asked.min
     what = f"{flow.bytes} bytes in {flow.seconds:.3g} s, {flow.bits_per_second / 1e6:.3g} mbit"
     return Result(f"goodput {asked.app}", good, f"{what}, expected at least {asked.min / 1e6:g} mbit")
@@ -94,6 +134,34 @@ def states(asked: Visited, seen: list[str]) -> Result:
 def at_most(kind: str, asked: AtMost, count: int) -> Result:
     """Whether there were no more of these."""
     return Result(f"{kind} {asked.app}", count <= asked.max, f"{count} {kind}, expected at most {asked.max}")
+
+
+def backoff(asked: Backoff, seen: list[traces.Backoff]) -> Result:
+    """Whether the time-out doubled so often in a row, and always when it expired again."""
+    check = f"backoff {asked.app}"
+    flat = next((one.flat for one in seen if one.flat), None)
+    if flat is not None:
+        return Result(check, False, f"after a wait of {flat[0]:.3g} s came one of {flat[1]:.3g} s, expected twice that")
+    most = max((one.doublings for one in seen), default=0)
+    return Result(check, most >= asked.min, f"the wait doubled {most} times in a row, expected at least {asked.min}")
+
+
+def fairness(asked: Fairness, run: dict[str, Callable[[], Iterable[Event]]]) -> Result:
+    """Whether apps shared evenly while all of them had data; `run`: what each app's host has seen, read twice."""
+    check = f"fairness {', '.join(asked.apps)}"
+    flows = {app: traces.flow(seen()) for app, seen in run.items()}
+    busy = [flow for flow in flows.values() if flow is not None]
+    idle = [app for app, flow in flows.items() if flow is None]
+    if idle:
+        return Result(check, False, f"no data crossed to or from the host of {', '.join(idle)}")
+    first, last = max(flow.first for flow in busy), min(flow.last for flow in busy)
+    if first >= last:
+        return Result(check, False, "there was no time in which all of them had data in flight")
+    rates = [traces.bytes_between(seen(), first, last) * 8 / (last - first) for seen in run.values()]
+    index = traces.jain(rates)
+    each = ", ".join(f"{app} {rate / 1e6:.3g} mbit" for app, rate in zip(run, rates, strict=True))
+    details = f"{each} in {last - first:.3g} s together"
+    return Result(check, index >= asked.min, f"index {index:.3g}, expected at least {asked.min:g}: {details}")
 
 
 def exit_status(ending: Ending) -> Result:

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from chitcpd.faults import Shape
+from chitcpd.units import Queue
 from testbed.plan import shape_of
-from testbed.topology.model import Link, Topology
+from testbed.topology.model import Event, Link, LinkChanges, Topology, Underlay, direction
 
 _SHARES = ("loss", "duplicate", "reorder", "corrupt")
 
 
 def ascii(topology: Topology) -> str:  # noqa: A001  # as the format is called
-    """A line for each host with its applications, one for each link."""
-    width = max(map(len, topology.hosts))
+    """A line for each host with its applications, for each router, link, and event."""
+    names = {host: host for host in topology.hosts} | {router: f"({router})" for router in topology.routers}
+    width = max(map(len, names.values()))
     lines = [f"{topology.name}, seed {topology.seed}", ""]
-    lines += [f"  {host:{width}}  {', '.join(_apps(topology, host))}".rstrip() for host in topology.hosts]
-    if topology.links:
-        lines.append("")
-    starts = max((len(link.endpoints[0]) for link in topology.links), default=0)
-    for link in topology.links:
-        first, second = link.endpoints
-        lines.append(f"  {first:>{starts}} ── {second}  {_joined(topology, link)}".rstrip())
+    lines += [f"  {shown:{width}}  {', '.join(_apps(topology, name))}".rstrip() for name, shown in names.items()]
+    pairs = [link for link in topology.links if len(link.endpoints) == 2]
+    lans = [link for link in topology.links if len(link.endpoints) > 2]
+    starts = max((len(names[link.endpoints[0]]) for link in pairs), default=0)
+    joined = [f"  {names[a]:>{starts}} ── {names[b]}" for a, b in (link.endpoints for link in pairs)]
+    joined += [f"  {link.title}: {', '.join(names[end] for end in link.endpoints)}" for link in lans]
+    does = [_joined(topology, link) for link in (*pairs, *lans)]
+    lines += ["", *(f"{ends}  {text}".rstrip() for ends, text in zip(joined, does, strict=True))] if joined else []
+    lines += ["", *(f"  {happens(event)}" for event in topology.events)] if topology.events else []
     return "\n".join(lines)
 
 
@@ -31,10 +36,16 @@ def mermaid(topology: Topology) -> str:
     for host in topology.hosts:
         label = "<br/>".join([f"<b>{host}</b>", *_apps(topology, host)])
         lines.append(f'  {_id(host)}["{label}"]')
+    lines += [f'  {_id(router)}(("{router}"))' for router in topology.routers]
     for link in topology.links:
-        first, second = map(_id, link.endpoints)
         text = _joined(topology, link).replace("->", "→")
-        lines.append(f'  {first} ---|"{text}"| {second}' if text else f"  {first} --- {second}")
+        if len(link.endpoints) > 2:
+            lan = "lan_" + link.title.replace("-", "_")
+            lines.append(f'  {lan}(["{"<br/>".join(filter(None, (link.title, text)))}"])')
+            lines += [f"  {_id(end)} --- {lan}" for end in link.endpoints]
+        else:
+            first, second = map(_id, link.endpoints)
+            lines.append(f'  {first} ---|"{text}"| {second}' if text else f"  {first} --- {second}")
     return "\n".join(lines)
 
 
@@ -44,10 +55,54 @@ def dot(topology: Topology) -> str:
     for host in topology.hosts:
         label = "\\n".join([host, *_apps(topology, host)])
         lines.append(f'  "{host}" [label="{label}"];')
+    lines += [f'  "{router}" [shape=ellipse];' for router in topology.routers]
     for link in topology.links:
-        first, second = link.endpoints
-        lines.append(f'  "{first}" -- "{second}" [label="{_joined(topology, link)}"];')
+        text = _joined(topology, link)
+        if len(link.endpoints) > 2:
+            label = "\\n".join(filter(None, (link.title, text)))
+            lines.append(f'  "lan {link.title}" [shape=plaintext, label="{label}"];')
+            lines += [f'  "{end}" -- "lan {link.title}";' for end in link.endpoints]
+        else:
+            first, second = link.endpoints
+            lines.append(f'  "{first}" -- "{second}" [label="{text}"];')
     return "\n".join([*lines, "}"])
+
+
+def happens(event: Event) -> str:
+    """What an event does, as a person would say it."""
+    what = ""
+    if event.link is not None:
+        what = f"link {event.link}" + (f" from {event.sender}" if event.sender else "")
+    if event.set_ is not None:
+        what += f": {', '.join(_changes(event.set_))}"
+    elif event.down is not None:
+        what += " down" + ("" if event.down == math.inf else f" for {_time(event.down)}")
+    elif event.up:
+        what += " up"
+    elif event.partition is not None:
+        what = f"partition {' | '.join(', '.join(group) for group in event.partition)}"
+    elif event.app is not None:
+        what = f"app {event.app}: {event.kill}"
+    else:
+        does = f"pause chitcpd for {_time(event.pause)}" if event.pause else "kill chitcpd"
+        what = f"host {event.host}: {'restart chitcpd' if event.restart else does}"
+    return f"at {_time(event.at)}: {what}" + (f" for {_time(event.duration)}" if event.duration else "")
+
+
+def _changes(changes: LinkChanges) -> Iterator[str]:
+    """Each key that an event sets, with its value as it would be written."""
+    for key in (key for key in LinkChanges.model_fields if key in changes.model_fields_set):
+        value = getattr(changes, key)
+        if key in ("delay", "jitter"):
+            yield f"{key} {_time(value)}"
+        elif key == "rate":
+            yield f"rate {_rate(value)}"
+        elif key == "queue":
+            yield f"queue {_queue(value)}"
+        elif key == "underlay":
+            yield from _underlay(value)
+        else:
+            yield f"{key} {value * 100:g}%"
 
 
 def _id(host: str) -> str:
@@ -60,27 +115,40 @@ def _apps(topology: Topology, host: str) -> list[str]:
 
 
 def _joined(topology: Topology, link: Link) -> str:
-    """What the link does: to both directions, if that is the same, else to each."""
-    first, second = link.endpoints
-    there, back = (list(said(shape_of(topology, link, sender))) for sender in (first, second))
+    """What the link does: to all directions, if that is the same, else to each."""
+    does = {direction(end, link.endpoints, link.title): _sends(topology, link, end) for end in link.endpoints}
     parts: list[str] = [link.link] if link.link else []
-    if there == back:
-        parts += there
+    first = next(iter(does.values()))
+    if all(said == first for said in does.values()):
+        parts += first
     else:
-        parts += [f"{first}->{second}: {' '.join(there)}", f"{second}->{first}: {' '.join(back)}"]
+        parts += [f"{way}: {' '.join(said)}" for way, said in does.items()]
     return ", ".join(parts)
+
+
+def _sends(topology: Topology, link: Link, sender: str) -> list[str]:
+    underlay = topology.settings(link, sender).underlay
+    return [*said(shape_of(topology, link, sender)), *(_underlay(underlay) if underlay else [])]
+
+
+def _underlay(underlay: Underlay) -> Iterator[str]:
+    for name in _SHARES:
+        if share := getattr(underlay, name):
+            yield f"underlay {name} {share * 100:g}%"
 
 
 def said(shape: Shape) -> Iterator[str]:
     """What one direction of a link does, each as a person would write it."""
+    if shape.down:
+        yield "down"
     if shape.delay:
         yield _time(shape.delay) + (f"±{_time(shape.jitter)}" if shape.jitter else "")
     if shape.rate is not None:
-        yield _scaled(shape.rate, (("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)))
+        yield _rate(shape.rate)
     if shape.queue_packets is not None:
         yield f"queue {shape.queue_packets}pkt"
     if shape.queue_bytes is not None:
-        yield f"queue {_scaled(shape.queue_bytes, (('MB', 1e6), ('kB', 1e3), ('B', 1.0)))}"
+        yield f"queue {_size(shape.queue_bytes)}"
     for name in _SHARES:
         if share := getattr(shape, name):
             yield f"{name} {share * 100:g}%"
@@ -88,8 +156,24 @@ def said(shape: Shape) -> Iterator[str]:
         yield f"drop {rule.kind} {rule.first if rule.first == rule.last else f'{rule.first}-{rule.last}'}"
 
 
+def _queue(queue: Queue) -> str:
+    if queue.bytes is not None:
+        return _size(queue.bytes)
+    if queue.seconds is not None:
+        return _time(queue.seconds)
+    return f"{queue.packets}pkt" if queue.packets is not None else f"{queue.bdp:g}bdp"
+
+
+def _rate(bits_per_second: float) -> str:
+    return _scaled(bits_per_second, (("gbit", 1e9), ("mbit", 1e6), ("kbit", 1e3)))
+
+
+def _size(size: int) -> str:
+    return _scaled(size, (("MB", 1e6), ("kB", 1e3), ("B", 1.0)))
+
+
 def _time(seconds: float) -> str:
-    return _scaled(seconds, (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)))
+    return "0s" if seconds == 0 else _scaled(seconds, (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)))
 
 
 def _scaled(value: float, units: tuple[tuple[str, float], ...]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from testbed.topology.load import Fault, TopologyError, load
+from testbed.topology.faults import Fault, TopologyError
+from testbed.topology.load import load, resolved
 from testbed.topology.model import Topology
 
-__all__ = ["Fault", "Topology", "TopologyError", "load"]
+__all__ = ["Fault", "Topology", "TopologyError", "load", "resolved"]

@@ -2,313 +2,94 @@
 
 The YAML's scalars come here as the text that stands in the file, and each field says how it reads its text. So a host
 may be called `no`, `7000` in a command stays `7000`, and nothing is a number or a date by accident.
-A validator raises ValueError("expected ..."); `load` adds what was found, and where.
 """
 
 from __future__ import annotations
 
-import re
-import stat
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from ipaddress import IPv4Network
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     PlainValidator,
+    PrivateAttr,
     Tag,
-    ValidationInfo,
-    WithJsonSchema,
     create_model,
     model_validator,
 )
 
 from chitcpd import settings, units
 from chitcpd.faults import MOST_DROPS
+from testbed.topology.files import BesideTopology, Implementation, RandomSize
+from testbed.topology.files import OwnFile as OwnFile  # those who read an App's `files` need its name
 from testbed.topology.presets import PRESETS
+from testbed.topology.scalars import (
+    SCALAR,
+    Count,
+    Delay,
+    Doublings,
+    Down,
+    EnvName,
+    ExitStatus,
+    FileName,
+    Flag,
+    Image,
+    Index,
+    Jitter,
+    Memory,
+    Moment,
+    Mtu,
+    Name,
+    Nth,
+    Pattern,
+    Port,
+    Processes,
+    QueueLimit,
+    Rate,
+    Restarts,
+    Seed,
+    Share,
+    Subnet,
+    TcpState,
+    Text,
+    Timeout,
+    TrueOnly,
+    Victim,
+)
+from testbed.topology.scalars import LabName as LabName  # and a command's `--name` reads it as the file's is read
 
-T = TypeVar("T")
-
-HOSTS = APPS = CHECKS = 64
-LINKS = 128
-SOURCE_SIZE = 1 << 20  # bytes, of somebody's own TCP
-FILES_IN_ALL = 2**30  # bytes: they are held in memory
-RESERVED_ENV = {"CHITCPD_SOCK", "CHITCP_HOSTS"}  # the testbed gives them to each application
-_NAME = re.compile(r"[a-z]([a-z0-9-]*[a-z0-9])?")
-_SUBNET = re.compile(r"\d{1,3}(\.\d{1,3}){3}/\d{1,2}", re.ASCII)
-
-
-@dataclass(slots=True)
-class Files:
-    """The validation context: where relative paths begin, and how many bytes of files may still be read or made."""
-
-    directory: Path
-    left: int = FILES_IN_ALL
-
-    def take(self, size: int) -> None:
-        """Count `size` bytes; ValueError if that is too much for one topology."""
-        if size > self.left:
-            raise ValueError("expected at most 1GiB for all files of a topology together")
-        self.left -= size
-
-
-# Readers: text -> value, or ValueError("expected ...")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or len(value) > 8192:
-        raise ValueError("expected text of at most 8192 characters")
-    if "\0" in value:
-        raise ValueError("expected text that a command line can hold, without NUL")
-    return value
-
-
-def _matching(pattern: str, expected: str) -> Callable[[object], str]:
-    def read(value: object) -> str:
-        if not isinstance(value, str) or re.fullmatch(pattern, value, re.ASCII) is None:
-            raise ValueError(f"expected {expected}")
-        return value
-
-    return read
-
-
-def _name(longest: int) -> Callable[[object], str]:
-    """A name becomes part of container names and DNS names."""
-
-    def read(value: object) -> str:
-        if not isinstance(value, str) or len(value) > longest or _NAME.fullmatch(value) is None:
-            rule = "lowercase letters, digits and hyphens, the first a letter, the last no hyphen"
-            raise ValueError(f"expected at most {longest} {rule}")
-        return value
-
-    return read
-
-
-def _whole(lowest: int, highest: int) -> Callable[[object], int]:
-    def read(value: object) -> int:
-        if isinstance(value, str) and re.fullmatch(r"\d{1,10}", value, re.ASCII):
-            value = int(value)
-        if not isinstance(value, int) or not lowest <= value <= highest:
-            raise ValueError(f"expected a whole number from {lowest} to {highest}")
-        return value
-
-    return read
-
-
-def _true_or_false(value: object) -> bool:
-    if value in ("true", "false"):
-        return value == "true"
-    if not isinstance(value, bool):
-        raise ValueError("expected true or false")
-    return value
-
-
-def _quantity(parse: Callable[[object], T], fits: Callable[[T], bool], expected: str) -> Callable[[object], T]:
-    def read(value: object) -> T:
-        # Some hundred digits are infinity as a float: no quantity needs so many.
-        quantity = parse(value if isinstance(value, str) and len(value) <= 40 else "")
-        if not fits(quantity):
-            raise ValueError(f"expected {expected}")
-        return quantity
-
-    return read
-
-
-def _queue_fits(queue: units.Queue) -> bool:
-    return (
-        (queue.packets is None or 1 <= queue.packets <= 10**6)
-        and (queue.bytes is None or 1 <= queue.bytes <= 2**30)
-        and (queue.seconds is None or queue.seconds <= 60)
-        and (queue.bdp is None or queue.bdp <= 1000)
-    )
-
-
-def subnet(value: object) -> IPv4Network:
-    """`10.9.0.0/24` -> the network. ValueError unless it has room for a gateway and two hosts, and can be used."""
-    expected = "expected an IPv4 network from /8 to /29, like 10.9.0.0/29"
-    if not isinstance(value, str) or _SUBNET.fullmatch(value) is None:
-        raise ValueError(expected)
-    try:
-        network = IPv4Network(value, strict=False)
-    except ValueError as error:
-        raise ValueError(expected) from error
-    first = network.network_address
-    if not 8 <= network.prefixlen <= 29:
-        raise ValueError(expected)
-    if str(network) != value:
-        raise ValueError(f"{expected}; did you mean {network}?")
-    if first.is_multicast or first.is_reserved or first.packed[0] == 0:
-        raise ValueError("expected a network that hosts can have, from 10.0.0.0/8 or 192.168.0.0/16")
-    return network
-
-
-@dataclass(frozen=True, slots=True)
-class OwnFile:
-    """A file for an application."""
-
-    content: bytes
-    executable: bool
-
-
-def _own_file(value: object, info: ValidationInfo) -> OwnFile:
-    """A path, relative to the topology file -> what is there."""
-    if not isinstance(value, str) or not value:
-        raise ValueError("expected a path, like ./payload.bin, or {random: 5MiB}")
-    return _read(value, info)
-
-
-def _implementation(value: object, info: ValidationInfo) -> bytes:
-    """The Python of a TCP."""
-    if not isinstance(value, str) or not value:
-        raise ValueError("expected the path of a Python file, like ./my_tcp.py")
-    source = _read(value, info).content
-    if len(source) > SOURCE_SIZE:
-        raise ValueError(f"expected a Python file of at most {SOURCE_SIZE >> 20}MiB")
-    try:
-        compile(source, value, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        where = f" in line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        raise ValueError(f"expected Python, but{where} it is none ({getattr(error, 'msg', error)})") from error
-    return source
-
-
-def _read(value: str, info: ValidationInfo) -> OwnFile:
-    files = info.context if isinstance(info.context, Files) else Files(Path())
-    try:
-        path = files.directory / _text(value)
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("expected an ordinary file")
-        files.take(found.st_size)
-        with path.open("rb") as file:
-            content = file.read(found.st_size)  # no more than was counted: it may grow meanwhile
-        return OwnFile(content, executable=bool(found.st_mode & stat.S_IXUSR))
-    except OSError as error:
-        reason = error.strerror or "it can't be read"
-        raise ValueError(f"expected a file that can be read, beside the topology file ({reason})") from error
-
-
-def _random_size(value: object, info: ValidationInfo) -> int:
-    size = _quantity(units.size, lambda size: 1 <= size <= FILES_IN_ALL, "a size from 1B to 1GiB")(value)
-    if isinstance(info.context, Files):
-        info.context.take(size)
-    return size
-
-
-def _pattern(value: object) -> str:
-    """A regular expression, which stays text: so a person knows it again."""
-    text = _text(value)
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f"expected a regular expression, but {error}") from error
-    return text
-
-
-def _env_name(value: object) -> str:
-    name = _matching(r"[A-Za-z_][A-Za-z0-9_]{0,99}", "a variable's name, like LANG")(value)
-    if name in RESERVED_ENV:
-        raise ValueError("expected another name: the testbed sets this variable itself")
-    return name
-
-
-# What an editor is told of each (`testbed schema`). It sees YAML's own types: 7000 is a number there, and text here.
-_SCALAR = WithJsonSchema({"type": ["string", "number", "boolean"]})
-
-
-def _written(pattern: str, *examples: str) -> WithJsonSchema:
-    """Text of this form."""
-    return WithJsonSchema({"type": "string", "pattern": f"^{pattern}$", "examples": list(examples)})
-
-
-def _number(lowest: int, highest: int) -> WithJsonSchema:
-    whole = {"type": "integer", "minimum": lowest, "maximum": highest}
-    return WithJsonSchema({"anyOf": [whole, {"type": "string", "pattern": r"^\d{1,10}$"}]})
-
-
-_A_NUMBER = r"\d+(\.\d+)?\s*"
-_TIME = _A_NUMBER + "(ns|us|ms|s|min)"
-_SIZE = _A_NUMBER + "(B|kB|MB|GB|KiB|MiB|GiB)"
-_A_NAME = "[a-z]([a-z0-9-]*[a-z0-9])?"
-
-Text = Annotated[str, PlainValidator(_text), _SCALAR]
-Name = Annotated[str, PlainValidator(_name(32)), _written(_A_NAME, "alice")]
-LabName = Annotated[str, PlainValidator(_name(40)), _written(_A_NAME, "my-lab")]
-EnvName = Annotated[str, PlainValidator(_env_name), _written("[A-Za-z_][A-Za-z0-9_]*", "LANG")]
-FileName = Annotated[
-    str,
-    PlainValidator(
-        _matching(
-            r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}", "a file's plain name of at most 100 characters, like payload.bin"
-        )
-    ),
-    _written("[A-Za-z0-9_][A-Za-z0-9._-]*", "payload.bin"),
-]
-Flag = Annotated[bool, PlainValidator(_true_or_false), WithJsonSchema({"type": "boolean"})]
-Seed = Annotated[int, PlainValidator(_whole(0, 2**32 - 1)), _number(0, 2**32 - 1)]
-Port = Annotated[int, PlainValidator(_whole(1, 65535)), _number(1, 65535)]
-ExitStatus = Annotated[int, PlainValidator(_whole(0, 255)), _number(0, 255)]
-Mtu = Annotated[int, PlainValidator(_whole(100, 65535)), _number(100, 65535)]
-Delay = Annotated[
-    float,
-    PlainValidator(_quantity(units.seconds, lambda s: s <= 60, "a time of at most 60s")),
-    _written(_TIME, "25ms"),
-]
-Jitter = Annotated[  # netem holds it in 31 bits of nanoseconds, and cuts what is more without a word
-    float,
-    PlainValidator(_quantity(units.seconds, lambda s: s <= 2, "a time of at most 2s")),
-    _written(_TIME, "2ms"),
-]
-Timeout = Annotated[
-    float,
-    PlainValidator(_quantity(units.seconds, lambda s: 0 < s <= 86400, "a time above zero, of at most 1440min")),
-    _written(_TIME, "60s"),
-]
-Rate = Annotated[
-    float,
-    PlainValidator(
-        _quantity(units.bits_per_second, lambda r: 1e3 <= r <= 1e11, "a rate from 1kbit to 100gbit, like 10mbit")
-    ),
-    _written(_A_NUMBER + "(bit|kbit|mbit|gbit)", "10mbit"),
-]
-Share = Annotated[float, PlainValidator(units.probability), _written(_A_NUMBER + "%", "1%")]
-QueueLimit = Annotated[
-    units.Queue,
-    PlainValidator(_quantity(units.queue, _queue_fits, "a queue from one packet to 1000000pkt, 1GiB, 60s or 1000bdp")),
-    _written(f"({_SIZE}|{_TIME}|{_A_NUMBER}(pkt|bdp))", "100pkt", "64kB", "50ms", "2bdp"),
-]
-Count = Annotated[int, PlainValidator(_whole(0, 2**32 - 1)), _number(0, 2**32 - 1)]
-Pattern = Annotated[str, PlainValidator(_pattern), WithJsonSchema({"type": "string", "format": "regex"})]
-Subnet = Annotated[IPv4Network, PlainValidator(subnet), _written(r"\d+(\.\d+){3}/\d+", "10.9.0.0/29")]
-RandomSize = Annotated[int, PlainValidator(_random_size), _written(_SIZE, "5MiB")]
-_PATH = WithJsonSchema({"type": "string", "examples": ["./my_tcp.py"]})  # from the topology file's folder
-
-
-TcpState = Literal[
-    "CLOSED",
-    "LISTEN",
-    "SYN_SENT",
-    "SYN_RCVD",
-    "ESTABLISHED",
-    "FIN_WAIT_1",
-    "FIN_WAIT_2",
-    "CLOSE_WAIT",
-    "CLOSING",
-    "LAST_ACK",
-    "TIME_WAIT",
-]
+HOSTS = APPS = CHECKS = EVENTS = 256  # hosts: with the routers
+LINKS = 512
+ENDPOINTS = 256  # of a LAN
+INCLUDED = 16  # files in all
 
 
 class Part(BaseModel):
     """A mapping of the file: it has the keys that are fields here and no others."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def _given(self) -> list[str]:
+        """The keys that stand in the file, in the order of the fields."""
+        given = self.model_fields_set
+        return [field.alias or name for name, field in type(self).model_fields.items() if name in given]
+
+    def _exactly_one(self) -> None:
+        if len(self._given()) != 1:
+            raise ValueError(f"expected exactly one of {', '.join(type(self).model_fields)}")
+
+    def _at_least_one(self) -> None:
+        if not self._given():
+            raise ValueError(f"expected at least one of {', '.join(type(self).model_fields)}")
+
+
+def _bare(value: object) -> object:
+    return {} if value == "" else value  # `alice:` is as good as `alice: {}`
 
 
 def _setting(name: str) -> Callable[[object], str]:
@@ -325,8 +106,8 @@ def _setting(name: str) -> Callable[[object], str]:
 class _Tcp(Part):
     """What of a host's TCP is no setting."""
 
-    profile: Literal["modern", "classic"] = "modern"
-    implementation: Annotated[bytes, PlainValidator(_implementation), _PATH] | None = None
+    profile: Literal["modern", "classic"] = Field(default="modern", description="`classic`: the C chiTCP's constants")
+    implementation: Implementation | None = Field(default=None, description="a TCP of your own, like ./my_tcp.py")
 
     @property
     def changes(self) -> dict[str, str]:
@@ -343,7 +124,7 @@ else:
         __doc__="The TCP of a host: it has a key for every setting of chitcpd.",
         **{
             name: (
-                Annotated[str, PlainValidator(_setting(name)), _SCALAR] | None,
+                Annotated[str, PlainValidator(_setting(name)), SCALAR] | None,
                 Field(default=None, description=f"{setting.meaning} ({setting.source})"),
             )
             for name, setting in settings.TABLE.items()
@@ -351,32 +132,72 @@ else:
     )
 
 
-class Host(Part):
+class HostDefaults(Part):
+    """What hosts are where they say nothing else."""
+
+    tcp: Tcp = Field(default=Tcp(), description="the host's TCP: its profile, and settings over it")
+
+
+class Host(HostDefaults):
     """A host: one chitcpd."""
 
-    tcp: Tcp = Tcp()
+    image: Image | None = Field(default=None, description="another chitcpd: the image that it runs from")
+    command: Annotated[tuple[Text, ...], Field(max_length=256)] = Field(
+        default=(), description="what the image runs, a list of words; its own command if it is not there"
+    )
 
 
-class LinkSettings(Part):
+class Router(Part):
+    """A router: it carries segments on between its links, and looks into none."""
+
+
+class Underlay(Part):
+    """What befalls the packets of the real TCP connections: shares."""
+
+    loss: Share = Field(default=0.0, description="share of packets that are lost")
+    duplicate: Share = Field(default=0.0, description="share of packets that come twice")
+    reorder: Share = Field(default=0.0, description="share of packets that skip the delay")
+    corrupt: Share = Field(default=0.0, description="share of packets in which a bit is turned")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Underlay:
+        self._at_least_one()
+        return self
+
+
+class LinkChanges(Part):
+    """What of a link can change while it is up, each way."""
+
+    delay: Delay = Field(default=0.0, description="one way")  # seconds
+    jitter: Jitter = Field(default=0.0, description="at most the delay; order is kept")  # seconds
+    rate: Rate | None = Field(default=None, description="per second")  # bits per second
+    queue: QueueLimit | None = Field(default=None, description="what is sent faster waits here; lost if full")
+    loss: Share = Field(default=0.0, description="share of segments that are lost")
+    duplicate: Share = Field(default=0.0, description="share of segments that come twice")
+    reorder: Share = Field(default=0.0, description="share of segments that skip the delay")
+    corrupt: Share = Field(default=0.0, description="share of segments in which a bit is turned")
+    underlay: Underlay | None = Field(default=None, description="what befalls the real connection's packets: stalls")
+
+    def over(self, below: LinkSettings) -> LinkSettings:
+        """These settings, as far as they were given, and those below where they were not."""
+        own = self.model_fields_set & LinkSettings.model_fields.keys()
+        return below.model_copy(update={key: getattr(self, key) for key in own})
+
+
+class LinkSettings(LinkChanges):
     """What a link does to what passes, each way; also the defaults of all links."""
 
-    delay: Delay = 0.0  # seconds, one way
-    jitter: Jitter = 0.0  # seconds
-    rate: Rate | None = None  # bits per second
-    queue: QueueLimit | None = None
-    loss: Share = 0.0
-    duplicate: Share = 0.0
-    reorder: Share = 0.0
-    corrupt: Share = 0.0
-    mtu: Mtu = 1500  # bytes
+    mtu: Mtu = Field(default=1500, description="bytes")
 
     def impossible(self) -> Iterator[tuple[str, str, str]]:
         """(key, other key, message) for each key that the other makes meaningless."""
         if self.jitter > self.delay:
             yield "jitter", "delay", "found a jitter above the delay, expected at most the delay"
+        without_delay = "found reorder without a delay, expected a delay too: what overtakes is what skips the delay"
         if self.reorder and not self.delay:
-            message = "found reorder without a delay, expected a delay too: what overtakes is what skips the delay"
-            yield "reorder", "delay", message
+            yield "reorder", "delay", without_delay
+        if self.underlay is not None and self.underlay.reorder and not self.delay:
+            yield "underlay", "delay", without_delay
         queue = self.queue or units.Queue()
         if self.queue is not None and self.rate is None:
             message = "found a queue without a rate, expected a rate too: nothing waits for a link that is never busy"
@@ -386,44 +207,51 @@ class LinkSettings(Part):
         if queue.bytes and queue.bytes < self.mtu:
             yield "queue", "mtu", f"found a queue in which no full segment fits, expected at least the MTU, {self.mtu}B"
 
-    def over(self, below: LinkSettings) -> LinkSettings:
-        """These settings, as far as they were given, and those below where they were not."""
-        own = self.model_fields_set & LinkSettings.model_fields.keys()
-        return below.model_copy(update={key: getattr(self, key) for key in own})
-
-
-def _nth(value: object) -> tuple[int, int]:
-    """`1` or `3-5`: (first, last), counted from 1."""
-    match = re.fullmatch(r"(\d{1,9})(?:-(\d{1,9}))?", value if isinstance(value, str) else "", re.ASCII)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= first <= last:
-        raise ValueError("expected which, counted from 1, like 1 or 3-5")
-    return first, last
-
-
-_NTH = WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "string", "pattern": r"^\d+(-\d+)?$"}]})
-
 
 class DropRule(Part):
-    """Segments that are lost by their number: of this kind, from this host."""
+    """Segments that are lost by their number: of this kind, from this end."""
 
-    sender: Text = Field(alias="from")
-    match: Literal["any", "SYN", "SYN-ACK", "FIN", "RST", "ACK", "data"] = "any"
-    nth: Annotated[tuple[int, int], PlainValidator(_nth), _NTH]
+    sender: Text = Field(alias="from", description="the end of the link that sends them")
+    match: Literal["any", "SYN", "SYN-ACK", "FIN", "RST", "ACK", "data"] = Field(
+        default="any", description="which kind of segment; ACK: without data"
+    )
+    nth: Nth = Field(description="which of those that match, counted from 1 as they enter the link: 3, or 3-5")
 
 
 DIRECTION = "A->B"  # how a key for one direction of a link is written, and what a list of keys calls it
 
 
-class Link(LinkSettings):
-    """A link joins two hosts."""
+def link_title(name: str | None, endpoints: Sequence[str]) -> str:
+    """A link's name: its own, or that of its ends."""
+    return name or "-".join(endpoints)
 
-    name: Name | None = None
-    endpoints: Annotated[tuple[Text, ...], Field(min_length=2, max_length=2)]
-    subnet: Subnet | None = None
-    link: Literal["lan", "wifi", "dsl", "lte", "satellite", "intercontinental"] | None = None  # a preset
-    drop: Annotated[tuple[DropRule, ...], Field(max_length=MOST_DROPS)] = ()
+
+def direction(sender: str, endpoints: Sequence[str], title: str) -> str:
+    """The key of what `sender` sends: to the other end, or into the LAN."""
+    others = [end for end in endpoints if end != sender]
+    return f"{sender}->{others[0] if len(endpoints) == 2 and others else title}"
+
+
+class Link(LinkSettings):
+    """A link joins two, or is a LAN of more."""
+
+    name: Name | None = Field(default=None, description="in place of `alice-bob`; a LAN must have one")
+    endpoints: Annotated[tuple[Text, ...], Field(min_length=2, max_length=ENDPOINTS)] = Field(
+        description="two hosts or routers; more make it a LAN"
+    )
+    subnet: Subnet | None = Field(default=None, description="in place of one of the testbed's own")
+    link: Literal["lan", "wifi", "dsl", "lte", "satellite", "intercontinental"] | None = Field(
+        default=None, description="a preset; keys beside it stand over its own"
+    )
+    drop: Annotated[tuple[DropRule, ...], Field(max_length=MOST_DROPS)] = Field(
+        default=(), description="segments that are lost by their number"
+    )
     directions: dict[str, LinkSettings] = Field(default={}, alias="A->B")  # DIRECTION
+
+    @property
+    def title(self) -> str:
+        """The name by which the link is known."""
+        return link_title(self.name, self.endpoints)
 
     @model_validator(mode="before")
     @classmethod
@@ -438,26 +266,41 @@ class Link(LinkSettings):
 class Defaults(Part):
     """What hosts and links are where they say nothing else."""
 
-    host: Host = Host()
-    link: LinkSettings = LinkSettings()
+    host: HostDefaults = Field(default=HostDefaults(), description="of all hosts")
+    link: LinkSettings = Field(default=LinkSettings(), description="of all links")
 
 
 class Ready(Part):
-    """What tells that an app serves."""
+    """What tells that an app serves: one of these."""
 
-    listening: Port
+    listening: Port | None = Field(default=None, description="its host has a listener on this port")
+    output: Pattern | None = Field(
+        default=None, description="a line that it has written, to its standard output or error, matches this"
+    )
+
+    @model_validator(mode="after")
+    def _one(self) -> Ready:
+        self._exactly_one()
+        return self
 
 
 class Expect(Part):
     """How an app has to end."""
 
-    exit: ExitStatus
+    exit: ExitStatus = Field(description="its exit status")
+
+
+class Limits(Part):
+    """What an app may use."""
+
+    memory: Memory = Field(default=2**29, description="512MiB if it is not there")  # bytes
+    processes: Processes = Field(default=256, description="processes and threads; 256 if it is not there")
 
 
 class RandomFile(Part):
     """A file of random bytes, made from the seed."""
 
-    random: RandomSize
+    random: RandomSize = Field(description="its size")
 
 
 def _kind_of_file(value: object) -> str:
@@ -466,7 +309,7 @@ def _kind_of_file(value: object) -> str:
 
 FILE_KINDS = ("random file", "own file")  # pydantic puts them into the path of an error
 File = Annotated[
-    Annotated[OwnFile, PlainValidator(_own_file), _PATH, Tag("own file")] | Annotated[RandomFile, Tag("random file")],
+    Annotated[BesideTopology, Tag("own file")] | Annotated[RandomFile, Tag("random file")],
     Discriminator(_kind_of_file),
 ]
 
@@ -474,107 +317,228 @@ File = Annotated[
 class App(Part):
     """An application on a host."""
 
-    host: Text
-    run: Annotated[tuple[Text, ...], Field(min_length=1, max_length=256)]
-    via: Literal["chirun"] | None = None  # for a program that knows nothing of chisocket
-    env: Annotated[dict[EnvName, Text], Field(max_length=64)] = {}
-    files: Annotated[dict[FileName, File], Field(max_length=16)] = {}
-    needs: Annotated[tuple[Text, ...], Field(max_length=APPS)] = ()
-    ready: Ready | None = None
-    expect: Expect | None = None
-    timeout: Timeout = 60.0  # seconds
+    host: Text = Field(description="where it runs")
+    run: Annotated[tuple[Text, ...], Field(min_length=1, max_length=256)] = Field(
+        description="a list of words: [python, -m, chisocket.apps.echo, serve]"
+    )
+    via: Literal["chirun"] | None = Field(default=None, description="for a program that knows nothing of chisocket")
+    env: Annotated[dict[EnvName, Text], Field(max_length=64)] = Field(default={}, description="its environment")
+    files: Annotated[dict[FileName, File], Field(max_length=16)] = Field(
+        default={}, description="what is in its folder: ./payload.bin, or {random: 5MiB}"
+    )
+    needs: Annotated[tuple[Text, ...], Field(max_length=APPS)] = Field(
+        default=(), description="it starts after these apps are ready"
+    )
+    ready: Ready | None = Field(default=None, description="what tells that it serves")
+    expect: Expect | None = Field(
+        default=None,
+        description="how it has to end; an app without it serves until the run ends",
+    )
+    timeout: Timeout = Field(default=60.0, description="it has to be ready, or to end, within this")  # seconds
+    restart: Restarts = Field(default=0, description="how often it is started anew if it ends as it should not")
+    limits: Limits = Field(default=Limits(), description="what it may use")
+
+
+FORMS = (  # of an event: the keys that it must have, and those that it may
+    (("at", "link", "set"), ("for", "from")),
+    (("at", "link", "down"), ()),
+    (("at", "link", "up"), ()),
+    (("at", "partition"), ("for",)),
+    (("at", "host", "restart"), ()),
+    (("at", "host", "kill"), ()),
+    (("at", "host", "pause"), ()),
+    (("at", "app", "kill"), ()),
+)
+
+
+def _changes(value: object) -> object:
+    if isinstance(value, dict) and "mtu" in value:
+        raise ValueError("expected changes without mtu, which is the link's own: it can't change in a run")
+    if value == {}:
+        raise ValueError("expected at least one change, like {rate: 1mbit}")
+    return value
+
+
+def _apart(groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:
+    seen: set[str] = set()
+    for host in (host for group in groups for host in group):
+        if host in seen:
+            raise ValueError(f"expected groups that have no host in common, but {host} is there twice")
+        seen.add(host)
+    return groups
+
+
+Groups = Annotated[
+    tuple[Annotated[tuple[Text, ...], Field(min_length=1, max_length=HOSTS)], ...],
+    Field(min_length=2, max_length=HOSTS),
+    AfterValidator(_apart),
+]
+
+
+class Event(Part):
+    """What happens while applications run: it has one of FORMS."""
+
+    at: Moment = Field(description="since the first application was started")  # seconds
+    link: Text | None = Field(default=None, description="the link that changes")
+    set_: Annotated[LinkChanges, BeforeValidator(_changes)] | None = Field(
+        default=None, alias="set", description="what the link does from then on, over its own settings"
+    )
+    duration: Timeout | None = Field(
+        default=None, alias="for", description="after this, all is as it was before"
+    )  # seconds
+    sender: Text | None = Field(default=None, alias="from", description="only what this end of the link sends")
+    down: Down | None = Field(  # seconds; math.inf: until `up`
+        default=None, description="nothing passes for so long; `true`: until an event with `up: true`"
+    )
+    up: TrueOnly = Field(default=False, description="the link is up again")
+    partition: Groups | None = Field(
+        default=None, description="groups of hosts: those of different groups do not reach each other"
+    )
+    host: Text | None = Field(default=None, description="the host whose chitcpd it befalls")
+    app: Text | None = Field(default=None, description="the app that gets the signal")
+    kill: Victim | None = Field(default=None, description="`chitcpd` of a host; the signal, of an app")
+    restart: Literal["chitcpd"] | None = Field(default=None, description="the host's chitcpd is ended and started anew")
+    pause: Timeout | None = Field(default=None, description="the host's chitcpd stands still for so long")  # seconds
+
+    @model_validator(mode="after")
+    def _has_a_form(self) -> Event:
+        given = set(self._given())
+        matches = [must for must, may in FORMS if set(must) <= given <= {*must, *may}]
+        if not matches or (self.kill is not None and (self.kill == "chitcpd") != (self.host is not None)):
+            raise ValueError(f"expected one of {'; '.join(map(_form, FORMS))}")
+        return self
+
+
+def _form(form: tuple[tuple[str, ...], tuple[str, ...]]) -> str:
+    must, may = form
+    words = {("host", "kill"): "kill: chitcpd", ("app", "kill"): "kill: SIGTERM"}
+    keys = [words.get((must[1], key), key) for key in must]
+    return f"{{{', '.join(keys)}}}" + (f" with {' or '.join(may)}" if may else "")
 
 
 class Capture(Part):
     """What is captured on each host."""
 
-    segments: Flag = True
-    wire: Flag = True
+    segments: Flag = Field(default=True, description="the segments of the TCP under study")
+    wire: Flag = Field(default=True, description="the packets of the real connections")
 
 
 class AtMost(Part):
     """A number that must not be exceeded on the connections of an app's host."""
 
-    app: Text
-    max: Count
+    app: Text = Field(description="on the connections of its host")
+    max: Count = Field(description="not more than so many")
 
 
 class Completes(Part):
     """An app that has to end by itself in time, whatever its own `timeout:`."""
 
-    app: Text
-    within: Timeout
+    app: Text = Field(description="it has to end by itself")
+    within: Timeout = Field(description="from its start")  # seconds
 
 
 class Output(Part):
     """What an app has to write to its standard output: something in it matches a regular expression."""
 
-    app: Text
-    matches: Pattern
+    app: Text = Field(description="what it has written is searched")
+    matches: Pattern = Field(description="a regular expression")
 
 
 class Goodput(Part):
     """How fast data has to cross, to and from an app's host, each byte counted once."""
 
-    app: Text
-    min: Rate
+    app: Text = Field(description="what crosses to and from its host")
+    min: Rate = Field(description="per second")  # bits per second
 
 
 class Visited(Part):
     """States that connections of an app's host have to pass through."""
 
-    app: Text
-    all: Annotated[tuple[TcpState, ...], Field(min_length=1)]
+    app: Text = Field(description="on the connections of its host")
+    all: Annotated[tuple[TcpState, ...], Field(min_length=1)] = Field(description="all of these states")
+
+
+class Backoff(Part):
+    """How often the time-out has to double while nothing comes back, on connections of an app's host."""
+
+    app: Text = Field(description="on the connections of its host")
+    min: Doublings = Field(description="so many times in a row")
+
+
+class Fairness(Part):
+    """How evenly apps have to share: Jain's index of what crosses to and from their hosts."""
+
+    apps: Annotated[tuple[Text, ...], Field(min_length=2, max_length=APPS)] = Field(
+        description="apps of different hosts"
+    )
+    min: Index = Field(description="Jain's index: 1 if all get the same, 1/n if one gets all")
 
 
 class Check(Part):
     """What has to hold after the run: one of these."""
 
-    integrity: Text | None = None
-    completes: Completes | None = None
-    output: Output | None = None
-    goodput: Goodput | None = None
-    retransmissions: AtMost | None = None
-    resets: AtMost | None = None
-    states: Visited | None = None
+    integrity: Text | None = Field(default=None, description="the files of this app are what others were given")
+    completes: Completes | None = Field(default=None, description="an app ended by itself in time")
+    output: Output | None = Field(default=None, description="something on its standard output matches")
+    goodput: Goodput | None = Field(default=None, description="so much data crossed, each byte counted once")
+    retransmissions: AtMost | None = Field(default=None, description="no more segments of data were sent again")
+    resets: AtMost | None = Field(default=None, description="no more segments with RST were sent")
+    states: Visited | None = Field(default=None, description="connections passed through all of these")
+    backoff: Backoff | None = Field(default=None, description="the retransmission time-out doubled so often")
+    fairness: Fairness | None = Field(default=None, description="apps shared evenly")
 
     @property
     def title(self) -> str:
         """For a person, like "integrity of client"."""
         (kind,) = self.model_fields_set
         asked = getattr(self, kind)
+        if isinstance(asked, Fairness):
+            return f"{kind} of {', '.join(asked.apps)}"
         return f"{kind} of {asked if kind == 'integrity' else asked.app}"
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> Check:
-        if len(self.model_fields_set) != 1:
-            raise ValueError(f"expected exactly one of {', '.join(type(self).model_fields)}")
+    def _one(self) -> Check:
+        self._exactly_one()
         return self
-
-
-def _bare_host(value: object) -> object:
-    return {} if value == "" else value  # `alice:` is as good as `alice: {}`
 
 
 class Topology(Part):
     """A whole topology file. References in it (hosts of links, apps of checks...) are checked by `load`."""
 
-    name: LabName
-    seed: Seed = 0
-    defaults: Defaults = Defaults()
-    hosts: Annotated[dict[Name, Annotated[Host, BeforeValidator(_bare_host)]], Field(min_length=1, max_length=HOSTS)]
-    links: Annotated[tuple[Link, ...], Field(max_length=LINKS)] = ()
-    apps: Annotated[dict[Name, App], Field(max_length=APPS)] = {}
-    capture: Capture = Capture()
-    checks: Annotated[tuple[Check, ...], Field(max_length=CHECKS)] = ()
+    name: LabName = Field(description="of the lab")
+    include: Annotated[tuple[Text, ...], Field(max_length=INCLUDED)] = Field(
+        default=(), description="files from which this one takes what it does not say itself"
+    )
+    seed: Seed = Field(default=0, description="all random choices derive from it")
+    defaults: Defaults = Field(default=Defaults(), description="for those that say nothing else")
+    hosts: Annotated[dict[Name, Annotated[Host, BeforeValidator(_bare)]], Field(min_length=1, max_length=HOSTS)] = (
+        Field(description="name -> host")
+    )
+    routers: Annotated[dict[Name, Annotated[Router, BeforeValidator(_bare)]], Field(max_length=HOSTS)] = Field(
+        default={}, description="name -> router; they carry segments on"
+    )
+    links: Annotated[tuple[Link, ...], Field(max_length=LINKS)] = Field(default=(), description="what joins them")
+    apps: Annotated[dict[Name, App], Field(max_length=APPS)] = Field(default={}, description="name -> application")
+    events: Annotated[tuple[Event, ...], Field(max_length=EVENTS)] = Field(
+        default=(), description="what happens while applications run"
+    )
+    capture: Capture = Field(default=Capture(), description="what is captured")
+    checks: Annotated[tuple[Check, ...], Field(max_length=CHECKS)] = Field(
+        default=(), description="what has to hold after the run"
+    )
+    _variables: dict[str, str] = PrivateAttr(default_factory=dict)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What stood for each `${NAME}` that the file uses."""
+        return self._variables
 
     def settings(self, link: Link, sender: str) -> LinkSettings:
         """Of what leaves `sender`: this direction's own over the link's, over its preset's, over the defaults."""
-        first, second = link.endpoints
-        direction = f"{sender}->{second if sender == first else first}"
         preset = LinkSettings.model_validate(PRESETS[link.link] if link.link else {})
         both_ways = link.over(preset.over(self.defaults.link))
-        return link.directions.get(direction, LinkSettings()).over(both_ways)
+        own = link.directions.get(direction(sender, link.endpoints, link.title), LinkSettings())
+        return own.over(both_ways)
 
     def tcp(self, host: str) -> Tcp:
         """The host's own TCP over the defaults."""

@@ -9,6 +9,8 @@ from typing import Any
 
 from testbed.topology.model import DIRECTION, Topology
 
+_VARIABLE = {"type": "string", "pattern": r"\$\{"}  # what it stands for, only the environment knows
+
 
 def schema() -> dict[str, Any]:
     """JSON Schema, draft 2020-12."""
@@ -16,14 +18,18 @@ def schema() -> dict[str, Any]:
     link = made["$defs"]["Link"]
     link["patternProperties"] = {"^[a-z0-9-]+->[a-z0-9-]+$": {"$ref": "#/$defs/LinkSettings"}}
     del link["properties"][DIRECTION]
-    hosts = made["properties"]["hosts"]["patternProperties"]
-    for name, host in hosts.items():  # `alice:` is as good as `alice: {}`
-        hosts[name] = {"anyOf": [host, {"type": "null"}]}
+    for key in ("hosts", "routers"):  # `alice:` is as good as `alice: {}`
+        parts = made["properties"][key]["patternProperties"]
+        parts |= {name: {"anyOf": [part, {"type": "null"}]} for name, part in parts.items()}
+    made["anyOf"] = [{"required": made.pop("required")}, {"required": ["include"]}]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A topology of testbed", **made}
 
 
 def _tidy(made: Any) -> Any:
-    """Without what pydantic says of Python and not of the file: its titles, defaults in SI units, and None."""
+    """Without what pydantic says of Python and not of the file: its titles, defaults in SI units, and None.
+
+    A variable may stand for each scalar that has to be of some form.
+    """
     if isinstance(made, list):
         return [_tidy(item) for item in made]
     if not isinstance(made, dict):
@@ -31,10 +37,13 @@ def _tidy(made: Any) -> Any:
     tidy = {key: _tidy(value) for key, value in made.items() if key not in ("title", "default")}
     if tidy.get("anyOf", [{}])[-1] == {"type": "null"}:
         rest = tidy.pop("anyOf")[:-1]
-        tidy |= rest[0] if len(rest) == 1 else {"anyOf": rest}
+        tidy = {**(rest[0] if len(rest) == 1 else {"anyOf": rest}), **tidy}
     if "patternProperties" in tidy:
         tidy.setdefault("additionalProperties", False)
         tidy.pop("propertyNames", None)
     if "properties" in made:  # its keys are the file's, also one that is called as these are
         tidy["properties"] = {key: _tidy(value) for key, value in made["properties"].items()}
+    if tidy.keys() & {"pattern", "enum", "const", "format"} or tidy.get("type") in ("integer", "number", "boolean"):
+        described = {"description": tidy.pop("description")} if "description" in tidy else {}
+        return {"anyOf": [tidy, _VARIABLE], **described}
     return tidy

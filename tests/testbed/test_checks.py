@@ -11,19 +11,14 @@ import pytest
 
 from testbed import checks
 from testbed.outcome import Ending
-from testbed.plan import AppPlan
 from testbed.topology.model import Check
+from tests.testbed.plans import an_app
 
 CONTENT = b"what was sent"
 
 
-def app(name: str, **changes: object) -> AppPlan:
-    plain = AppPlan(name, "alice", ("true",), {}, {}, frozenset(), (), None, 0, 60.0)
-    return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
-
-
-SERVER = app("server", files={"payload.bin": CONTENT})
-CLIENT = app("client")
+SERVER = an_app("server", files={"payload.bin": CONTENT})
+CLIENT = an_app("client")
 
 
 def test_an_expected_status_is_good() -> None:
@@ -32,7 +27,7 @@ def test_an_expected_status_is_good() -> None:
 
 
 def test_another_status_is_not() -> None:
-    result = checks.exit_status(Ending(app("client", expect_exit=2), "by itself", 0))
+    result = checks.exit_status(Ending(an_app("client", expect_exit=2), "by itself", 0))
     assert (result.ok, result.message) == (False, "client ended with status 0, expected 2")
 
 
@@ -165,6 +160,7 @@ def test_retransmissions_of_both_ends(tmp_path: Path) -> None:
 
 
 def test_resets(tmp_path: Path) -> None:
+    trace(tmp_path, "alice", sent(0.0, 1, 10))
     trace(tmp_path, "bob", {"t": 0.0, "event": "sent", "flags": "R", "seq": 1, "len": 0})
     assert verdict(check(resets={"app": "client", "max": 0}), tmp_path)[::2] == (False, "1 resets, expected at most 0")
 
@@ -187,3 +183,86 @@ def test_states(tmp_path: Path) -> None:
     assert verdict(good, tmp_path) == (True, "states client", "passed through SYN_SENT, ESTABLISHED")
     more = check(states={"app": "client", "all": ["ESTABLISHED", "TIME_WAIT"]})
     assert verdict(more, tmp_path)[::2] == (False, "never in TIME_WAIT; passed through SYN_SENT, ESTABLISHED")
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"goodput": {"app": "client", "min": "1kbit"}},
+        {"resets": {"app": "client", "max": "0"}},
+        {"states": {"app": "client", "all": ["CLOSED"]}},
+        {"backoff": {"app": "client", "min": "1"}},
+        {"fairness": {"apps": ["client", "server"], "min": "0.5"}},
+    ],
+    ids=lambda asked: next(iter(asked)),
+)
+def test_a_host_without_a_trace_is_not_good(asked: dict[str, object], tmp_path: Path) -> None:
+    """Another chitcpd than ours may have run there."""
+    trace(tmp_path, "bob", sent(0.0, 1, 10))
+    ok, name, message = verdict(check(**asked), tmp_path)
+    assert (ok, message) == (False, "alice has no trace to judge by: its chitcpd writes none")
+    assert name.startswith(f"{next(iter(asked))} client")
+
+
+def test_a_peer_without_a_trace_is_not_good_where_both_ends_are_asked(tmp_path: Path) -> None:
+    trace(tmp_path, "alice", sent(0.0, 1, 10))
+    assert verdict(check(retransmissions={"app": "client", "max": "9"}), tmp_path)[::2] == (
+        False,
+        "bob has no trace to judge by: its chitcpd writes none",
+    )
+    assert verdict(check(goodput={"app": "client", "min": "1kbit"}), tmp_path)[2].startswith("10 bytes")
+
+
+def expiries(*times: float) -> list[dict[str, object]]:
+    return [{"t": t, "event": "timer", "timer": "RETRANSMISSION", "connection": 1} for t in times]
+
+
+def test_backoff_of_either_end(tmp_path: Path) -> None:
+    trace(tmp_path, "alice", sent(0.0, 1, 10))
+    trace(tmp_path, "bob", *expiries(1.0, 2.0, 4.0, 8.0))  # waits of 1, 2, 4
+    for least, good in ((2, True), (3, False)):
+        assert verdict(check(backoff={"app": "client", "min": str(least)}), tmp_path) == (
+            good,
+            "backoff client",
+            f"the wait doubled 2 times in a row, expected at least {least}",
+        )
+
+
+def test_a_wait_that_did_not_grow_is_named(tmp_path: Path) -> None:
+    trace(tmp_path, "alice", *expiries(1.0, 2.0, 4.0, 6.5))
+    trace(tmp_path, "bob")
+    assert verdict(check(backoff={"app": "client", "min": "1"}), tmp_path)[::2] == (
+        False,
+        "after a wait of 2 s came one of 2.5 s, expected twice that",
+    )
+
+
+def shared(directory: Path, bob: int) -> tuple[bool, str, str]:
+    """Alice and bob have data at the same time from 10 to 12; alice gets 1000 bytes in it, bob so many."""
+    trace(directory, "alice", sent(8.0, 1, 10**6), sent(11.0, 10**6 + 1, 1000), sent(12.0, 1, 1000))
+    trace(directory, "bob", sent(10.0, 1, bob // 2), sent(11.5, 1 + bob // 2, bob - bob // 2), sent(13.0, 1 + bob, 9))
+    return verdict(check(fairness={"apps": ["client", "server"], "min": "0.9"}), directory)
+
+
+def test_fairness_while_all_have_data(tmp_path: Path) -> None:
+    assert shared(tmp_path, 1000) == (
+        True,
+        "fairness client, server",
+        "index 1, expected at least 0.9: client 0.004 mbit, server 0.004 mbit in 2 s together",
+    )
+
+
+def test_unfairness(tmp_path: Path) -> None:
+    ok, _, message = shared(tmp_path, 3000)
+    assert (ok, message.split(":")[0]) == (False, "index 0.8, expected at least 0.9")
+
+
+def test_who_had_no_data_or_not_at_the_same_time_can_not_be_compared(tmp_path: Path) -> None:
+    asked = check(fairness={"apps": ["client", "server"], "min": "0.9"})
+    trace(tmp_path, "alice", sent(1.0, 1, 10), sent(2.0, 11, 10))
+    trace(tmp_path, "bob")
+    assert verdict(asked, tmp_path)[::2] == (False, "no data crossed to or from the host of server")
+    (tmp_path / "hosts" / "bob" / "trace.jsonl").unlink()
+    (tmp_path / "hosts" / "bob").rmdir()
+    trace(tmp_path, "bob", sent(3.0, 1, 10), sent(4.0, 11, 10))
+    assert verdict(asked, tmp_path)[::2] == (False, "there was no time in which all of them had data in flight")

@@ -69,6 +69,76 @@ def test_for_graphviz() -> None:
     ]
 
 
+CAMPUS: dict[str, object] = {
+    "routers": {"r1": {}},
+    "links": [
+        {"endpoints": ["alice", "bob", "r1"], "name": "a-lan", "delay": "1ms", "underlay": {"loss": "1%"}},
+        {"endpoints": ["r1", "the-end"], "rate": "1mbit"},
+    ],
+    "apps": {},
+}
+
+
+def test_routers_and_lans_for_a_terminal() -> None:
+    assert graph.ascii(topology(**CAMPUS)).splitlines()[2:] == [
+        "  alice",
+        "  bob",
+        "  the-end",
+        "  (r1)",
+        "",
+        "  (r1) ── the-end  1mbit",
+        "  a-lan: alice, bob, (r1)  1ms, underlay loss 1%",
+    ]
+
+
+def test_routers_and_lans_for_markdown() -> None:
+    assert graph.mermaid(topology(**CAMPUS)).splitlines()[4:] == [
+        '  host_r1(("r1"))',
+        '  lan_a_lan(["a-lan<br/>1ms, underlay loss 1%"])',
+        "  host_alice --- lan_a_lan",
+        "  host_bob --- lan_a_lan",
+        "  host_r1 --- lan_a_lan",
+        '  host_r1 ---|"1mbit"| host_the_end',
+    ]
+
+
+def test_routers_and_lans_for_graphviz() -> None:
+    assert graph.dot(topology(**CAMPUS)).splitlines()[5:-1] == [
+        '  "r1" [shape=ellipse];',
+        '  "lan a-lan" [shape=plaintext, label="a-lan\\n1ms, underlay loss 1%"];',
+        '  "alice" -- "lan a-lan";',
+        '  "bob" -- "lan a-lan";',
+        '  "r1" -- "lan a-lan";',
+        '  "r1" -- "the-end" [label="1mbit"];',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (
+            {"at": "5s", "link": "l", "from": "r1", "set": {"rate": "1mbit", "delay": "0s", "loss": "5%"}, "for": "2s"},
+            "at 5s: link l from r1: delay 0s, rate 1mbit, loss 5% for 2s",
+        ),
+        ({"at": "5s", "link": "l", "set": {"queue": "2bdp"}}, "at 5s: link l: queue 2bdp"),
+        ({"at": "5s", "link": "l", "set": {"queue": "64kB"}}, "at 5s: link l: queue 64kB"),
+        ({"at": "5s", "link": "l", "set": {"queue": "50ms"}}, "at 5s: link l: queue 50ms"),
+        ({"at": "5s", "link": "l", "set": {"queue": "9pkt"}}, "at 5s: link l: queue 9pkt"),
+        ({"at": "5s", "link": "l", "set": {"underlay": {"loss": "1%"}}}, "at 5s: link l: underlay loss 1%"),
+        ({"at": "0s", "link": "l", "down": "500ms"}, "at 0s: link l down for 500ms"),
+        ({"at": "0s", "link": "l", "down": "true"}, "at 0s: link l down"),
+        ({"at": "0s", "link": "l", "up": "true"}, "at 0s: link l up"),
+        ({"at": "0s", "partition": [["a"], ["b", "c"]], "for": "1s"}, "at 0s: partition a | b, c for 1s"),
+        ({"at": "0s", "host": "bob", "restart": "chitcpd"}, "at 0s: host bob: restart chitcpd"),
+        ({"at": "0s", "host": "bob", "kill": "chitcpd"}, "at 0s: host bob: kill chitcpd"),
+        ({"at": "0s", "host": "bob", "pause": "2s"}, "at 0s: host bob: pause chitcpd for 2s"),
+        ({"at": "0s", "app": "server", "kill": "SIGHUP"}, "at 0s: app server: SIGHUP"),
+    ],
+)
+def test_events_for_a_terminal(event: dict[str, object], said: str) -> None:
+    assert graph.ascii(topology(events=[event])).splitlines()[-2:] == ["", f"  {said}"]
+
+
 @pytest.mark.parametrize("file", TOPOLOGIES, ids=lambda file: file.name)
 @pytest.mark.parametrize("output_format", ["ascii", "mermaid", "dot"])
 def test_each_topology_can_be_drawn(file: Path, output_format: str, capsys: pytest.CaptureFixture[str]) -> None:

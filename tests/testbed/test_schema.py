@@ -19,6 +19,8 @@ TOPOLOGIES = sorted((HERE.parents[1] / "topologies").glob("*.yaml"))
 BROKEN = (
     "bad-app",
     "bad-drops",
+    "bad-events",
+    "bad-limits",
     "bad-names",
     "bad-tcp",
     "bare-numbers",
@@ -58,11 +60,48 @@ def test_what_is_broken_does_not(validator: Draft202012Validator, name: str) -> 
         ({"A->B": {}}, False),
         ({"drop": [{"from": "alice", "match": "SYN", "nth": 1}, {"from": "bob", "nth": "3-5"}]}, True),
         ({"drop": [{"from": "alice", "nth": 0}]}, False),
+        ({"underlay": {"loss": "1%"}}, True),
+        ({"underlay": {"los": "1%"}}, False),
+        ({"delay": "${DELAY:-25ms}", "link": "${PRESET}", "mtu": "${MTU}"}, True),
     ],
 )
 def test_links(validator: Draft202012Validator, link: dict[str, object], good: bool) -> None:
     topology = {"name": "lab", "hosts": {"alice": None, "bob": {}}, "links": [{"endpoints": ["alice", "bob"], **link}]}
     assert validator.is_valid(topology) == good
+
+
+@pytest.mark.parametrize(
+    ("event", "good"),
+    [
+        ({"at": "5s", "link": "l", "set": {"rate": "1mbit"}, "for": "2s", "from": "alice"}, True),
+        ({"at": "5s", "link": "l", "set": {"mtu": 576}}, False),
+        ({"at": "5s", "link": "l", "down": True}, True),
+        ({"at": "5s", "link": "l", "down": False}, False),
+        ({"at": "5s", "partition": [["alice"], ["bob"]]}, True),
+        ({"at": "5s", "partition": [["alice"]]}, False),
+        ({"at": 5, "app": "a", "kill": "SIGTERM"}, False),
+        ({"link": "l", "up": True}, False),
+    ],
+)
+def test_events(validator: Draft202012Validator, event: dict[str, object], good: bool) -> None:
+    assert validator.is_valid({"name": "lab", "hosts": {"alice": None}, "events": [event]}) == good
+
+
+def test_a_file_that_includes_another_may_have_its_name_from_there(validator: Draft202012Validator) -> None:
+    assert validator.is_valid({"include": ["common.yaml"]})
+    assert not validator.is_valid({"hosts": {"alice": None}})
+
+
+def test_every_key_has_a_meaning() -> None:
+    made = schema()
+    parts = {"Topology": made, **made["$defs"]}
+    silent = [
+        f"{name}.{key}"
+        for name, part in parts.items()
+        for key, field in part.get("properties", {}).items()
+        if "description" not in field
+    ]
+    assert silent == []
 
 
 def test_it_tells_what_settings_mean() -> None:

@@ -33,6 +33,20 @@ class TestRetransmissions:
         ends = [(A, B), (B, A), ("10.0.0.2:50001", B)]
         assert traces.retransmissions([segment("sent", 1, 100, ends=one) for one in ends]) == 0
 
+    @pytest.mark.parametrize("isn", [5000, TOP - 10])
+    def test_a_daemon_that_was_started_anew_uses_its_ports_again(self, isn: int) -> None:
+        events = [segment("sent", 0, 0, flags="S"), segment("sent", 1, 10000)]
+        events += [segment("sent", isn, 0, flags="S"), segment("sent", isn + 1, 100)]
+        assert traces.retransmissions(events) == 0
+        flow = traces.flow(events)
+        assert flow is not None
+        assert flow.bytes == 10100
+
+    def test_a_syn_that_is_sent_again_begins_nothing(self) -> None:
+        events = [segment("sent", 0, 0, flags=flags) for flags in ("S", "S", "S.")]
+        data = segment("sent", 1, 100)
+        assert traces.retransmissions([*events, data, events[-1], data]) == 1
+
     def test_neither_what_is_received_nor_what_has_no_data(self) -> None:
         events = [segment("received", 1, 100)] * 2 + [segment("sent", 1, 0)] * 2
         assert traces.retransmissions(events) == 0
@@ -49,10 +63,69 @@ class TestFlow:
                 segment("sent", 201, 0, t=99.0),
             ]
         )
-        assert (flow.bytes, flow.seconds, flow.bits_per_second) == (250, 4.0, 500.0)
+        assert flow is not None
+        assert (flow.bytes, flow.first, flow.last) == (250, 10.0, 14.0)
+        assert (flow.seconds, flow.bits_per_second) == (4.0, 500.0)
+
+    @pytest.mark.parametrize("start", [1, TOP - 150])
+    def test_what_comes_late_is_new_as_well(self, start: int) -> None:
+        """After a loss, what fills the gap comes when more has long been there; and a copy of it is not new."""
+        flow = traces.flow([segment("received", start + at, 100) for at in (100, 400, 0, 450, 200, 250, 100, 300, 200)])
+        assert flow is not None
+        assert flow.bytes == 550
 
     def test_nothing(self) -> None:
-        assert traces.flow([]).bits_per_second == 0.0
+        assert traces.flow([]) is None
+
+    def test_in_no_time(self) -> None:
+        flow = traces.flow([segment("sent", 1, 100, t=1.0)])
+        assert flow is not None
+        assert flow.bits_per_second == 0.0
+
+    def test_what_is_new_in_a_while(self) -> None:
+        """What was sent before is not new, whenever it is sent again."""
+        events = [segment("sent", seq, 100, t=t) for seq, t in ((1, 1.0), (101, 2.0), (1, 2.5), (201, 3.0), (301, 4.0))]
+        assert traces.bytes_between(events, 2.0, 3.0) == 200
+
+
+@pytest.mark.parametrize(
+    ("shares", "index"), [([5.0, 5.0, 5.0], 1.0), ([1.0, 0.0], 0.5), ([1.0, 3.0], 0.8), ([0.0, 0.0], 0.0)]
+)
+def test_jain_s_index(shares: list[float], index: float) -> None:
+    assert traces.jain(shares) == pytest.approx(index)
+
+
+class TestBackoffs:
+    @staticmethod
+    def expired(*times: float, connection: int = 1) -> list[Event]:
+        plain = {"event": "timer", "timer": "RETRANSMISSION", "local": A, "peer": B, "connection": connection}
+        return [{**plain, "t": t} for t in times]
+
+    def test_waits_that_double(self) -> None:
+        assert traces.backoffs(self.expired(1, 2, 4, 8, 15.5)) == [traces.Backoff(3, None)]
+
+    def test_what_is_received_begins_anew(self) -> None:
+        received = {"t": 4.5, "event": "received", "local": A, "peer": B, "connection": 1, "flags": "."}
+        events = [*self.expired(1, 2, 4), received, *self.expired(5, 6, 8, 12)]
+        assert traces.backoffs(events) == [traces.Backoff(1, None), traces.Backoff(2, None)]
+
+    def test_a_daemon_that_was_started_anew_numbers_its_connections_as_before(self) -> None:
+        syns = [segment("sent", isn, 0, flags="S") | {"connection": 1} for isn in (7, 7, 1000)]
+        events = [syns[0], *self.expired(1, 2), syns[1], *self.expired(4), syns[2], *self.expired(5, 6, 8)]
+        assert traces.backoffs(events) == [traces.Backoff(1, None), traces.Backoff(1, None)]
+
+    def test_each_connection_has_its_own(self) -> None:
+        events = [*self.expired(1, 2, 4), *self.expired(5, 6, connection=2), *self.expired(8)]
+        assert traces.backoffs(events) == [traces.Backoff(2, None)]
+
+    def test_a_wait_that_did_not_grow(self) -> None:
+        assert traces.backoffs(self.expired(1, 2, 4, 6)) == [traces.Backoff(1, (2, 2))]
+
+    def test_a_minute_need_not_grow(self) -> None:
+        assert traces.backoffs(self.expired(0, 40, 100, 160)) == [traces.Backoff(0, None)]
+
+    def test_other_timers_do_not_count(self) -> None:
+        assert traces.backoffs([event | {"timer": "PERSIST"} for event in self.expired(1, 2, 4)]) == []
 
 
 def test_resets() -> None:
@@ -78,4 +151,12 @@ def test_a_trace_that_was_cut_off(tmp_path: Path) -> None:
     events = [segment("sent", 1, 1), segment("sent", 2, 1)]
     (tmp_path / "trace.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events) + '{"t": 1.0, "ev')
     assert list(traces.read(tmp_path / "trace.jsonl")) == events
-    assert list(traces.read(tmp_path / "nothing")) == []
+
+
+def test_a_trace_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        list(traces.read(tmp_path / "nothing"))
+
+
+def test_who_is_at_the_other_end() -> None:
+    assert traces.peers([segment("sent", 1, 1), segment("sent", 1, 1, ends=(B, A))]) == {"10.0.0.2", "10.0.0.3"}
