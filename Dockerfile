@@ -1,5 +1,5 @@
-# The image of a lab's containers: chitcpd and chisocket on PATH, a user without rights, and the tools with which root
-# shapes and captures a link (`docker exec`; the container's own process never has those rights).
+# The image of a lab's containers: chitcpd and chisocket on PATH, a user without rights, and the tools with which a script
+# of root's shapes and captures links, beside a chitcpd that never has root's rights (testbed/backends/setup.py).
 # Ordinary on purpose: any engine's builder takes it, the classic one too.
 
 FROM debian:bookworm-slim AS build

@@ -1,7 +1,19 @@
-"""`python -m testbed` is `testbed`."""
+"""`testbed`, and `python -m testbed`."""
+
+from __future__ import annotations
 
 import sys
 
-from testbed.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line; Ctrl-C ends it quietly even while it is still being imported."""
+    try:
+        from testbed.cli import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -11,13 +11,17 @@ from pathlib import Path
 
 from testbed import backends, state
 from testbed.backends import local, wire
-from testbed.backends.base import Report, Unavailable
+from testbed.backends.base import Report
+from testbed.unavailable import Unavailable
 
 _SHAPE = "tc qdisc add dev lo root netem delay 1ms && tc qdisc del dev lo root"
 _WITHOUT_NETEM = (
     "chitcpd does delay, jitter and rate itself then, and the run's manifest says so. "
     "`sudo modprobe sch_netem` helps if the kernel has the module."
 )
+
+
+_BRIDGES = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,30 +116,34 @@ def _netem_here() -> str:
 
 def _netem_in_the_engine() -> str:
     """The same in a container, with the rights that a host's container has."""
-    from testbed.backends import docker, engine
+    status, said = _in_the_engine(["sh", "-c", _SHAPE], network_mode="none")
+    if status != 0:
+        raise Unavailable(" ".join(said.split()) or f"status {status}", _WITHOUT_NETEM)
+    return "a qdisc was added and deleted in a container"
+
+
+def _in_the_engine(command: list[str], *, network_mode: str) -> tuple[int, str]:
+    from testbed.backends import docker_hosts, engine
 
     backends.get("docker").check()
     api = engine.connect(1)
     try:
         with engine.faults():
-            container = api.create_container(
-                docker._image(),
-                ["sh", "-c", _SHAPE],
-                user="root",
-                labels={docker.LAB: "doctor", docker.RUN: "doctor", docker.KIND: "app", docker.NAME: "netem"},
-                host_config=api.create_host_config(cap_drop=["ALL"], cap_add=["NET_ADMIN"], network_mode="none"),
-            )["Id"]
-            try:
-                api.start(container)
-                status = api.wait(container, timeout=20)["StatusCode"]
-                said = api.logs(container).decode(errors="replace")
-            finally:
-                api.remove_container(container, force=True)
+            return docker_hosts.try_out(api, command, network_mode=network_mode)
     finally:
         api.close()
-    if status != 0:
-        raise Unavailable(" ".join(said.split()) or f"status {status}", _WITHOUT_NETEM)
-    return "a qdisc was added and deleted in a container"
+
+
+def _bridges_of_the_engine() -> str:
+    """Whether the engine's machine sends what crosses a bridge through its firewall, which knows no routers of ours."""
+    status, said = _in_the_engine(["cat", _BRIDGES], network_mode="host")
+    if status == 0 and said.strip() != "0":
+        raise Unavailable(
+            "the engine's firewall sees what crosses a bridge (br_netfilter), and stops plain IP past routers.",
+            "Segments pass routers all the same: only ping, and hosts with an `image:` of their own, are held up. "
+            "`sysctl net.bridge.bridge-nf-call-iptables=0` on the engine's machine lets them pass.",
+        )
+    return "what crosses a bridge passes no firewall"
 
 
 def _tcpdump() -> str:
@@ -176,6 +184,7 @@ ATTEMPTS: dict[str, Callable[[], str]] = {
     "Docker image": _image,
     "netem here": _netem_here,
     "netem in the engine": _netem_in_the_engine,
+    "bridges of the engine": _bridges_of_the_engine,
     "tcpdump": _tcpdump,
     "state directory": _state_directory,
     "loopback addresses": _addresses,

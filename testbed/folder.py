@@ -9,7 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from testbed.backends.base import Unavailable
+from testbed.unavailable import Unavailable
 
 
 def run_id() -> str:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
 import yaml
 from pydantic import TypeAdapter
 
 from testbed import backends, folder, state
-from testbed.backends.base import Backend, Built, Item, Report, Unavailable
+from testbed.backends.base import Backend, Built, Item, Recording, Report
 from testbed.plan import Plan, plan
 from testbed.signals import Signals
 from testbed.topology import Fault, Topology, TopologyError
 from testbed.topology.model import LabName
+from testbed.unavailable import Unavailable
+
+_WAITING = "waiting for another lab to come up"
 
 
 class NoSuchLab(LookupError):
@@ -36,9 +40,9 @@ def name_in(file: Path) -> str:
 
 
 def build(
-    topology: Topology, backend: Backend, *, lab: str, run_id: str, signals: Signals, report: Report
+    topology: Topology, backend: Backend, *, lab: str, run_id: str, stays: bool, signals: Signals, report: Report
 ) -> tuple[Plan, Built]:
-    """Plan the lab and bring it up; its lock must be held.
+    """Plan the lab and bring it up; its lock must be held. `stays`: it is to outlive this command.
 
     Raises Unavailable and Interrupted, with everything taken down again.
     """
@@ -55,10 +59,10 @@ def build(
 
     with ExitStack() as stack:
         with signals.interruptible():
-            stack.enter_context(state.allocation_lock())
+            stack.enter_context(state.allocation_lock(lambda: report(_WAITING)))
         concrete = plan(topology, run_id=run_id, lab=lab, pool=backend.pool, in_use=backend.subnets_in_use())
         try:
-            return concrete, backend.up(concrete, step)
+            return concrete, backend.up(concrete, step, stays=stays)
         except Unavailable:
             raise  # already taken down; and if the lab was another's, it is not for us to take down
         except BaseException:
@@ -75,32 +79,53 @@ def refuse_if_up(backend: Backend, lab: str) -> None:
         )
 
 
-def up(topology: Topology, backend: Backend, *, lab: str, report: Report) -> list[Item]:
-    """Bring the lab's hosts and links up, and leave them so; return what is there.
+def up(topology: Topology, backend: Backend, *, lab: str, report: Report) -> tuple[list[Item], Built | None]:
+    """Bring the lab's hosts and links up, and leave them so; return what is there, and what was made.
 
-    If it is up already, and whole, nothing is done. Raises Unavailable and Interrupted, with nothing left behind.
+    If it is up already, only what differs is added, removed or changed; None if nothing does. Raises Unavailable and
+    Interrupted; a lab that was not up before then leaves nothing behind, and one that was is whole after a signal.
     """
     with Signals() as signals, state.lab_lock(lab):
+        elsewhere = [name for name in where(lab) if name != backend.name]
+        if elsewhere:
+            raise Unavailable(
+                f"lab {lab} is already up on {elsewhere[0]}.",
+                f"Take it down (testbed down {lab}), or give this one another name: --name LAB.",
+            )
         if lab in backend.labs():
-            _refuse_unless_whole(topology, backend, lab)
-            report(f"lab {lab} is already up")
-            return backend.ps(lab)
-        build(topology, backend, lab=lab, run_id=folder.run_id(), signals=signals, report=report)
+            if items := backend.ps(lab):
+                changed = _change(topology, backend, lab, items, report)
+                signals.raise_if_any()
+                return changed
+            if lab in backend.garbage():  # whoever began to make it was killed before there was anything
+                backend.down(lab, report)
+        _, built = build(topology, backend, lab=lab, run_id=folder.run_id(), stays=True, signals=signals, report=report)
         if signals.came:
             backend.down(lab, report)
             signals.raise_if_any()
-        return backend.ps(lab)
+        return backend.ps(lab), built
 
 
-def _refuse_unless_whole(topology: Topology, backend: Backend, lab: str) -> None:
-    hosts = {item.name: item.state for item in backend.ps(lab) if item.kind == "host"}
-    faults = [f"host {name} is {hosts.get(name, 'missing')}" for name in topology.hosts if hosts.get(name) != "running"]
-    faults += [f"host {name} is not in the topology" for name in hosts if name not in topology.hosts]
-    if faults:
-        raise Unavailable(
-            f"lab {lab} is already up on {backend.name}, but not as the topology says: {', '.join(faults)}.",
-            f"Take it down first: testbed down {lab}",
-        )
+def where(lab: str) -> list[str]:
+    """The names of the backends that have anything of this lab."""
+    asked, _ = backends.with_labs()
+    return [backend.name for backend, found in asked if lab in found]
+
+
+def _change(
+    topology: Topology, backend: Backend, lab: str, items: list[Item], report: Report
+) -> tuple[list[Item], Built | None]:
+    keep = {item.name: item.detail for item in items if item.kind == "link"}
+    with state.allocation_lock(lambda: report(_WAITING)):
+        others = {subnet: owner for subnet, owner in backend.subnets_in_use().items() if not _within(subnet, keep)}
+        wanted = plan(topology, run_id=items[0].run_id, lab=lab, pool=backend.pool, in_use=others, keep=keep)
+        built = backend.change(wanted, report)
+    return backend.ps(lab), built
+
+
+def _within(subnet: str, own: dict[str, str]) -> bool:
+    network = ip_network(subnet)
+    return any(network.version == 4 and network.overlaps(IPv4Network(one)) for one in own.values())
 
 
 def down(lab: str, report: Report) -> int:
@@ -108,9 +133,9 @@ def down(lab: str, report: Report) -> int:
 
     Raises NoSuchLab if there is nothing, and Unavailable if another command is at work on it.
     """
-    _having(lab)  # before the lock: what is not a lab's name is no file's either
+    having(lab)  # before the lock: what is not a lab's name is no file's either
     with Signals(), state.lab_lock(lab):
-        return sum(backend.down(lab, report) for backend in _having(lab))
+        return sum(backend.down(lab, report) for backend in having(lab))
 
 
 def labs() -> tuple[list[str], dict[str, str]]:
@@ -122,14 +147,14 @@ def labs() -> tuple[list[str], dict[str, str]]:
 def ps(lab: str | None) -> list[tuple[str, Item]]:
     """(backend, item) of one lab, or of all. Raises NoSuchLab if that one is nowhere."""
     if lab is not None:
-        return [(backend.name, item) for backend in _having(lab) for item in backend.ps(lab)]
+        return [(backend.name, item) for backend in having(lab) for item in backend.ps(lab)]
     asked, _ = backends.with_labs()
     return [(backend.name, item) for backend, found in asked if found for item in backend.ps(None)]
 
 
 def logs(lab: str, names: tuple[str, ...], *, follow: bool) -> Iterator[tuple[str, str]]:
     """(host or app, line) of the named ones, or of all. Raises NoSuchLab and UnknownName."""
-    backend = _having(lab)[0]
+    backend = having(lab)[0]
     known = [item.name for item in backend.ps(lab) if item.kind != "link"]
     for name in names:
         if name not in known:
@@ -137,7 +162,68 @@ def logs(lab: str, names: tuple[str, ...], *, follow: bool) -> Iterator[tuple[st
     return backend.logs(lab, names, follow=follow)
 
 
-def _having(lab: str) -> list[Backend]:
+def collect(lab: str, runs: Path) -> Path:
+    """Write what a lab that is up has left so far into a folder as that of a run; return it.
+
+    Raises NoSuchLab and Unavailable.
+    """
+    backend = having(lab)[0]
+    directory = folder.create(runs, lab)
+    try:
+        backend.snapshot(lab, directory)
+    except BaseException:
+        folder.discard(directory)
+        raise
+    folder.point_latest(directory)
+    return directory
+
+
+def recording(lab: str, host: str, kind: Recording, *, follow: bool) -> Iterator[bytes]:
+    """A host's capture so far, and with `follow` what comes. Raises NoSuchLab, UnknownName and Unavailable."""
+    backend = having(lab)[0]
+    _known_host(backend, lab, host)
+    return backend.recording(lab, host, kind, follow=follow)
+
+
+def execute(lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
+    """Run a command as an application of a host; return its status.
+
+    Raises NoSuchLab, UnknownName and Unavailable; and Interrupted, with the command ended.
+    """
+    backend = having(lab)[0]
+    _known_host(backend, lab, host)
+    with Signals() as signals, signals.interruptible():
+        return backend.execute(lab, host, command, terminal=terminal)
+
+
+def _known_host(backend: Backend, lab: str, host: str) -> None:
+    hosts = [node.name for node in backend.nodes(lab) if not node.forwards]
+    if host not in hosts:
+        raise UnknownName(f"lab {lab} has no host {host!r}, it has {', '.join(hosts)}")
+
+
+def gc(report: Report, *, dry_run: bool) -> tuple[dict[str, int], dict[str, str]]:
+    """Remove what commands that were killed have left: (lab -> things removed, backend -> why it can't be asked).
+
+    That is every lab that was a run's, or never came up whole, and that no command of this user is at work on.
+    """
+    asked, unreachable = backends.with_labs()
+    removed: dict[str, int] = {}
+    with Signals():
+        for backend, _ in asked:
+            for lab in backend.garbage():
+                with suppress(Unavailable), state.lab_lock(lab):  # else a command is at work on it
+                    if lab not in backend.garbage():  # any more: one was at work until now
+                        continue
+                    count = sum(item.lab == lab for item in backend.ps(lab)) if dry_run else backend.down(lab, report)
+                    removed[lab] = removed.get(lab, 0) + count
+        if not dry_run:
+            state.tidy()
+    return removed, unreachable
+
+
+def having(lab: str) -> list[Backend]:
+    """The backends that have this lab; one, as a rule. Raises NoSuchLab."""
     asked, unreachable = backends.with_labs()
     having = [backend for backend, found in asked if lab in found]
     if not having:

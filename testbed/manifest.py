@@ -12,9 +12,10 @@ import chitcpd
 from testbed.backends.base import Mechanism
 from testbed.outcome import Ending, Outcome
 from testbed.plan import HostPlan, Plan
+from testbed.topology import Topology
 
 
-def write(outcome: Outcome, *, topology: str, backend: str, why: str) -> None:
+def write(outcome: Outcome, *, topology: Topology, backend: str, why: str) -> None:
     """Write it into the run folder, whole or not at all; and each application's exit.json."""
     for name, ending in outcome.endings.items():
         directory = outcome.directory / "apps" / name
@@ -29,10 +30,11 @@ def _json(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _manifest(outcome: Outcome, topology: str, backend: str, why: str) -> dict[str, object]:
+def _manifest(outcome: Outcome, topology: Topology, backend: str, why: str) -> dict[str, object]:
     plan = outcome.plan
     return {
-        "topology": topology,
+        "topology": topology.name,
+        "variables": topology.variables,
         "lab": plan.lab,
         "run_id": plan.run_id,
         "seed": plan.seed,
@@ -49,8 +51,14 @@ def _manifest(outcome: Outcome, topology: str, backend: str, why: str) -> dict[s
         },
         "backend": {"name": backend, "why": why},
         "hosts": {host.name: _host(host) for host in plan.hosts},
+        "routers": {router.name: _addresses(router) for router in plan.routers},
         "links": [_link(plan, mechanism) for mechanism in outcome.built.mechanisms],
         "apps": {name: _ending(ending) for name, ending in outcome.endings.items()},
+        "probes": [{**asdict(probed), "good": probed.good} for probed in outcome.built.probed],
+        "events": [
+            {"at": happened.step.at, "event": happened.step.title, "done": _rounded(happened.at)}
+            for happened in outcome.events
+        ],
         "checks": [asdict(result) for result in outcome.checks],
         "notes": outcome.notes,
     }
@@ -59,21 +67,35 @@ def _manifest(outcome: Outcome, topology: str, backend: str, why: str) -> dict[s
 def _host(host: HostPlan) -> dict[str, object]:
     own = host.implementation
     return {
-        "addresses": {interface.link: interface.address for interface in host.interfaces},
+        "addresses": _addresses(host),
+        "image": host.image,
         "tcp": {"profile": host.profile, **host.settings},
         "implementation_sha256": None if own is None else hashlib.sha256(own).hexdigest(),
         "seed": host.seed,
     }
 
 
+def _addresses(node: HostPlan) -> dict[str, str]:
+    return {interface.link: interface.address for interface in node.interfaces}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
+
+
 def _link(plan: Plan, mechanism: Mechanism) -> dict[str, object]:
     """One direction: what was asked for, in SI units, and what does it."""
     asked = next(
         (
-            {"mtu": interface.mtu, "seed": interface.seed, **asdict(interface.shape)}
-            for host in plan.hosts
+            {
+                "mtu": interface.mtu,
+                "seed": interface.seed,
+                "underlay": asdict(interface.underlay),
+                **asdict(interface.shape),
+            }
+            for host in plan.nodes
             for interface in host.interfaces
-            if interface.link == mechanism.link and mechanism.direction == f"{host.name}->{interface.peer}"
+            if interface.link == mechanism.link and mechanism.direction == f"{host.name}->{interface.towards}"
         ),
         {},
     )
@@ -96,4 +118,5 @@ def _ending(ending: Ending) -> dict[str, object]:
         "status": ending.status,
         "expected": ending.app.expect_exit,
         "seconds": round(ending.seconds, 3),
+        "restarts": ending.restarts,
     }

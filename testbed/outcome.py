@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from testbed.backends.base import Built
+from testbed.conductor import Happened
 from testbed.plan import AppPlan, Plan
 
 
@@ -17,12 +19,25 @@ class Ending:
     app: AppPlan
     how: Literal["not started", "running", "by itself", "stopped", "timed out"] = "not started"
     status: int | None = None  # None: it has not ended, or nobody could say
-    seconds: float = 0.0  # from its start to its end
+    seconds: float = 0.0  # from its (last) start to its end
+    restarts: int = 0  # how often it was started anew
 
     @property
     def is_due(self) -> bool:
         """Whether the run has to wait for its end."""
         return self.app.expect_exit is not None and self.how in ("not started", "running")
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether it has ended otherwise than it should, and is to be started anew."""
+        as_it_should = self.how != "by itself" or (self.status is not None and self.status == self.app.expect_exit)
+        return not as_it_should and self.restarts < self.app.restarts
+
+    @property
+    def went_wrong(self) -> bool:
+        """Whether it ended with a status that nobody asked for, or had to be stopped because it was late."""
+        asked_for = (None, 0, self.app.expect_exit, 128 + signal.SIGTERM)
+        return self.how == "timed out" or self.status not in asked_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +71,7 @@ class Outcome:
     up_seconds: float
     run_seconds: float = 0.0
     checks: list[Result] = field(default_factory=list)
+    events: list[Happened] = field(default_factory=list)
     said: list[tuple[str, str]] = field(default_factory=list)  # (application, line): the last that it wrote
     failure: str | None = None  # why the run was cut short, with the last lines of a log
     interrupted: int | None = None  # the exit status that a signal asks for
@@ -66,7 +82,8 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         """What could not be done, and why, for a person."""
-        return self.built.notes
+        missed = [happened.step for happened in self.events if happened.at is None]
+        return self.built.notes + [f"the run ended before {step.at:g} s: {step.title}" for step in missed]
 
     @property
     def status(self) -> int:

@@ -1,4 +1,4 @@
-"""A topology, made concrete: every address, every impairment, every command, decided before anything starts.
+"""A topology, made concrete: every address, every way, every impairment, every command, before anything starts.
 
 `plan` is pure: it reads a Topology and the subnets that are taken and makes a Plan; a backend carries the Plan out and
 decides nothing. Nothing here knows Docker, processes or files on the engine's machine.
@@ -8,27 +8,58 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from ipaddress import IPv4Network, ip_network
 
 from chitcpd.faults import Drop, Shape
-from testbed.topology.model import App, Link, OwnFile, RandomFile, Topology
+from testbed.topology.model import App, Link, LinkSettings, OwnFile, RandomFile, Topology
+from testbed.unavailable import Unavailable
 
-LINK_PREFIX = 29  # network, the engine's gateway, two hosts, and the broadcast address fit in
+_NOT_HOSTS = 3  # addresses of a subnet: its own, the engine's gateway, and the broadcast address
+_LONGEST_PREFIX = 29
+
+
+@dataclass(frozen=True, slots=True)
+class Underlay:
+    """What befalls the packets of the real connections, by netem: shares between 0 and 1."""
+
+    loss: float = 0.0
+    duplicate: float = 0.0
+    reorder: float = 0.0
+    corrupt: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """A host's end of a link."""
+    """A host's, or a router's, end of a link."""
 
     link: str
     address: str
-    peer: str  # the host at the other end
-    peer_address: str
-    shape: Shape  # what leaves here towards the peer meets this
+    peers: dict[str, str]  # the others on this link: name -> address there
+    shape: Shape  # what leaves here meets this
+    underlay: Underlay
     mtu: int  # bytes, of the link that the TCP under study sees
     seed: int  # of this direction's random choices
+
+    @property
+    def towards(self) -> str:
+        """Where what leaves here goes: the other end, or the LAN."""
+        return next(iter(self.peers)) if len(self.peers) == 1 else self.link
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """The way to some subnets that a host is not on: past a router, over one of its links."""
+
+    link: str
+    gateway: str  # the router's address on that link
+    subnets: tuple[str, ...]
+    behind: tuple[str, ...]  # addresses of the hosts there: segments to them go by the router's chitcpd
+    direct: tuple[str, ...]  # of hosts with another chitcpd, which knows no routes: these are dialled themselves
+    mtu: int  # bytes, the least on any of these ways; for `behind`: to those in `direct` it is the first link's
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +68,16 @@ class LinkPlan:
 
     name: str
     subnet: str  # like 10.213.0.0/29
-    endpoints: tuple[str, str]
+    endpoints: tuple[str, ...]  # two, or those of a LAN
 
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:
-    """A host: one chitcpd."""
+    """A host: one chitcpd. Or a router: one that carries segments on."""
 
     name: str
     interfaces: tuple[Interface, ...]
+    ways: tuple[Way, ...]
     names: dict[str, str]  # host name -> the address at which this host reaches it
     profile: str
     settings: dict[str, str]  # of its TCP, over the profile's, as `chitcpd --set` takes them
@@ -53,6 +85,13 @@ class HostPlan:
     implementation: bytes | None = field(
         default=None, repr=False
     )  # somebody's own TCP, a Python file; None: the reference
+    image: str | None = None  # another chitcpd's; None: ours
+    command: tuple[str, ...] = ()  # of that image; empty: its own
+    forwards: bool = False  # a router
+
+    def interface(self, link: str) -> Interface:
+        """Its end of this link, which it must be on."""
+        return next(interface for interface in self.interfaces if interface.link == link)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +106,15 @@ class AppPlan:
     executables: frozenset[str]  # those files that may be executed
     needs: tuple[str, ...]  # apps that are ready before this one starts
     listening: int | None  # ready when the host's daemon has a listener on this port
+    says: str | None  # or when it has written a line that matches this; None with listening None: ready at once
     expect_exit: int | None  # the status it must end with; None: it serves until the run ends
     timeout: float  # seconds until it must have ended
+    restarts: int  # how often it is started anew when it ends otherwise than it should
+    memory: int  # bytes that it may have
+    processes: int  # that it may have
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """A lab, ready to be built."""
 
@@ -80,47 +123,65 @@ class Plan:
     seed: int
     links: tuple[LinkPlan, ...]
     hosts: tuple[HostPlan, ...]
+    routers: tuple[HostPlan, ...]
     apps: tuple[AppPlan, ...]  # in an order in which each comes after all that it needs
     capture_segments: bool
     capture_wire: bool
 
+    @property
+    def nodes(self) -> tuple[HostPlan, ...]:
+        """Hosts and routers."""
+        return self.hosts + self.routers
 
-def plan(topology: Topology, *, run_id: str, lab: str, pool: str, in_use: Mapping[str, str]) -> Plan:
+    def node(self, name: str) -> HostPlan:
+        """The host or router of this name, which must be there."""
+        return self._nodes[name]
+
+    def link(self, name: str) -> LinkPlan:
+        """The link of this name, which must be there."""
+        return self._links[name]
+
+    @cached_property
+    def _nodes(self) -> dict[str, HostPlan]:
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def _links(self) -> dict[str, LinkPlan]:
+        return {link.name: link for link in self.links}
+
+
+def plan(
+    topology: Topology,
+    *,
+    run_id: str,
+    lab: str,
+    pool: str,
+    in_use: Mapping[str, str],
+    keep: Mapping[str, str] | None = None,
+) -> Plan:
     """Decide everything about a run of `topology`.
 
-    Links without a subnet of their own get a /29 from `pool` (an IPv4 network), apart from the subnets in `in_use`
-    (subnet -> its owner, for a person). Raises testbed.backends.base.Unavailable if a link's own subnet is in use,
-    naming the owner, or if the pool has too few left.
+    Links without a subnet of their own get one from `pool` (an IPv4 network), apart from the subnets in `in_use`
+    (subnet -> its owner, for a person); those in `keep` (link -> subnet, of this lab as it is up) have theirs already.
+    Raises Unavailable if a link's own subnet is in use, naming the owner, or if the pool has too
+    few left.
     """
-    subnets = _subnets(topology, pool, in_use)
-    links = [
-        LinkPlan(_link_name(link), str(subnet), (link.endpoints[0], link.endpoints[1]))
-        for link, subnet in zip(topology.links, subnets, strict=True)
-    ]
+    subnets = _subnets(topology, pool, in_use, keep or {})
+    links = tuple(
+        LinkPlan(link.title, str(subnet), link.endpoints) for link, subnet in zip(topology.links, subnets, strict=True)
+    )
+    network = _Network(topology, links)
     return Plan(
         lab=lab,
         run_id=run_id,
         seed=topology.seed,
-        links=tuple(links),
-        hosts=tuple(_host(topology, host, links) for host in topology.hosts),
+        links=links,
+        hosts=tuple(_host(topology, name, network) for name in topology.hosts),
+        routers=tuple(_router(topology, name, network) for name in topology.routers),
         apps=tuple(_apps(topology)),
         capture_segments=topology.capture.segments,
         capture_wire=topology.capture.wire,
     )
-
-
-def daemon_options(plan: Plan, host: HostPlan, *, trace: str, segments: str, implementation: str) -> list[str]:
-    """The options of this host's chitcpd, wherever it runs; the paths are where a backend has its files."""
-    options = ["--seed", str(host.seed), "--trace", trace, "--profile", host.profile]
-    for interface in host.interfaces:
-        options += ["--bind", interface.address]
-    for name, value in host.settings.items():
-        options += ["--set", f"{name}={value}"]
-    if plan.capture_segments:
-        options += ["-c", segments]
-    if host.implementation is not None:
-        options += ["--tcp", implementation]
-    return options
 
 
 def derive(seed: int, *purpose: str) -> int:
@@ -129,76 +190,201 @@ def derive(seed: int, *purpose: str) -> int:
     return int.from_bytes(digest[:4], "big")
 
 
-def _link_name(link: Link) -> str:
-    return link.name or "-".join(link.endpoints)
+# Subnets
 
 
-def _subnets(topology: Topology, pool: str, in_use: Mapping[str, str]) -> list[IPv4Network]:
+def _subnets(topology: Topology, pool: str, in_use: Mapping[str, str], keep: Mapping[str, str]) -> list[IPv4Network]:
     """One per link, in their order."""
-    from testbed.backends.base import Unavailable  # it imports this module
-
     networks = ((ip_network(text, strict=False), owner) for text, owner in in_use.items())
     taken = {network: owner for network, owner in networks if isinstance(network, IPv4Network)}  # and no IPv6
     for link in topology.links:
         owner = next((taken[other] for other in taken if link.subnet and link.subnet.overlaps(other)), None)
         if owner is not None:
-            what = f"The subnet {link.subnet} of link {_link_name(link)} is in use by {owner}."
+            what = f"The subnet {link.subnet} of link {link.title} is in use by {owner}."
             raise Unavailable(what, "Take that down, or give the link another `subnet:`, or none.")
-    own = [link.subnet for link in topology.links if link.subnet is not None]
-    free = _free(IPv4Network(pool), [*taken, *own])
-    subnets = [link.subnet or next(free, None) for link in topology.links]
+    written = [link.subnet for link in topology.links if link.subnet is not None]
+    given = {link.title: link.subnet or _kept(link, keep, written) for link in topology.links}
+    free = _Free(IPv4Network(pool), [*taken, *(subnet for subnet in given.values() if subnet is not None)])
+    subnets = [given[link.title] or free.next(_prefix(link)) for link in topology.links]
     if None in subnets:
         what = f"The pool {pool} has too few free subnets for the {len(subnets)} links of {topology.name}."
         raise Unavailable(what, "Take other labs down, or give links a `subnet:` outside of the pool.")
     return [subnet for subnet in subnets if subnet is not None]
 
 
-def _free(pool: IPv4Network, taken: list[IPv4Network]) -> Iterator[IPv4Network]:
-    for subnet in pool.subnets(new_prefix=LINK_PREFIX):
-        if not any(subnet.overlaps(other) for other in taken):
-            yield subnet
+def _prefix(link: Link) -> int:
+    addresses = len(link.endpoints) + _NOT_HOSTS
+    return min(_LONGEST_PREFIX, 32 - (addresses - 1).bit_length())
 
 
-def _host(topology: Topology, name: str, links: list[LinkPlan]) -> HostPlan:
-    interfaces = [
-        _interface(name, link, shape_of(topology, written, name), topology.settings(written, name).mtu, topology.seed)
-        for link, written in zip(links, topology.links, strict=True)
-        if name in link.endpoints
-    ]
-    names: dict[str, str] = {}
-    for interface in interfaces:  # of two links to one host the first is its name's
-        names.setdefault(name, interface.address)
-        names.setdefault(interface.peer, interface.peer_address)
-    tcp = topology.tcp(name)
+def _kept(link: Link, keep: Mapping[str, str], written: list[IPv4Network]) -> IPv4Network | None:
+    """The subnet that the link has, if it has room for its ends and no link is to have it from now on."""
+    subnet = IPv4Network(keep[link.title]) if link.title in keep else None
+    if subnet is None or subnet.prefixlen > _prefix(link) or any(subnet.overlaps(other) for other in written):
+        return None
+    return subnet
+
+
+class _Free:
+    """The free subnets of a pool, from its beginning on, each handed out once."""
+
+    def __init__(self, pool: IPv4Network, taken: list[IPv4Network]) -> None:
+        self._at = int(pool.network_address)
+        self._end = int(pool.broadcast_address) + 1
+        self._taken = sorted((int(one.network_address), int(one.broadcast_address) + 1) for one in taken)
+
+    def next(self, prefix: int) -> IPv4Network | None:
+        """The next one of this size; None if there is none."""
+        size = 1 << (32 - prefix)
+        at = -(-self._at // size) * size
+        for begin, end in self._taken:  # sorted: what ends before `at` can't be in the way later
+            if begin < at + size and end > at:
+                at = -(-end // size) * size
+        if at + size > self._end:
+            return None
+        self._at = at + size
+        return IPv4Network((at, prefix))
+
+
+# Hosts, routers and the ways between them
+
+
+class _Network:
+    """Who is on which link, and which way leads where: over the fewest routers, the first in the file among equals."""
+
+    def __init__(self, topology: Topology, links: tuple[LinkPlan, ...]) -> None:
+        self.written = {link.name: written for link, written in zip(links, topology.links, strict=True)}
+        self.links = {link.name: link for link in links}
+        self.of_node: dict[str, list[str]] = {name: [] for name in (*topology.hosts, *topology.routers)}
+        self._routers = topology.routers
+        self._addresses: dict[tuple[str, str], str] = {}
+        self._mtus: dict[tuple[str, str], int] = {}  # of what leaves a node over a link
+        for link in links:
+            # The subnet's first address is for the engine's gateway.
+            first = IPv4Network(link.subnet).network_address + 2
+            for index, node in enumerate(link.endpoints):
+                self.of_node[node].append(link.name)
+                self._addresses[link.name, node] = str(first + index)
+                self._mtus[link.name, node] = topology.settings(self.written[link.name], node).mtu
+
+    def address(self, link: str, node: str) -> str:
+        """Of a node on a link."""
+        return self._addresses[link, node]
+
+    def ways(self, node: str) -> dict[str, _Hop]:
+        """Link -> how `node` comes there, the nearest first."""
+        found = {link: _Hop(0, link, None, self._mtus[link, node]) for link in self.of_node[node]}
+        waiting = deque(found)
+        while waiting:
+            link = waiting.popleft()
+            here = found[link]
+            for router in self.links[link].endpoints:
+                if router not in self._routers or router == node:
+                    continue
+                for beyond in self.of_node[router]:
+                    if beyond not in found:
+                        first = here.router or (router if here.hops == 0 else None)
+                        mtu = min(here.mtu, self._mtus[beyond, router])
+                        found[beyond] = _Hop(here.hops + 1, here.link, first, mtu)
+                        waiting.append(beyond)
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Hop:
+    """How a node comes to a link: over so many routers, by which of its own links, past which router first."""
+
+    hops: int
+    link: str
+    router: str | None
+    mtu: int  # bytes, the least on the way
+
+
+def _host(topology: Topology, name: str, network: _Network) -> HostPlan:
+    written, tcp = topology.hosts[name], topology.tcp(name)
+    hops = network.ways(name)
     return HostPlan(
         name=name,
-        interfaces=tuple(interfaces),
-        names=names,
+        interfaces=_interfaces(topology, name, network),
+        ways=_ways(topology, name, network, hops),
+        names=_names(topology, name, network, hops),
         profile=tcp.profile,
         settings=tcp.changes,
         implementation=tcp.implementation,
         seed=derive(topology.seed, "host", name),
+        image=written.image,
+        command=written.command,
     )
 
 
-def _interface(host: str, link: LinkPlan, shape: Shape, mtu: int, seed: int) -> Interface:
-    end = link.endpoints.index(host)
-    peer = link.endpoints[1 - end]
-    network = IPv4Network(link.subnet)
-    return Interface(
-        link=link.name,
-        address=str(network[2 + end]),  # .1 is for the engine's gateway
-        peer=peer,
-        peer_address=str(network[3 - end]),
-        shape=shape,
-        mtu=mtu,
-        seed=derive(seed, "link", link.name, host),
+def _router(topology: Topology, name: str, network: _Network) -> HostPlan:
+    return HostPlan(
+        name=name,
+        interfaces=_interfaces(topology, name, network),
+        ways=_ways(topology, name, network, network.ways(name)),
+        names={},
+        profile="modern",
+        settings={},
+        seed=derive(topology.seed, "router", name),
+        forwards=True,
     )
+
+
+def _interfaces(topology: Topology, node: str, network: _Network) -> tuple[Interface, ...]:
+    return tuple(
+        Interface(
+            link=link,
+            address=network.address(link, node),
+            peers={other: network.address(link, other) for other in network.links[link].endpoints if other != node},
+            shape=shape_of(topology, network.written[link], node),
+            underlay=underlay_of(topology.settings(network.written[link], node)),
+            mtu=topology.settings(network.written[link], node).mtu,
+            seed=derive(topology.seed, "link", link, node),
+        )
+        for link in network.of_node[node]
+    )
+
+
+def _ways(topology: Topology, node: str, network: _Network, hops: dict[str, _Hop]) -> tuple[Way, ...]:
+    """One for each router that is next on the way to somewhere, and each MTU of such a way."""
+    past: dict[tuple[str, str, int], list[str]] = {}
+    for link, hop in hops.items():
+        if hop.router is not None:
+            past.setdefault((hop.link, hop.router, hop.mtu), []).append(link)
+    ways = []
+    for (first, router, mtu), beyond in past.items():
+        hosts = [(link, host) for link in beyond for host in network.links[link].endpoints if host in topology.hosts]
+        there = [(network.address(link, host), topology.hosts[host].image) for link, host in hosts if host != node]
+        ways.append(
+            Way(
+                link=first,
+                gateway=network.address(first, router),
+                subnets=tuple(network.links[link].subnet for link in beyond),
+                behind=tuple(address for address, image in there if image is None),
+                direct=tuple(address for address, image in there if image is not None),
+                mtu=mtu,
+            )
+        )
+    return tuple(ways)
+
+
+def _names(topology: Topology, node: str, network: _Network, hops: dict[str, _Hop]) -> dict[str, str]:
+    """Itself and each other host that it can reach, at the address that is nearest; of equals the first link's."""
+    names: dict[str, str] = {}
+    for link in sorted(hops, key=lambda link: hops[link].hops):  # stable
+        for host in (node, *network.links[link].endpoints):
+            if host in topology.hosts and host in network.links[link].endpoints:
+                names.setdefault(host, network.address(link, host))
+    return names
 
 
 def shape_of(topology: Topology, link: Link, sender: str) -> Shape:
     """What leaves `sender` over the link meets this."""
-    settings = topology.settings(link, sender)
+    return shape(topology.settings(link, sender), link, sender)
+
+
+def shape(settings: LinkSettings, link: Link, sender: str) -> Shape:
+    """These settings of one direction, and the link's `drop` rules for it."""
     packets = size = None
     if settings.queue is not None:
         packets, size = settings.queue.limit(rate=settings.rate, delay=settings.delay)
@@ -214,6 +400,15 @@ def shape_of(topology: Topology, link: Link, sender: str) -> Shape:
         corrupt=settings.corrupt,
         drops=tuple(Drop(rule.match, *rule.nth) for rule in link.drop if rule.sender == sender),
     )
+
+
+def underlay_of(settings: LinkSettings) -> Underlay:
+    """What netem does to the packets of the real connections."""
+    asked = settings.underlay
+    return Underlay() if asked is None else Underlay(asked.loss, asked.duplicate, asked.reorder, asked.corrupt)
+
+
+# Applications
 
 
 def _apps(topology: Topology) -> list[AppPlan]:
@@ -252,8 +447,12 @@ def _app(name: str, app: App, seed: int, expect_exit: int | None) -> AppPlan:
         ),
         needs=app.needs,
         listening=app.ready.listening if app.ready else None,
+        says=app.ready.output if app.ready else None,
         expect_exit=expect_exit,
         timeout=app.timeout,
+        restarts=app.restart,
+        memory=app.limits.memory,
+        processes=app.limits.processes,
     )
 
 

@@ -6,24 +6,27 @@ down. Nothing here knows what the lab is made of: the backend does.
 
 from __future__ import annotations
 
-import shutil
-import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 from testbed import checks, folder, lab, manifest, state
+from testbed import topology as topologies
 from testbed.backends import Choice
-from testbed.backends.base import Backend, Exit, Report, Unavailable
+from testbed.backends.base import Backend, Exit, Report
+from testbed.conductor import Conductor, Meant
+from testbed.events import Step, timeline
 from testbed.outcome import Ending, Outcome
 from testbed.plan import AppPlan
 from testbed.signals import Interrupted, Signals
 from testbed.topology import Topology
+from testbed.unavailable import Unavailable
 
 T = TypeVar("T")
 
@@ -50,8 +53,10 @@ def run(topology: Topology, source: Path, choice: Choice, *, name: str, runs: Pa
         directory = folder.create(runs, name)
         began = time.monotonic()
         try:
-            shutil.copyfile(source, directory / "topology.yaml")
-            plan, built = lab.build(topology, backend, lab=name, run_id=directory.name, signals=signals, report=report)
+            (directory / "topology.yaml").write_text(topologies.resolved(source, topology.variables))
+            plan, built = lab.build(
+                topology, backend, lab=name, run_id=directory.name, stays=False, signals=signals, report=report
+            )
         except BaseException:
             folder.discard(directory)
             raise
@@ -64,7 +69,7 @@ def run(topology: Topology, source: Path, choice: Choice, *, name: str, runs: Pa
 def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals, report: Report) -> None:
     """What is done with a lab that is up; ends with the lab down, in any case."""
     backend, plan, directory = choice.backend, outcome.plan, outcome.directory
-    play = _Play(backend, outcome, signals, report)
+    play = _Play(backend, outcome, timeline(topology, plan), signals, report)
     log: str | None = None
     try:
         play.apps()
@@ -77,7 +82,7 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
 
     # From here on no signal is raised, and no error keeps the rest from being done.
     def write_manifest() -> None:
-        manifest.write(outcome, topology=topology.name, backend=backend.name, why=choice.why)
+        manifest.write(outcome, topology=topology, backend=backend.name, why=choice.why)
 
     _attempt(outcome, play.stop_all)
     _attempt(outcome, lambda: _quiet(report)("collecting"))
@@ -93,13 +98,19 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
 class _Play:
     """The applications of a run, from the first start to the last end."""
 
-    def __init__(self, backend: Backend, outcome: Outcome, signals: Signals, report: Report) -> None:
+    def __init__(
+        self, backend: Backend, outcome: Outcome, steps: Sequence[Step], signals: Signals, report: Report
+    ) -> None:
         self._backend = backend
         self._plan = outcome.plan
         self._outcome = outcome
         self._signals = signals
         self._report = report
-        self._exits = backend.exits(outcome.plan)
+        self._exits: SimpleQueue[Exit | Meant | Exception] = backend.exits(outcome.plan)  # type: ignore[assignment]
+        self._aside: deque[Exit] = deque()  # ends of applications that were taken too early
+        self._killed: set[str] = set()  # hosts and applications that an event has ended, or is about to
+        self._conductor = Conductor(backend, outcome.plan.lab, steps, report, self._exits.put)
+        outcome.events = self._conductor.happened
         self._begun: dict[str, float] = {}  # application -> when it was started
         self._first = time.monotonic()
 
@@ -108,20 +119,22 @@ class _Play:
 
         Raises CutShort if the run can't go on, and Interrupted.
         """
+        self._conductor.begin()
         for app in self._plan.apps:
             self._signals.raise_if_any()
             self._report(f"starting {app.name} on {app.host}")
             self._begun[app.name] = time.monotonic()
             self._outcome.endings[app.name].how = "running"
             self._backend.start(self._plan, app)
-            if app.listening is not None:
+            if app.listening is not None or app.says is not None:
                 self._wait_ready(app)
         while due := [ending.app for ending in self._outcome.endings.values() if ending.is_due]:
             self._report(f"waiting for {', '.join(app.name for app in due)}")
             self._wait_for_one(due)
 
     def stop_all(self) -> None:
-        """Stop what serves, the last started first, and learn how it ended."""
+        """Stop the events, then what serves, the last started first, and learn how it ended."""
+        self._conductor.end()
         for app in reversed(self._plan.apps):
             if self._outcome.endings[app.name].how == "running":
                 self._outcome.endings[app.name].how = "stopped"
@@ -129,15 +142,28 @@ class _Play:
         until = time.monotonic() + 2
         while any(ending.how != "not started" and ending.status is None for ending in self._outcome.endings.values()):
             try:
-                exit_ = self._exits.get(timeout=max(0.0, until - time.monotonic()))
+                left = max(0.0, until - time.monotonic())
+                exit_ = self._aside.popleft() if self._aside else self._exits.get(timeout=left)
             except Empty:
                 break
-            if exit_.kind == "app":
+            if isinstance(exit_, Exit) and exit_.kind == "app":
                 self._note_end(exit_)
         self._outcome.run_seconds = time.monotonic() - self._first
 
     def _wait_ready(self, app: AppPlan) -> None:
-        self._report(f"waiting for {app.name} to listen on {app.host}:{app.listening}")
+        listens = app.listening is not None
+        self._report(f"waiting for {app.name} to {'listen on' if listens else 'write that it serves'}{_where(app)}")
+        ending = self._outcome.endings[app.name]
+        tried = -1
+        while tried < ending.restarts:  # it has been started anew
+            tried = ending.restarts
+            if self._is_ready(app, ending):
+                return
+        raise CutShort(f"{app.name} {_not_ready(app, ending)}", f"apps/{app.name}/stderr")
+
+    def _is_ready(self, app: AppPlan, ending: Ending) -> bool:
+        """Whether it serves; if not, its end is known, or it is late."""
+        tried = ending.restarts
         answers: SimpleQueue[bool | Exception] = SimpleQueue()
 
         def ask() -> None:
@@ -152,18 +178,12 @@ class _Play:
             self._take(timeout=0, getting_ready=app.name)
         if isinstance(answer, Exception):
             raise answer
-        ending = self._outcome.endings[app.name]
         if not answer and time.monotonic() - self._begun[app.name] < app.timeout:
-            while ending.how == "running" and self._take(timeout=2, getting_ready=app.name):
-                pass  # its end, or its daemon's, is in the queue, or will be at once
-        if not answer:
-            hint = "" if app.run[0] == "chirun" else " (one that knows nothing of chisocket needs `via: chirun`)"
-            what = (
-                f"did not listen on port {app.listening} of {app.host} within {app.timeout:g} s{hint}"
-                if ending.how == "running"
-                else f"ended with status {ending.status} before it listened on port {app.listening}"
-            )
-            raise CutShort(f"{app.name} {what}", f"apps/{app.name}/stderr")
+            # Its end, or its daemon's, is in the queue, or will be at once.
+            while ending.how == "running" and ending.restarts == tried:
+                if not self._take(timeout=2, getting_ready=app.name):
+                    break
+        return answer
 
     def _wait_for_one(self, due: list[AppPlan]) -> None:
         """Return when something has ended, or one of these is late and has been stopped."""
@@ -177,28 +197,54 @@ class _Play:
 
     def _take(self, timeout: float, getting_ready: str = "") -> bool:
         """Take an end from the queue; False if there was none. Raises CutShort if the run can't go on after it."""
-        exit_ = self._get(self._exits, timeout)
-        if exit_ is None:
-            return False
-        if exit_.kind == "host":
-            raise _daemon_died(exit_)
+        told = self._aside.popleft() if self._aside else self._get(self._exits, timeout)
+        if isinstance(told, Exit) and told.kind == "app":
+            self._take_end(told, getting_ready)
+        elif told is not None:
+            self._heed(told)
+        return told is not None
+
+    def _take_end(self, exit_: Exit, getting_ready: str) -> None:
+        """Of an application. Raises CutShort if the run can't go on after it."""
         ending = self._note_end(exit_)
+        if ending.may_go_on:
+            self._start_anew(ending)
+            return
         if ending.how == "by itself" and ending.status not in (0, ending.app.expect_exit):
             self._look_for_a_dead_daemon()
         for name, ended in self._outcome.endings.items():
             serves = ended.app.expect_exit is None and name != getting_ready
-            if serves and ended.how == "by itself" and ended.status != 0:
+            killed = name in self._killed
+            if serves and ended.how == "by itself" and ended.status != 0 and not killed:
                 what = f"{name}, which serves the others, ended with status {ended.status}"
                 raise CutShort(what, f"apps/{name}/stderr")
-        return True
+
+    def _heed(self, told: Exit | Meant | Exception) -> None:
+        """What is not the end of an application. Raises CutShort for a daemon's, and an event's error."""
+        if isinstance(told, Exception):
+            raise told
+        if isinstance(told, Meant):
+            (self._killed.add if told.to_end else self._killed.discard)(told.name)
+        elif told.name not in self._killed:
+            raise _daemon_died(told)
 
     def _look_for_a_dead_daemon(self) -> None:
         """An application that fails may do so because its daemon died, the end of which can be told a moment later."""
         until = time.monotonic() + _DAEMON_TOLD_WITHIN
-        while (exit_ := self._get(self._exits, until - time.monotonic())) is not None:
-            if exit_.kind == "host":
-                raise _daemon_died(exit_)
-            self._note_end(exit_)
+        while (told := self._get(self._exits, until - time.monotonic())) is not None:
+            if isinstance(told, Exit) and told.kind == "app":
+                self._aside.append(told)
+            else:
+                self._heed(told)
+
+    def _start_anew(self, ending: Ending) -> None:
+        name = ending.app.name
+        ending.restarts += 1
+        self._killed.discard(name)
+        self._report(f"starting {name} anew ({ending.restarts} of {ending.app.restarts}): status {ending.status}")
+        self._begun[name] = time.monotonic()
+        ending.how, ending.status = "running", None
+        self._backend.start(self._plan, ending.app)
 
     def _get(self, queue: SimpleQueue[T], timeout: float) -> T | None:
         """The next of a queue, or None after `timeout` seconds; a signal interrupts it."""
@@ -217,6 +263,21 @@ class _Play:
         return ending
 
 
+def _where(app: AppPlan) -> str:
+    return f" {app.host}:{app.listening}" if app.listening is not None else ""
+
+
+def _not_ready(app: AppPlan, ending: Ending) -> str:
+    """What an application did in place of serving."""
+    if ending.how != "running":
+        before = f"it listened on port {app.listening}" if app.listening is not None else f"it wrote {app.says!r}"
+        return f"ended with status {ending.status} before {before}"
+    if app.listening is None:
+        return f"wrote nothing that matches {app.says!r} within {app.timeout:g} s"
+    hint = "" if app.run[0] == "chirun" else " (one that knows nothing of chisocket needs `via: chirun`)"
+    return f"did not listen on port {app.listening} of {app.host} within {app.timeout:g} s{hint}"
+
+
 def _daemon_died(exit_: Exit) -> CutShort:
     what = f"chitcpd of {exit_.name} ended with status {exit_.status} during the run"
     return CutShort(what, f"hosts/{exit_.name}/chitcpd.log")
@@ -226,8 +287,7 @@ def _judge(topology: Topology, outcome: Outcome, log: str | None) -> None:
     """Read what was collected: what applications said, the log that tells of a failure, the verdicts."""
     plan, directory = outcome.plan, outcome.directory
     for app in plan.apps:
-        as_asked = outcome.endings[app.name].status in (None, 0, app.expect_exit, 128 + signal.SIGTERM)
-        for stream in ("stdout",) if as_asked else ("stdout", "stderr"):
+        for stream in ("stdout", "stderr") if outcome.endings[app.name].went_wrong else ("stdout",):
             outcome.said += [(app.name, line) for line in _last_lines(directory / "apps" / app.name / stream)]
     if log is not None:
         tail = "".join(f"\n  {line}" for line in _last_lines(directory / log))

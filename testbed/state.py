@@ -12,13 +12,15 @@ import fcntl
 import os
 import re
 import shlex
+import shutil
 import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from testbed.backends.base import Unavailable
+from testbed.unavailable import Unavailable
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
 
@@ -55,17 +57,18 @@ def _location() -> Path:
 
 
 @contextmanager
-def lab_lock(lab: str) -> Iterator[None]:
+def lab_lock(lab: str, *, patience: float = 0.0) -> Iterator[None]:
     """Keep every other command of this user off the lab; raises Unavailable if one is at work on it.
 
-    The kernel lets go of the lock when its holder dies, so that nothing stale can be left.
+    `patience`: for so many seconds wait until that one has ended. The kernel lets go of the lock when its holder dies,
+    so that nothing stale can be left.
     """
     if _NAME.fullmatch(lab) is None:  # it may come from a label that anybody has set
         raise Unavailable(f"{lab!r} is no name of a lab.", "Remove what bears it as its label by hand.")
     locks = directory() / "locks"
     locks.mkdir(exist_ok=True)
     path = locks / lab
-    descriptor = _hold(path, lab)
+    descriptor = _hold(path, lab, time.monotonic() + patience)
     try:
         yield
     finally:
@@ -73,12 +76,16 @@ def lab_lock(lab: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _hold(path: Path, lab: str) -> int:
+def _hold(path: Path, lab: str, until: float) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if time.monotonic() < until:
+                os.close(descriptor)
+                time.sleep(0.02)  # flock itself waits for ever
+                continue
             holder = os.pread(descriptor, 400, 0).decode(errors="replace") or "another process"
             os.close(descriptor)
             raise Unavailable(
@@ -103,12 +110,28 @@ def _command() -> str:
     return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:300]
 
 
+def tidy() -> None:
+    """Remove what commands that were killed have left here: locks that nobody holds, labs half removed."""
+    for path in (directory() / "locks").glob("*"):
+        with suppress(Unavailable), lab_lock(path.name):
+            pass  # who takes a lock removes it in the end
+    for gone in (directory() / "local").glob(".*"):
+        shutil.rmtree(gone, ignore_errors=True)
+
+
 @contextmanager
-def allocation_lock() -> Iterator[None]:
-    """Let one command at a time choose subnets and take them, so that two labs never choose the same."""
+def allocation_lock(waiting: Callable[[], None]) -> Iterator[None]:
+    """Let one command at a time choose subnets and take them, so that two labs never choose the same.
+
+    `waiting` is told if another one is at it.
+    """
     descriptor = os.open(directory() / "allocation.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waiting()
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

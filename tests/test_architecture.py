@@ -95,8 +95,15 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
         "chitcpd.settings",
         "chisocket.protocol.location",
     )
-    libraries = ("click", "docker", "pydantic", "pydantic_core", "requests", "rich", "yaml")
+    libraries = ("click", "docker", "pydantic", "pydantic_core", "pytest", "requests", "rich", "yaml")
     check("testbed", ("testbed", *faces), third_party=libraries)
+
+
+def test_only_the_plugin_needs_pytest() -> None:
+    """Who runs labs does not have to have it."""
+    assert {path.name for path in modules("testbed") for name in imports(path) if is_in(name, "pytest")} == {
+        "pytest_plugin.py"
+    }
 
 
 def test_the_commands_decide_nothing() -> None:
@@ -108,4 +115,4 @@ def test_the_commands_decide_nothing() -> None:
 
 def test_only_the_docker_backend_knows_docker() -> None:
     knows = {path.name for path in modules("testbed") for name in imports(path) if is_in(name, "docker", "requests")}
-    assert knows <= {"docker.py", "engine.py"}
+    assert all(name.startswith("docker") or name in ("engine.py", "terminals.py") for name in knows), knows

@@ -6,7 +6,8 @@ import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from testbed.backends.base import Backend, Unavailable
+from testbed.backends.base import Backend
+from testbed.unavailable import Unavailable
 
 
 def _docker() -> Backend:

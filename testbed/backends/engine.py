@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import select
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from threading import Lock
 from typing import IO, Any
 
 import docker
@@ -16,7 +18,7 @@ from docker.errors import APIError, DockerException
 from docker.utils.socket import frames_iter
 from requests.exceptions import RequestException
 
-from testbed.backends.base import Unavailable
+from testbed.unavailable import Unavailable
 
 
 def connect(connections: int) -> APIClient:
@@ -82,22 +84,56 @@ def run(api: APIClient, container: str, command: list[str], *, user: str = "") -
     return Ran(status, (stdout or b"").decode(errors="replace"), (stderr or b"").decode(errors="replace"))
 
 
-def start_until(api: APIClient, container: str, command: list[str], word: str, *, user: str = "") -> str:
-    """Start a command that outlives this call, and return when it has written `word`; "" then, else what it wrote.
-
-    Its output goes nowhere afterwards.
-    """
-    execution = api.exec_create(container, command, user=user)["Id"]
+def output(api: APIClient, container: str, command: list[str], *, user: str) -> Iterator[bytes]:
+    """What a command in a container that runs writes to its standard output, as it comes."""
+    execution = api.exec_create(container, command, user=user, stderr=False)["Id"]
     stream: Any = api.exec_start(execution, socket=True)
-    said = b""
     try:
-        for _, piece in frames_iter(stream, tty=False):  # type: ignore[no-untyped-call]
-            said += piece
-            if word.encode() in said:
-                return ""
-        return said.decode(errors="replace").strip() or "it ended without a word"
+        yield from (piece for _, piece in frames_iter(stream, tty=False))  # type: ignore[no-untyped-call]
     finally:
         stream._response.close()  # with its connection; the SDK hands it out nowhere else
+
+
+_PATIENCE = 30.0  # seconds for an answer of a session: some wait for a daemon that starts
+
+
+class Session:
+    """A command that runs in a container for as long as we like, is told lines and answers each with a line."""
+
+    def __init__(self, api: APIClient, container: str, command: list[str], *, user: str) -> None:
+        execution = api.exec_create(container, command, user=user, stdin=True, stderr=False)["Id"]
+        self._stream: Any = api.exec_start(execution, socket=True)
+        self._frames = frames_iter(self._stream, tty=False)  # type: ignore[no-untyped-call]
+        self._rest = b""
+        self._lock = Lock()
+
+    def ask(self, line: str) -> str:
+        """The answer. Raises EOFError if the command has ended, TimeoutError if it stands still."""
+        with self._lock:
+            self._stream._sock.sendall(line.encode() + b"\n")
+            while b"\n" not in self._rest:
+                if not select.select([self._stream], [], [], _PATIENCE)[0]:
+                    raise TimeoutError
+                _, piece = next(self._frames, (0, b""))
+                if not piece:
+                    raise EOFError
+                self._rest += piece
+            answer, _, self._rest = self._rest.partition(b"\n")
+            return answer.decode(errors="replace")
+
+    def close(self) -> None:
+        """The command sees the end of its input."""
+        self._stream._response.close()  # with its connection; the SDK hands it out nowhere else
+
+
+@contextmanager
+def closing(stream: Any) -> Iterator[None]:
+    """Close a stream of the SDK's in the end, with its connection: `close` alone keeps the descriptor open."""
+    try:
+        yield
+    finally:
+        stream.close()
+        stream._response.close()  # the SDK hands it out nowhere else
 
 
 def lines(pieces: Iterable[bytes]) -> Iterator[str]:

@@ -14,29 +14,38 @@ It is held to the same contract tests as the backends that are real.
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
-from testbed.backends.base import Built, Exit, Item, Mechanism, Report, Unavailable
-from testbed.plan import AppPlan, HostPlan, Plan
+from testbed import daemon, saved
+from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Probed, Recording, Report
+from testbed.events import Deed, Reshape
+from testbed.plan import AppPlan, HostPlan, Interface, Plan
+from testbed.unavailable import Unavailable
 
+_numbers = itertools.count(1)
 _EMPTY_PCAP = bytes.fromhex("4d3cb2a1 0200 0400 00000000 00000000 00000400 65000000")  # nanoseconds, raw IP
 
 
 class Process:
     """An application that runs: what its program sees, and what it leaves."""
 
-    def __init__(self, lab: Lab, app: AppPlan) -> None:
+    def __init__(self, lab: Lab, app: AppPlan, before: Process | None = None) -> None:
+        """`before`: the same application, which has ended; what it has left is still there."""
         self.lab = lab
         self.app = app
-        self.files = dict(app.files)  # its working directory
-        self.stdout: list[str] = []
-        self.stderr: list[str] = []
+        self.files: dict[str, bytes] = dict(app.files) if before is None else before.files  # its working directory
+        self.stdout: list[str] = [] if before is None else before.stdout
+        self.stderr: list[str] = [] if before is None else before.stderr
         self.status: int | None = None  # None: it runs
+        self.signals: list[str] = []
         self._stop = threading.Event()
 
     def print(self, line: str) -> None:
@@ -65,6 +74,11 @@ class Process:
         """Ask it to end; the program learns of it in `wait_for_stop`."""
         self._stop.set()
 
+    def kill(self, signal: str) -> None:
+        """A signal that an event sends; the program may look at `signals`, and is asked to end."""
+        self.signals.append(signal)
+        self._stop.set()
+
 
 Program = Callable[[Process], int]
 
@@ -72,14 +86,54 @@ Program = Callable[[Process], int]
 class Lab:
     """A lab that is up."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, *, stays: bool) -> None:
         self.plan = plan
+        self.stays = stays
+        self.links: dict[tuple[str, str], Now] = {}  # (node, link) -> what it does
+        self.blocked: dict[str, tuple[str, ...]] = {}
+        self.paused: set[str] = set()
+        self.deeds: list[tuple[str, Deed]] = []
         self.changed = threading.Condition()
         self.listeners: set[tuple[str, int]] = set()
         self.processes: dict[str, Process] = {}
-        self.hosts: dict[str, int | None] = {host.name: None for host in plan.hosts}  # exit status
-        self.logs: dict[str, list[str]] = {host.name: ["chitcpd is ready"] for host in plan.hosts}
+        self.daemons: dict[str, int] = {}  # node -> a number that no other daemon has, or had
+        self.hosts: dict[str, int | None] = {}  # node -> its daemon's exit status
+        self.logs: dict[str, list[str]] = {}
+        self.traces: dict[str, list[dict[str, object]]] = {}
         self.exits: SimpleQueue[Exit] = SimpleQueue()
+        for node in plan.nodes:
+            self.start_daemon(node)
+
+    def start_daemon(self, node: HostPlan) -> None:
+        """Start a node's daemon, with its links as they were planned; anew, if there was one."""
+        self.daemons[node.name] = next(_numbers)
+        self.hosts[node.name] = None
+        self.blocked.pop(node.name, None)
+        self.logs.setdefault(node.name, []).append("chitcpd is ready")
+        self.traces.setdefault(node.name, [])
+        self.plan_links(node)
+
+    def plan_links(self, node: HostPlan) -> None:
+        """Let a node's links do what was planned."""
+        for end in node.interfaces:
+            self.links[node.name, end.link] = Now(end.shape, end.underlay)
+
+    def reaches(self, source: str, destination: str) -> bool:
+        """Whether a segment from one host would reach another; what stops it is counted, and is in the trace.
+
+        Of the links, only those that join the two themselves are looked at.
+        """
+        here, there = self.plan.node(source), self.plan.node(destination)
+        if any(end.address in self.blocked.get(source, ()) for end in there.interfaces):
+            self.traces[source].append({"event": "dropped", "why": "partition"})
+            return False
+        for end in here.interfaces:
+            now = self.links[source, end.link]
+            if destination in end.peers and now.shape.down:
+                now.counts["down"] += 1
+                self.traces[source].append({"event": "dropped", "why": "down"})
+                return False
+        return destination in here.names and self.hosts[destination] is None and destination not in self.paused
 
     def process(self, app: str) -> Process:
         """The application of this name, which must have been started."""
@@ -119,27 +173,42 @@ class FakeBackend:
             link.subnet: f"lab {name}, link {link.name}" for name, lab in self._labs.items() for link in lab.plan.links
         }
 
-    def up(self, plan: Plan, report: Report) -> Built:
+    def up(self, plan: Plan, report: Report, *, stays: bool) -> Built:
         """Make the lab. Raises Unavailable if it is there, or if a host's own TCP is not Python."""
         if plan.lab in self._labs:
             raise Unavailable(f"lab {plan.lab} is up.", f"Take it down: testbed down {plan.lab}")
         for host in plan.hosts:
             report(f"starting chitcpd on {host.name}")
             _load(host)
-        self._labs[plan.lab] = Lab(plan)
-        return Built(
-            mechanisms=[
-                Mechanism(interface.link, f"{host.name}->{interface.peer}")
-                for host in plan.hosts
-                for interface in host.interfaces
-            ],
-            versions={"chitcpd": "fake"},
-        )
+        self._labs[plan.lab] = Lab(plan, stays=stays)
+        return _built(plan)
+
+    def change(self, plan: Plan, report: Report) -> Built | None:
+        """Start and end daemons where they have to be others; None if the plan is the same."""
+        lab = self._labs[plan.lab]
+        lab.stays = True
+        prints = {node.name: _print(lab.plan, node) for node in lab.plan.nodes if lab.hosts[node.name] is None}
+        kept = {node.name for node in plan.nodes if prints.get(node.name) == _print(plan, node)}
+        if plan.nodes == lab.plan.nodes and plan.links == lab.plan.links and kept == lab.hosts.keys():
+            return None
+        for name in lab.hosts.keys() - kept:
+            report(f"ending chitcpd of {name}")
+            for known in (lab.hosts, lab.daemons, lab.logs, lab.traces):
+                known.pop(name)
+        lab.plan = plan
+        for node in plan.nodes:
+            if node.name in kept:
+                lab.plan_links(node)
+            else:
+                report(f"starting chitcpd on {node.name}")
+                _load(node)
+                lab.start_daemon(node)
+        return _built(plan)
 
     def start(self, plan: Plan, app: AppPlan) -> None:
         """Run the program of this application; without one it ends at once, as a command not found does."""
         lab = self._labs[plan.lab]
-        process = Process(lab, app)
+        process = Process(lab, app, lab.processes.get(app.name))
         with lab.changed:
             lab.processes[app.name] = process
         program = self.programs.get(app.name, _not_found)
@@ -151,14 +220,20 @@ class FakeBackend:
         process = lab.processes[app.name]
 
         def settled() -> bool:
-            return (app.host, app.listening) in lab.listeners or _ended(lab, process)
+            return self._is_ready(lab, process) or _ended(lab, process)
 
         # In slices: a Condition is deaf to signals as long as it waits.
         until = time.monotonic() + app.timeout
         with lab.changed:
             while not settled() and time.monotonic() < until:
                 lab.changed.wait(min(0.1, max(0.0, until - time.monotonic())))
-            return (app.host, app.listening) in lab.listeners and not _ended(lab, process)
+            return self._is_ready(lab, process) and not _ended(lab, process)
+
+    def _is_ready(self, lab: Lab, process: Process) -> bool:
+        app = process.app
+        if app.says is not None:
+            return any(re.search(app.says, line) for line in process.stdout + process.stderr)
+        return (app.host, app.listening) in lab.listeners and app.host not in lab.paused
 
     def exits(self, plan: Plan) -> SimpleQueue[Exit]:
         """Where ends are told."""
@@ -174,20 +249,67 @@ class FakeBackend:
         with lab.changed:
             lab.changed.wait_for(lambda: process.status is not None, timeout=2)
 
+    def nodes(self, lab: str) -> tuple[HostPlan, ...]:
+        """As the plan says."""
+        return self._labs[lab].plan.nodes
+
+    def attend(self, lab: str, hosts: Sequence[str]) -> None:
+        """There is nothing to make ready."""
+
+    def now(self, lab: str, node: HostPlan, interface: Interface) -> Now:
+        """What it was told last."""
+        return self._labs[lab].links[node.name, interface.link]
+
+    def reshape(self, lab: str, changes: Sequence[Reshape]) -> None:
+        """Remember it."""
+        links = self._labs[lab].links
+        for change in changes:
+            end = change.node, change.interface.link
+            links[end] = Now(change.shape, change.underlay, links[end].counts)
+
+    def block(self, lab: str, host: str, addresses: Sequence[str]) -> None:
+        """Remember it."""
+        self._labs[lab].blocked[host] = tuple(addresses)
+
+    def deed(self, lab: str, host: str, deed: Deed) -> None:
+        """Remember it, and do to the daemon what can be seen."""
+        here = self._labs[lab]
+        here.deeds.append((host, deed))
+        if deed == "kill":
+            here.kill_host(host, 137)
+        elif deed == "restart":
+            here.listeners = {(of, port) for of, port in here.listeners if of != host}
+            here.start_daemon(here.plan.node(host))
+        with here.changed:
+            here.paused = here.paused | {host} if deed == "pause" else here.paused - {host}
+            here.changed.notify_all()
+
+    def kill(self, lab: str, app: str, signal: str) -> None:
+        """Tell the program."""
+        process = self._labs[lab].processes.get(app)
+        if process is not None:
+            process.kill(signal)
+
     def collect(self, plan: Plan, directory: Path) -> None:
         """Write the logs, captures without a packet in them, and what the applications left."""
-        lab = self._labs[plan.lab]
-        for host in plan.hosts:
-            lab.kill_host(host.name, 0)
+        for node in plan.nodes:
+            self._labs[plan.lab].kill_host(node.name, 0)
+        self.snapshot(plan.lab, directory)
+
+    def snapshot(self, lab: str, directory: Path) -> None:
+        """The same."""
+        up = self._labs[lab]
+        plan = up.plan
+        for host in plan.nodes:
             here = directory / "hosts" / host.name
             here.mkdir(parents=True)
-            (here / "chitcpd.log").write_text("".join(f"{line}\n" for line in lab.logs[host.name]))
-            (here / "trace.jsonl").touch()
-            if plan.capture_segments:
+            (here / "chitcpd.log").write_text("".join(f"{line}\n" for line in up.logs[host.name]))
+            (here / "trace.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in up.traces[host.name]))
+            if plan.capture_segments and not host.forwards:
                 (here / "segments.pcap").write_bytes(_EMPTY_PCAP)
             if plan.capture_wire:
                 (here / "wire.pcap").write_bytes(_EMPTY_PCAP)
-        for name, process in lab.processes.items():
+        for name, process in up.processes.items():
             here = directory / "apps" / name
             (here / "files").mkdir(parents=True)
             (here / "stdout").write_text("".join(f"{line}\n" for line in process.stdout))
@@ -195,9 +317,24 @@ class FakeBackend:
             for file, content in process.files.items():
                 (here / "files" / file).write_bytes(content)
 
+    def recording(self, lab: str, host: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
+        """A capture without a packet."""
+        plan = self._labs[lab].plan
+        if not (plan.capture_wire if recording == "wire" else plan.capture_segments):
+            raise Unavailable(f"lab {lab} has no capture of {recording}.", "Ask for it in the topology: `capture:`.")
+        return iter([_EMPTY_PCAP])
+
+    def execute(self, lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
+        """There are no commands."""
+        raise Unavailable(f"{command[0]} can't be executed: the fake backend has no commands.", "Take another one.")
+
     def labs(self) -> list[str]:
         """Names of the labs that are up."""
         return sorted(self._labs)
+
+    def garbage(self) -> list[str]:
+        """Labs that a run has left."""
+        return sorted(name for name, lab in self._labs.items() if not lab.stays)
 
     def ps(self, lab: str | None) -> list[Item]:
         """What is there."""
@@ -226,6 +363,32 @@ class FakeBackend:
         for process in gone.processes.values():
             process.stop()
         return len(_items(gone))
+
+
+def _built(plan: Plan) -> Built:
+    return Built(
+        mechanisms=[
+            Mechanism(interface.link, f"{node.name}->{interface.towards}")
+            for node in plan.nodes
+            for interface in node.interfaces
+        ],
+        probed=[
+            Probed(
+                link=probe.near.link,
+                direction=f"{probe.host.name}->{probe.neighbour.name}",
+                asked_rtt=probe.asked_rtt,
+                measured_rtt=probe.asked_rtt,
+                asked_rate=probe.near.shape.rate,
+                measured_rate=probe.near.shape.rate,
+            )
+            for probe in daemon.probes(plan)
+        ],
+        versions={"chitcpd": "fake"},
+    )
+
+
+def _print(plan: Plan, node: HostPlan) -> str:
+    return saved.fingerprint(node, plan.capture_segments, plan.capture_wire)
 
 
 def _load(host: HostPlan) -> None:
@@ -280,15 +443,22 @@ def _fresh_lines(lab: Lab, names: tuple[str, ...], told: dict[tuple[str, int], i
 def _items(lab: Lab) -> list[Item]:
     plan = lab.plan
 
-    def state(status: int | None) -> str:
+    def said(status: int | None) -> str:
         return "running" if status is None else f"exited {status}"
 
     hosts = [
-        Item(plan.lab, plan.run_id, "host", host.name, state(lab.hosts[host.name]), _addresses(host))
-        for host in plan.hosts
+        Item(
+            plan.lab,
+            plan.run_id,
+            "router" if node.forwards else "host",
+            node.name,
+            said(lab.hosts[node.name]),
+            _addresses(node),
+        )
+        for node in plan.nodes
     ]
     apps = [
-        Item(plan.lab, plan.run_id, "app", name, state(process.status), " ".join(process.app.run))
+        Item(plan.lab, plan.run_id, "app", name, said(process.status), " ".join(process.app.run))
         for name, process in lab.processes.items()
     ]
     links = [Item(plan.lab, plan.run_id, "link", link.name, "up", link.subnet) for link in plan.links]

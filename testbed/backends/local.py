@@ -9,30 +9,37 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import json
 import os
+import re
+import resource
 import shlex
 import shutil
+import signal
 import socket
 import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Literal
+from signal import Signals
+from typing import Any, Literal
 
 from chitcpd import ctl
-from testbed import state
+from testbed import daemon, saved, state
 from testbed.backends import processes, wire
-from testbed.backends.base import Built, Exit, Item, Mechanism, Report, Unavailable
+from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Probed, Recording, Report
 from testbed.backends.local_lab import LABEL, Entry, Kind, LocalLab
-from testbed.plan import AppPlan, HostPlan, Interface, Plan, daemon_options
+from testbed.backends.spawner import Spawner
+from testbed.events import Deed, Reshape
+from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay
+from testbed.unavailable import Unavailable
 
-_AT_ONCE = 8  # hosts that are started at the same time
 _READY_WITHIN = 20.0  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
 _GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 _C_BUILD = Path(__file__).parents[2] / "build" / "c"
@@ -77,6 +84,7 @@ class LocalBackend:
     def __init__(self) -> None:
         self._labs: dict[str, LocalLab] = {}
         self._exits: dict[str, SimpleQueue[Exit]] = {}
+        self._spawners: dict[str, Spawner] = {}
 
     def check(self) -> None:
         """Raise Unavailable if this is not Linux, if there is no state directory, or if the port is taken."""
@@ -97,90 +105,171 @@ class LocalBackend:
                 used.setdefault(f"{address}/32", f"a process that listens on {address}:{port()}")
         return used
 
-    def up(self, plan: Plan, report: Report) -> Built:
-        """Start a chitcpd for each host, and tcpdump if asked for and possible; tell the daemons their links."""
-        _refuse_other_addresses(plan)
-        lab = LocalLab(
-            self._home() / plan.lab,
-            plan.run_id,
-            {link.name: link.subnet for link in plan.links},
-            {host.name: [interface.address for interface in host.interfaces] for host in plan.hosts},
-        )
+    def up(self, plan: Plan, report: Report, *, stays: bool) -> Built:
+        """Start a chitcpd for each host, and tcpdump if asked for and possible."""
+        _refuse_what_only_docker_has(plan)
+        lab = LocalLab(self._home() / plan.lab, plan.run_id, stays=stays, capture=_captures(plan))
         try:
             lab.directory.mkdir()
         except FileExistsError:
             raise Unavailable(f"lab {plan.lab} is up.", f"Take it down: testbed down {plan.lab}") from None
         self._labs[plan.lab], self._exits[plan.lab] = lab, SimpleQueue()
         try:
+            built = self._build(plan, lab, plan.nodes, report)
+            lab.whole = True
             lab.save()
-            return self._build(plan, lab, report)
         except BaseException:
             self.down(plan.lab, report)
             raise
+        return built
 
-    def _build(self, plan: Plan, lab: LocalLab, report: Report) -> Built:
-        def bring_up(host: HostPlan) -> tuple[str, str | None]:
-            daemon = self._start_daemon(plan, lab, host)
-            note = self._start_capture(lab, host) if plan.capture_wire else None
-            version = _wait_answer(lab, host, daemon)
-            ctl.request(str(lab.socket(host.name)), "links", {"links": [_link(i) for i in host.interfaces]})
-            return version, note
+    def change(self, plan: Plan, report: Report) -> Built | None:
+        """End the daemons that are no longer wanted or have to be others, start those, tell all their links."""
+        _refuse_what_only_docker_has(plan)
+        lab = self.lab(plan.lab)
+        built = self._make_as(plan, lab, report)
+        lab.stays = lab.whole = True  # whoever made it, and whether it came up then
+        lab.save()
+        return built
 
-        report(f"starting chitcpd on {', '.join(host.name for host in plan.hosts)}")
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            results = list(pool.map(bring_up, plan.hosts))
-        notes = dict.fromkeys(note for _, note in results if note)  # each once, and in order
+    def _make_as(self, plan: Plan, lab: LocalLab, report: Report) -> Built | None:
+        before, after = {node.name: node for node in lab.nodes}, {node.name: node for node in plan.nodes}
+        prints = {name: saved.fingerprint(node, *_captures(plan)) for name, node in after.items()}
+        own = {entry.name for entry in lab.of("host") if entry.state == "running"} if lab.whole else set()
+        kept = {name for name in after if name in own and lab.prints.get(name) == prints[name]}
+        if kept == after.keys() and saved.kept(plan.nodes) == lab.nodes:
+            return None
+        if lab.name not in self._spawners:  # another command made it, and may have been killed before it recorded all
+            lab.end_unrecorded()
+        for name in before.keys() - kept:
+            report(f"ending chitcpd of {name}")
+            lab.forget(name, grace=_GRACE)
+        lab.capture = _captures(plan)
+        for name in sorted(kept):  # first: the others probe the links to these
+            self._tell_links(plan, lab, after[name])
+        return self._build(plan, lab, [node for node in plan.nodes if node.name not in kept], report)
+
+    def _build(self, plan: Plan, lab: LocalLab, nodes: Sequence[HostPlan], report: Report) -> Built:
+        """Start these daemons of the plan; what is not here must be there already."""
+        lab.run_id, lab.links = plan.run_id, {link.name: link.subnet for link in plan.links}
+        lab.nodes = saved.kept(plan.nodes)
+        lab.prints = {node.name: saved.fingerprint(node, *lab.capture) for node in plan.nodes}
+        lab.save()
+        note = ""
+        if plan.capture_wire:
+            note = self._start_capture(plan, lab)
+        else:
+            self._end_capture(lab)
+        report(f"starting chitcpd on {', '.join(node.name for node in nodes)}" if nodes else "telling all their links")
+        spawner = self._spawner(lab)
+        for node in nodes:
+            self._start_daemon(plan, lab, node, spawner)
+        lab.save()
+        for node in nodes:
+            _wait_answer(lab, node, spawner)
+        report("probing the links")
         return Built(
-            mechanisms=[_mechanism(host, interface) for host in plan.hosts for interface in host.interfaces],
-            versions={"chitcpd": results[0][0]},
-            notes=list(notes),
+            mechanisms=[_mechanism(node, interface) for node in plan.nodes for interface in node.interfaces],
+            probed=self._probed(plan, {node.name for node in nodes}, spawner),
+            versions={"chitcpd": spawner.ready[nodes[0].name]} if nodes else {},
+            notes=[note] if note else [],
         )
 
-    def _start_daemon(self, plan: Plan, lab: LocalLab, host: HostPlan) -> subprocess.Popen[bytes]:
-        here = lab.directory / "hosts" / host.name
-        here.mkdir(parents=True)
-        command = [sys.executable, "-m", "chitcpd", "-p", str(port()), "-s", str(lab.socket(host.name))]
-        command += daemon_options(
-            plan, host, trace="trace.jsonl", segments="segments.pcap", implementation="implementation.py"
+    def _start_daemon(
+        self, plan: Plan, lab: LocalLab, node: HostPlan, spawner: Spawner, *, append: bool = False
+    ) -> None:
+        here = lab.directory / "hosts" / node.name
+        here.mkdir(parents=True, exist_ok=True)
+        arguments = ["-p", str(port()), "-s", str(lab.socket(node.name))]
+        arguments += daemon.options(
+            plan, node, trace="trace.jsonl", segments="segments.pcap", implementation="implementation.py"
         )
-        if host.implementation is not None:
-            (here / "implementation.py").write_bytes(host.implementation)
-        log = here / "chitcpd.log"
-        return self._spawn(lab, Entry("host", host.name, command), environment(), here, log, log)
+        arguments += ["--append"] if append else []
+        (here / "links.json").write_text(json.dumps(daemon.links(plan, node, by_netem=False)))
+        (here / "arguments.json").write_text(json.dumps(arguments))
+        if node.implementation is not None:
+            (here / "implementation.py").write_bytes(node.implementation)
+        self._spawn_daemon(lab, node.name, arguments, spawner)
 
-    def _start_capture(self, lab: LocalLab, host: HostPlan) -> str | None:
-        """Capture what the host sends and receives; if that can't be, say why."""
-        here = lab.directory / "hosts" / host.name
-        log = lab.directory / f"{host.name}.tcpdump"
+    def _spawn_daemon(self, lab: LocalLab, name: str, arguments: list[str], spawner: Spawner) -> None:
+        here = lab.directory / "hosts" / name
+        pid = spawner.start(name, [*arguments, "--links", (here / "links.json").read_text()], here)
+        lab.entries[:] = [entry for entry in lab.entries if (entry.kind, entry.name) != ("host", name)]
+        command = ["chitcpd", *arguments]
+        lab.entries.append(Entry("host", name, command, pid=pid, start=processes.start_time(pid) or 0))
+
+    def _spawner(self, lab: LocalLab) -> Spawner:
+        if lab.name not in self._spawners:
+            exits = self._exits.setdefault(lab.name, SimpleQueue())
+
+            def ended(name: str, status: int) -> None:
+                for entry in lab.of("host"):
+                    if entry.name == name:
+                        entry.status = status
+                try:
+                    lab.save()
+                finally:  # a full disk must not let the run wait for ever
+                    exits.put(Exit("host", name, status))
+
+            label = {LABEL: f"{lab.directory}/hosts/"}
+            self._spawners[lab.name] = Spawner(lab.directory, {**environment(), **label}, ended)
+        return self._spawners[lab.name]
+
+    def _tell_links(self, plan: Plan, lab: LocalLab, node: HostPlan) -> None:
+        links = daemon.links(plan, node, by_netem=False)
+        (lab.directory / "hosts" / node.name / "links.json").write_text(json.dumps(links))
+        told = [{key: link[key] for key in link if key != "probe"} for link in links]
+        _ask(lab, node.name, "links", links=told, only=True)
+
+    def _probed(self, plan: Plan, fresh: set[str], spawner: Spawner) -> list[Probed]:
+        """What was measured of each link that a fresh daemon probes."""
+        probes = [probe for probe in daemon.probes(plan) if probe.host.name in fresh]
+        keys = [(probe.host.name, probe.far.address) for probe in probes]
+        longest = max((probe.good_rtt for probe in probes), default=0.0)
+        if not spawner.wait(lambda: all(key in spawner.probed for key in keys), _READY_WITHIN + 10 * longest):
+            lost = next(probe for probe, key in zip(probes, keys, strict=True) if key not in spawner.probed)
+            raise Unavailable(
+                f"no probe of link {lost.near.link} came back from {lost.far.address} to {lost.host.name}.",
+                "See what `testbed doctor` says of this machine.",
+            )
+        return [probe.found(spawner.probed[key]) for probe, key in zip(probes, keys, strict=True)]
+
+    def _start_capture(self, plan: Plan, lab: LocalLab) -> str:
+        """Capture what passes in the lab's subnets, after what was captured before; if that can't be, say why."""
+        log, out = lab.directory / "tcpdump.log", lab.directory / "wire.pcap"
         try:
-            command = wire.command(lab.hosts[host.name], port())
-            entry = Entry("capture", host.name, command)
-            tcpdump = self._spawn(lab, entry, environment(), here, here / "wire.pcap", log)
+            command = wire.command([link.subnet for link in plan.links], port())
+            if any(entry.command == command and entry.state == "running" for entry in lab.of("capture")):
+                return ""
+            self._end_capture(lab)
+            tcpdump = self._spawn(lab, Entry("capture", "wire", command), environment(), lab.directory, out, log)
             wire.wait_listening(tcpdump, log)
         except wire.NoCapture as why:
-            (here / "wire.pcap").unlink(missing_ok=True)
+            if out.is_file() and out.stat().st_size == 0:
+                out.unlink()
             return f"no capture of the wire: {why}. {why.remedy}"
-        return None
+        return ""
+
+    def _end_capture(self, lab: LocalLab) -> None:
+        lab.end("capture", grace=_GRACE)
+        lab.entries[:] = [entry for entry in lab.entries if entry.kind != "capture"]
+        (lab.directory / "tcpdump.log").unlink(missing_ok=True)  # the next one is to say itself that it listens
 
     def start(self, plan: Plan, app: AppPlan) -> None:
         """Start an application in `apps/A/files`, with the testbed's own Python first on PATH."""
         lab = self.lab(plan.lab)
         here = lab.directory / "apps" / app.name
-        (here / "files").mkdir(parents=True)
-        for name, content in app.files.items():
-            (here / "files" / name).write_bytes(content)
-            (here / "files" / name).chmod(0o755 if name in app.executables else 0o644)
-        names = next(host.names for host in plan.hosts if host.name == app.host)
-        own = {
-            **environment(),
-            "PYTHONUNBUFFERED": "1",
-            "CHITCPD_SOCK": str(lab.socket(app.host)),
-            "CHITCP_HOSTS": " ".join(f"{name}={address}" for name, address in names.items()),
-            **app.env,
-        }
+        if not here.is_dir():  # else it is started anew, with what it has
+            (here / "files").mkdir(parents=True)
+            for name, content in app.files.items():
+                (here / "files" / name).write_bytes(content)
+                (here / "files" / name).chmod(0o755 if name in app.executables else 0o644)
+        lab.entries[:] = [entry for entry in lab.entries if (entry.kind, entry.name) != ("app", app.name)]
+        own = {**_of_an_application(lab, plan.node(app.host)), **app.env}
         entry = Entry("app", app.name, list(app.run))
         try:
-            self._spawn(lab, entry, own, here / "files", here / "stdout", here / "stderr")
+            process = self._spawn(lab, entry, own, here / "files", here / "stdout", here / "stderr")
+            _limit_memory(process.pid, app.memory)
         except OSError as error:
             # As a shell does it: such an application has ended, and the reason is in its standard error.
             (here / "stderr").write_text(f"{app.run[0]}: {error.strerror}{_remedy(app.run[0])}\n")
@@ -189,14 +278,21 @@ class LocalBackend:
             self._exits[plan.lab].put(Exit("app", app.name, entry.status))
 
     def wait_ready(self, plan: Plan, app: AppPlan) -> bool:
-        """Ask the daemon, which answers when it has the listener; look in between whether it still can."""
+        """Ask the daemon, which answers when it has the listener, or read what the app writes.
+
+        In between look whether it still can.
+        """
         lab = self.lab(plan.lab)
-        own = [entry for entry in lab.entries if (entry.kind, entry.name) in (("app", app.name), ("host", app.host))]
         until = time.monotonic() + app.timeout
-        while all(entry.state == "running" for entry in own):
+        while self._may_get_ready(lab, app):
             left = until - time.monotonic()
             if left <= 0:
                 return False
+            if app.says is not None:
+                if _has_said(lab.directory / "apps" / app.name, app.says):
+                    return True
+                time.sleep(min(0.02, left))  # files have no event
+                continue
             wait = min(_SLICE, left)
             try:
                 ctl.request(
@@ -207,6 +303,15 @@ class LocalBackend:
             return True
         return False
 
+    def _may_get_ready(self, lab: LocalLab, app: AppPlan) -> bool:
+        """Whether the app runs, and its daemon does, or is being started anew: then the record is the old one's."""
+        own = [entry for entry in lab.entries if (entry.kind, entry.name) in (("app", app.name), ("host", app.host))]
+        ended = [entry for entry in own if entry.state != "running"]
+        spawner = self._spawners.get(lab.name)
+        return not ended or (
+            spawner is not None and all(e.kind == "host" and e.pid != spawner.pids.get(e.name) for e in ended)
+        )
+
     def exits(self, plan: Plan) -> SimpleQueue[Exit]:
         """Filled by a thread for each process, which waits for its end."""
         return self._exits[plan.lab]
@@ -215,17 +320,90 @@ class LocalBackend:
         """SIGTERM, SIGKILL three seconds later; what the application started goes with it."""
         self.lab(plan.lab).end("app", app.name, grace=_GRACE)
 
+    def nodes(self, lab: str) -> tuple[HostPlan, ...]:
+        """As the record says."""
+        return self.lab(lab).nodes
+
+    def attend(self, lab: str, hosts: Sequence[str]) -> None:
+        """There is nothing to make ready."""
+
+    def now(self, lab: str, node: HostPlan, interface: Interface) -> Now:
+        """As the daemon says."""
+        peer = next(iter(interface.peers.values()))
+        return daemon.now(_ask(self.lab(lab), node.name, "link", peer=peer))
+
+    def reshape(self, lab: str, changes: Sequence[Reshape]) -> None:
+        """Tell the daemons."""
+        for change in changes:
+            if change.underlay != Underlay():
+                raise Unavailable(*_NO_UNDERLAY)
+            link = daemon.link(change.interface, change.shape, change.underlay, by_netem=False)
+            _ask(self.lab(lab), change.node, "links", links=[link])
+
+    def block(self, lab: str, host: str, addresses: Sequence[str]) -> None:
+        """Tell the daemon."""
+        _ask(self.lab(lab), host, "block", peers=list(addresses))
+
+    def deed(self, lab: str, host: str, deed: Deed) -> None:
+        """Signals, and one more start."""
+        here = self.lab(lab)
+        entry = next(entry for entry in here.of("host") if entry.name == host)
+        if deed in ("pause", "resume"):
+            processes.send(entry.known, signal.SIGSTOP if deed == "pause" else signal.SIGCONT)
+            return
+        spawner = self._spawner(here)
+        if deed == "restart":
+            spawner.forget(host)
+        processes.end([entry.known], grace=0.0)
+        if deed == "restart":
+            arguments = json.loads((here.directory / "hosts" / host / "arguments.json").read_text())
+            self._spawn_daemon(here, host, [*arguments, "--append"], spawner)
+            here.save()
+            _wait_answer(here, next(node for node in here.nodes if node.name == host), spawner)
+
+    def kill(self, lab: str, app: str, signal: str) -> None:
+        """To the process that was started, not to those that it has."""
+        for entry in self.lab(lab).of("app"):
+            if entry.name == app and entry.pid:
+                processes.send(entry.known, Signals[signal])
+
     def collect(self, plan: Plan, directory: Path) -> None:
-        """End what runs: applications, then daemons, then captures, so that these see the end; copy the files."""
+        """End what runs: applications, then daemons, then the capture, so that this sees the end; copy the files."""
         lab = self.lab(plan.lab)
         kinds: tuple[Kind, ...] = ("app", "host", "capture")
         for kind in kinds:
             lab.end(kind, grace=_GRACE)
-        for part in ("hosts", "apps"):
-            if (lab.directory / part).is_dir():
-                shutil.copytree(
-                    lab.directory / part, directory / part, symlinks=True, ignore=_special_files, dirs_exist_ok=True
-                )
+        _copy(lab, directory)
+
+    def snapshot(self, lab: str, directory: Path) -> None:
+        """Copy the files as they are."""
+        _copy(self.lab(lab), directory)
+
+    def recording(self, lab: str, host: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
+        """Read the file; the wire's is the whole lab's, of which the host has its part."""
+        here = self.lab(lab)
+        path = here.directory / ("wire.pcap" if recording == "wire" else f"hosts/{host}/segments.pcap")
+        if not path.is_file():
+            raise Unavailable(f"lab {lab} has no capture of {recording}.", "Ask for it in the topology: `capture:`.")
+        if recording == "segments":
+            return _pieces(path, here.directory, follow=follow)
+        own = {"", *(end.address for node in here.nodes if node.name == host for end in node.interfaces)}
+        return _part(path, here.directory, own, follow=follow)
+
+    def execute(self, lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
+        """Run it here, with the host's environment."""
+        here = self.lab(lab)
+        node = next(node for node in here.nodes if node.name == host)
+        label = {LABEL: f"{here.directory}/apps/"}
+        try:
+            status = subprocess.run(list(command), env={**_of_an_application(here, node), **label}, check=False)
+        except OSError as error:
+            raise Unavailable(f"{command[0]} can't be executed: {error.strerror}.", "Is it installed?") from error
+        return status.returncode if status.returncode >= 0 else 128 - status.returncode
+
+    def garbage(self) -> list[str]:
+        """Labs that were a run's, or never became whole."""
+        return sorted(name for name, lab in self._all().items() if not (lab.stays and lab.whole))
 
     def labs(self) -> list[str]:
         """The directories in the state directory."""
@@ -253,6 +431,8 @@ class LocalBackend:
         """End every process of the lab, those too that no record knows, and remove its directory."""
         here = self._find(lab)
         self._labs.pop(lab, None)
+        if (spawner := self._spawners.pop(lab, None)) is not None:
+            spawner.end()
         if here is None:
             return 0
         report(f"taking down {lab}")
@@ -265,7 +445,7 @@ class LocalBackend:
     ) -> subprocess.Popen[bytes]:
         """Start a process in a session of its own, record it, and have a thread wait for its end."""
         label = f"{lab.directory}/{entry.kind}s/{entry.name}/"
-        with out.open("wb") as stdout, err.open("ab") as stderr:
+        with out.open("ab") as stdout, err.open("ab") as stderr:
             process = subprocess.Popen(
                 entry.command,
                 cwd=directory,
@@ -314,6 +494,15 @@ class LocalBackend:
         return lab
 
 
+def _limit_memory(pid: int, most: int) -> None:
+    """Let a process have so many bytes, or what it may have as a child of ours, if that is less."""
+    # It may have ended already; and one that is set-uid is not ours to limit.
+    with suppress(ProcessLookupError, PermissionError):
+        _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+        limit = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (limit, limit))
+
+
 def _remedy(program: str) -> str:
     """What to do about one that can't be executed."""
     if program.startswith(("chirun", "chisocket-")):
@@ -333,57 +522,132 @@ def environment() -> dict[str, str]:
     return kept
 
 
-def _wait_answer(lab: LocalLab, host: HostPlan, daemon: subprocess.Popen[bytes]) -> str:
-    """Return the version of the host's chitcpd once it answers. Raises Unavailable if it ends, or never answers."""
-    until = time.monotonic() + _READY_WITHIN
-    while daemon.poll() is None and time.monotonic() < until:
-        try:
-            answer = ctl.request(str(lab.socket(host.name)), "ping", {}, wait=_SLICE)
-        except OSError:
-            continue
-        return str(answer["version"])
-    log = (lab.directory / "hosts" / host.name / "chitcpd.log").read_text(errors="replace").strip()
+def _of_an_application(lab: LocalLab, node: HostPlan) -> dict[str, str]:
+    """The environment of an application of this host."""
+    return {
+        **environment(),
+        "PYTHONUNBUFFERED": "1",
+        "CHITCPD_SOCK": str(lab.socket(node.name)),
+        "CHITCP_HOSTS": " ".join(f"{name}={address}" for name, address in node.names.items()),
+    }
+
+
+def _captures(plan: Plan) -> tuple[bool, bool]:
+    return plan.capture_segments, plan.capture_wire
+
+
+def _ask(lab: LocalLab, host: str, command: str, **arguments: object) -> dict[str, Any]:
+    """The answer of a host's chitcpd. Raises Unavailable if there is none, or if it refuses."""
+    remedy = f"See its log: testbed logs {lab.name} {host}"
+    try:
+        return ctl.request(str(lab.socket(host)), command, arguments)
+    except OSError as error:
+        why = error.strerror or "no answer in time"
+        raise Unavailable(f"chitcpd of {host} does not answer ({why}).", remedy) from error
+    except ctl.ControlError as error:
+        raise Unavailable(f"chitcpd of {host} refuses: {error}.", remedy) from error
+
+
+def _wait_answer(lab: LocalLab, node: HostPlan, spawner: Spawner) -> None:
+    """Return once the host's chitcpd is ready. Raises Unavailable if it ends, or never is."""
+    name = node.name
+    spawner.wait(lambda: name in spawner.ready or name in spawner.statuses, _READY_WITHIN)
+    if name in spawner.ready:
+        return
+    log = (lab.directory / "hosts" / name / "chitcpd.log").read_text(errors="replace").strip()
     said = "\n  ".join(log.splitlines()[-5:]) or "nothing"
-    if daemon.returncode is None:
-        what, remedy = "does not answer", "See what `testbed doctor` says of this machine."
-    else:
-        what = f"ended with status {daemon.returncode}"
+    if name in spawner.statuses:
+        what = f"ended with status {spawner.statuses[name]}"
         remedy = "Mend what the log complains of, then try again."
-    raise Unavailable(f"chitcpd of {host.name} {what}; its log says:\n  {said}", remedy)
+    else:
+        what, remedy = "does not answer", "See what `testbed doctor` says of this machine."
+    raise Unavailable(f"chitcpd of {name} {what}; its log says:\n  {said}", remedy)
 
 
-def _refuse_other_addresses(plan: Plan) -> None:
+_NO_UNDERLAY = (
+    "`underlay:` is for netem on real links, and the local backend has none.",
+    "Leave it out, or use docker: --backend docker.",
+)
+
+
+def _refuse_what_only_docker_has(plan: Plan) -> None:
     for link in plan.links:
         if not ipaddress.IPv4Network(link.subnet).is_loopback:
             raise Unavailable(
                 f"link {link.name} has the subnet {link.subnet}, and the local backend has loopback addresses only.",
                 "Leave out `subnet:`, or use docker: --backend docker.",
             )
-    for host in plan.hosts:
-        if not host.interfaces:
+    for node in plan.nodes:
+        if not node.interfaces:
             raise Unavailable(
-                f"host {host.name} has no link, so that it has no address on the local backend.",
+                f"{node.name} has no link, so that it has no address on the local backend.",
                 "Give it a link, or use docker: --backend docker.",
             )
+        if node.image is not None:
+            raise Unavailable(
+                f"host {node.name} has the image {node.image}, and the local backend runs none.",
+                "Use docker: --backend docker.",
+            )
+        if any(interface.underlay != Underlay() for interface in node.interfaces):
+            raise Unavailable(*_NO_UNDERLAY)
 
 
-def _link(interface: Interface) -> dict[str, object]:
-    return {
-        "peer": interface.peer_address,
-        "own": interface.address,
-        "mtu": interface.mtu,
-        "seed": interface.seed,
-        **asdict(interface.shape),
-    }
+def _has_said(app: Path, pattern: str) -> bool:
+    texts = (path.read_text(errors="replace") for path in (app / "stdout", app / "stderr") if path.is_file())
+    return any(re.search(pattern, line) for text in texts for line in text.splitlines())
 
 
-def _mechanism(host: HostPlan, interface: Interface) -> Mechanism:
+def _mechanism(node: HostPlan, interface: Interface) -> Mechanism:
     shape = interface.shape
-    mechanism = Mechanism(interface.link, f"{host.name}->{interface.peer}")
+    mechanism = Mechanism(interface.link, f"{node.name}->{interface.towards}")
     if shape.delay or shape.jitter or shape.rate is not None:
         mechanism.delay_jitter_rate = "chitcpd"
         mechanism.why = "all links of the local backend share the loopback interface, which can't be shaped for one"
     return mechanism
+
+
+def _copy(lab: LocalLab, directory: Path) -> None:
+    for part in ("hosts", "apps"):
+        if (lab.directory / part).is_dir():
+            shutil.copytree(
+                lab.directory / part, directory / part, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True
+            )
+    hosts = {directory / "hosts" / node.name: [end.address for end in node.interfaces] for node in lab.nodes}
+    if (lab.directory / "wire.pcap").is_file():
+        there = {here / "wire.pcap": addresses for here, addresses in hosts.items() if here.is_dir()}
+        wire.split(lab.directory / "wire.pcap", there)
+
+
+def _pieces(path: Path, lab: Path, *, follow: bool) -> Generator[bytes, None, None]:
+    """A file in pieces, as it grows; until its lab is gone."""
+    with path.open("rb") as file:
+        while True:
+            over = not follow or not lab.is_dir()
+            yield from iter(partial(file.read, 1 << 16), b"")
+            if over:
+                return
+            time.sleep(0.05)  # files have no event
+
+
+def _part(path: Path, lab: Path, addresses: set[str], *, follow: bool) -> Iterator[bytes]:
+    """A capture's header, and the packets from or to these addresses."""
+    with closing(_pieces(path, lab, follow=follow)) as pieces:
+        yield from (record for record, ends in wire.records(_Readable(pieces)) if addresses.intersection(ends))
+
+
+class _Readable:
+    """Pieces as a file, of which a read is whole."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer only at the end."""
+        while len(self._rest) < size and (piece := next(self._pieces, b"")):
+            self._rest += piece
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
 
 
 def _listening(wanted: int) -> Iterator[str]:
@@ -397,11 +661,12 @@ def _listening(wanted: int) -> Iterator[str]:
                 yield socket.inet_ntoa(bytes.fromhex(address)[:: -1 if sys.byteorder == "little" else 1])
 
 
-def _special_files(directory: str, names: list[str]) -> list[str]:
-    """FIFOs, sockets and devices that an application made: they can't be copied."""
+def _not_to_copy(directory: str, names: list[str]) -> list[str]:
+    """What is ours, and FIFOs, sockets and devices that an application made: they can't be copied."""
     kinds = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
     modes = {name: os.lstat(os.path.join(directory, name)).st_mode for name in names}
-    return [name for name, mode in modes.items() if not any(kind(mode) for kind in kinds)]
+    ours = {"links.json", "arguments.json"} if os.path.basename(os.path.dirname(directory)) == "hosts" else set()
+    return [name for name, mode in modes.items() if name in ours or not any(kind(mode) for kind in kinds)]
 
 
 def _outputs(lab: LocalLab, entry: Entry) -> list[Path]:
@@ -424,14 +689,15 @@ def _fresh_lines(path: Path, read: dict[Path, int], *, whole_only: bool) -> list
 
 
 def _items(lab: LocalLab) -> list[Item]:
-    def item(kind: Literal["host", "app", "link"], name: str, state: str, detail: str) -> Item:
+    def item(kind: Literal["host", "router", "app", "link"], name: str, state: str, detail: str) -> Item:
         return Item(lab.name, lab.run_id, kind, name, state, detail)
 
     daemons = {entry.name: entry for entry in lab.of("host")}
-    hosts = [
-        item("host", name, daemons[name].state, f"{' '.join(addresses)} CHITCPD_SOCK={lab.socket(name)}")
-        for name, addresses in lab.hosts.items()
-        if name in daemons
-    ]
+    nodes = []
+    for node in lab.nodes:
+        if node.name in daemons:
+            addresses = " ".join(end.address for end in node.interfaces)
+            detail = addresses if node.forwards else f"{addresses} CHITCPD_SOCK={lab.socket(node.name)}"
+            nodes.append(item("router" if node.forwards else "host", node.name, daemons[node.name].state, detail))
     links = [item("link", name, "up", subnet) for name, subnet in lab.links.items()]
-    return hosts + links + [item("app", e.name, e.state, shlex.join(e.command)) for e in lab.of("app")]
+    return nodes + links + [item("app", e.name, e.state, shlex.join(e.command)) for e in lab.of("app")]

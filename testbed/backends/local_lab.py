@@ -18,8 +18,10 @@ from threading import Lock
 from typing import Literal
 
 from chisocket.protocol.location import control_path
+from testbed import saved
 from testbed.backends import processes
-from testbed.backends.base import Unavailable
+from testbed.plan import HostPlan
+from testbed.unavailable import Unavailable
 
 #: In the environment of each process: its directory and a slash. So the strays of an application are found, too,
 #: and what was started in the instant in which the testbed was killed.
@@ -59,8 +61,12 @@ class LocalLab:
 
     directory: Path
     run_id: str = ""
+    stays: bool = False  # it is to outlive the command that made it
+    whole: bool = False  # it came up
+    capture: tuple[bool, bool] = (False, False)  # of segments, of the wire
     links: dict[str, str] = field(default_factory=dict)  # name -> subnet
-    hosts: dict[str, list[str]] = field(default_factory=dict)  # name -> addresses
+    nodes: tuple[HostPlan, ...] = ()
+    prints: dict[str, str] = field(default_factory=dict)  # node -> saved.fingerprint
     entries: list[Entry] = field(default_factory=list)
     _lock: Lock = field(default_factory=Lock)
     _removed: bool = False
@@ -70,8 +76,9 @@ class LocalLab:
         """What the directory says; nothing if it was never written."""
         try:
             record = json.loads((directory / "lab.json").read_text())
-            entries = [Entry(**entry) for entry in record["entries"]]
-            return cls(directory, record["run_id"], record["links"], record["hosts"], entries)
+            record["entries"] = [Entry(**entry) for entry in record["entries"]]
+            record["nodes"] = tuple(map(saved.load, record["nodes"]))
+            return cls(directory, **record)
         except (OSError, ValueError, KeyError, TypeError):
             return cls(directory)
 
@@ -98,8 +105,12 @@ class LocalLab:
                 return
             record = {
                 "run_id": self.run_id,
+                "stays": self.stays,
+                "whole": self.whole,
+                "capture": self.capture,
                 "links": self.links,
-                "hosts": self.hosts,
+                "nodes": list(map(saved.dump, self.nodes)),
+                "prints": self.prints,
                 "entries": [asdict(entry) for entry in self.entries],
             }
             fresh = self.directory / "lab.json.new"
@@ -125,6 +136,21 @@ class LocalLab:
             prefix = f"{self.directory}/apps/" + (f"{name}/" if name else "")
             processes.end(processes.with_environment(LABEL, prefix), grace=0)
 
+    def forget(self, host: str, *, grace: float) -> None:
+        """End a host's daemon, and the applications there are left alone: they see their connections end."""
+        self.end("host", host, grace=grace)
+        self.entries[:] = [entry for entry in self.entries if (entry.kind, entry.name) != ("host", host)]
+        shutil.rmtree(self.directory / "hosts" / host, ignore_errors=True)
+        self.save()
+
+    def end_unrecorded(self) -> None:
+        """End the daemons and the capture that a command has started and, killed, could not record."""
+        kinds: tuple[Kind, ...] = ("host", "capture")
+        for kind in kinds:
+            recorded = {entry.known for entry in self.of(kind)}
+            labelled = set(processes.with_environment(LABEL, f"{self.directory}/{kind}s/"))
+            processes.end(labelled - recorded, grace=0)
+
     def remove(self) -> None:
         """End everything and remove the directory."""
         recorded = {entry.known for entry in self.entries if entry.pid}
@@ -135,4 +161,4 @@ class LocalLab:
         # Under another name first: the command that runs the lab may be writing its record.
         gone = self.directory.with_name(f".{self.name}.{os.getpid()}")
         self.directory.rename(gone)
-        shutil.rmtree(gone)
+        shutil.rmtree(gone, ignore_errors=True)  # `gc` may be removing it, too

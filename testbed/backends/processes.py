@@ -15,6 +15,8 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 _PROC = Path("/proc")
+_BOOT = _PROC / "sys/kernel/random/boot_id"
+_NOBODY_KNOWS = "somebody"
 Known = tuple[int, int]  # number, start time in clock ticks since the machine started
 
 
@@ -32,6 +34,24 @@ def is_running(known: Known) -> bool:
     """Whether this very process still runs."""
     pid, started = known
     return start_time(pid) == started
+
+
+def this_one() -> str:
+    """This process, as a label: so that it is known later whether it still runs (on Linux; elsewhere nobody knows)."""
+    if not _BOOT.exists():
+        return _NOBODY_KNOWS
+    boot = _BOOT.read_text().strip()
+    return f"{boot} {os.getpid()} {start_time(os.getpid())}"
+
+
+def is_known(label: str) -> bool:
+    """Whether the process of this label, as `this_one` says it, still runs, as far as anybody knows."""
+    if label == _NOBODY_KNOWS:
+        return True
+    boot, _, known = label.partition(" ")
+    pid, _, started = known.partition(" ")
+    same_boot = boot == _BOOT.read_text().strip()
+    return same_boot and pid.isdecimal() and started.isdecimal() and is_running((int(pid), int(started)))
 
 
 def with_environment(variable: str, prefix: str) -> list[Known]:
@@ -52,6 +72,7 @@ def with_environment(variable: str, prefix: str) -> list[Known]:
 def end(known: Iterable[Known], *, grace: float) -> int:
     """SIGTERM to each; SIGKILL to those that still run `grace` seconds later; return how many were running.
 
+    With no grace it is SIGKILL at once.
     Returns when all of them have ended.
     """
     with ExitStack() as stack:
@@ -62,11 +83,20 @@ def end(known: Iterable[Known], *, grace: float) -> int:
                 stack.callback(os.close, descriptor)
                 waiting.append(descriptor)
         count = len(waiting)
-        _signal(waiting, signal.SIGTERM)
-        waiting = _still_running(waiting, grace)
+        if grace:
+            _signal(waiting, signal.SIGTERM)
+            waiting = _still_running(waiting, grace)
         _signal(waiting, signal.SIGKILL)
         _still_running(waiting, 10)
         return count
+
+
+def send(process: Known, number: signal.Signals) -> None:
+    """Send a signal; nothing if the process has ended."""
+    descriptor = _open(process)
+    if descriptor is not None:
+        _signal([descriptor], number)
+        os.close(descriptor)
 
 
 def _open(process: Known) -> int | None:

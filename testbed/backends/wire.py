@@ -1,13 +1,20 @@
-"""The wire of a lab on this machine: tcpdump on the loopback interface, one capture per host."""
+"""The wire of a lab on this machine: one tcpdump on the loopback interface, of which each host has its part."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO, Protocol
+
+_FILE_HEADER, _RECORD = struct.Struct("=IHHiIII"), struct.Struct("=IIII")
+_ETHERNET = 14  # bytes before the IP header, as loopback has them too
 
 
 class NoCapture(Exception):
@@ -18,8 +25,8 @@ class NoCapture(Exception):
         self.remedy = remedy
 
 
-def command(addresses: Sequence[str], port: int) -> list[str]:
-    """The tcpdump that writes what these addresses send and receive on `port`, as pcap, to its standard output.
+def command(subnets: Sequence[str], port: int) -> list[str]:
+    """The tcpdump that writes what passes on `port` in these subnets, as pcap, to its standard output.
 
     Raises NoCapture if tcpdump is not installed.
     """
@@ -27,9 +34,9 @@ def command(addresses: Sequence[str], port: int) -> list[str]:
     tcpdump = shutil.which("tcpdump", path=path)
     if tcpdump is None:
         raise NoCapture("tcpdump is not installed", "Install it: sudo apt-get install tcpdump")
-    hosts = " or ".join(f"host {address}" for address in addresses)
+    nets = " or ".join(f"src net {subnet}" for subnet in subnets)
     # Packet by packet: what is in the buffer when the capture ends would be lost.
-    return [tcpdump, "-n", "-i", "lo", "--immediate-mode", "-U", "-w", "-", f"tcp port {port} and ({hosts})"]
+    return [tcpdump, "-n", "-i", "lo", "--immediate-mode", "-U", "-w", "-", f"tcp port {port} and ({nets})"]
 
 
 def wait_listening(process: subprocess.Popen[bytes], log: Path, seconds: float = 5.0) -> None:
@@ -45,3 +52,43 @@ def wait_listening(process: subprocess.Popen[bytes], log: Path, seconds: float =
         if time.monotonic() > until:
             raise NoCapture(f"tcpdump did not begin within {seconds:g} s", "Try again when the machine is less busy.")
         time.sleep(0.01)  # a log in a file, so that the capture outlives this command; files have no event
+
+
+class Readable(Protocol):
+    """What a capture is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer only at the end."""
+
+
+def records(capture: Readable) -> Iterator[tuple[bytes, tuple[str, str]]]:
+    """The file header, with no addresses, and each packet of a pcap as it is written, with its two addresses.
+
+    Other captures of the same kind may follow, each with its header. A last packet that was cut off is passed over.
+    """
+    header = capture.read(_FILE_HEADER.size)
+    if len(header) == _FILE_HEADER.size:
+        yield header, ("", "")
+    while len(head := capture.read(_RECORD.size)) == _RECORD.size:
+        if head == header[: _RECORD.size]:  # as a packet's it would say that nothing of it was captured
+            capture.read(_FILE_HEADER.size - _RECORD.size)
+            continue
+        packet = capture.read(_RECORD.unpack(head)[2])
+        if len(packet) < _ETHERNET + 20:
+            return
+        source, destination = packet[_ETHERNET + 12 : _ETHERNET + 16], packet[_ETHERNET + 16 : _ETHERNET + 20]
+        yield head + packet, (socket.inet_ntoa(source), socket.inet_ntoa(destination))
+
+
+def split(capture: Path, hosts: Mapping[Path, Iterable[str]]) -> None:
+    """Write each host's part of a capture: file -> the addresses of which it is to have all packets."""
+    with ExitStack() as stack:
+        of_address: dict[str, list[IO[bytes]]] = {}
+        for path, addresses in hosts.items():
+            file: IO[bytes] = stack.enter_context(path.open("wb"))
+            for address in ("", *addresses):
+                of_address.setdefault(address, []).append(file)
+        source = stack.enter_context(capture.open("rb"))
+        for record, ends in records(source):
+            for file in {id(file): file for end in ends for file in of_address.get(end, ())}.values():
+                file.write(record)

@@ -11,12 +11,13 @@ import click
 
 import chitcpd
 from testbed.backends import UnknownBackend
-from testbed.backends.base import Unavailable
-from testbed.cli import doctor, graph, init, lab, plan, run, schema, validate
+from testbed.cli import completion, doctor, graph, init, lab, link, plan, run, schema, use, validate
 from testbed.cli.output import Settings, complain
 from testbed.lab import NoSuchLab, UnknownName
+from testbed.links import BadSetting
 from testbed.signals import Interrupted
 from testbed.topology import TopologyError
+from testbed.unavailable import Unavailable
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,6 +35,8 @@ def cli() -> None:
     A lab that stays up until you take it down:
       testbed up topologies/two-hosts.yaml
       testbed ps
+      testbed shell two-hosts alice
+      testbed link set two-hosts alice-bob delay=50ms --for 10s
       testbed logs -f two-hosts
       testbed down two-hosts
 
@@ -51,9 +54,10 @@ def cli() -> None:
 
 
 _COMMANDS = (
-    *(run.run, lab.up, lab.down, lab.ps, lab.logs),
+    *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
+    *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    doctor.doctor,
+    *(doctor.doctor, completion.completion),
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -71,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             complain(str(fault))
         return 2
-    except (UnknownBackend, NoSuchLab, UnknownName) as error:
+    except (UnknownBackend, NoSuchLab, UnknownName, BadSetting) as error:
         complain(f"{error}.")
         return 2
     except Unavailable as error:

@@ -8,13 +8,15 @@ import click
 
 from testbed import graph as core
 from testbed import topology
+from testbed.cli.complete import topologies
 from testbed.cli.output import say, verbose_option
+from testbed.cli.run import variables_option
 
 _FORMATS = {"ascii": core.ascii, "mermaid": core.mermaid, "dot": core.dot}
 
 
 @click.command()
-@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path))
+@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path), shell_complete=topologies)
 @click.option(
     "--format",
     "output_format",
@@ -23,8 +25,9 @@ _FORMATS = {"ascii": core.ascii, "mermaid": core.mermaid, "dot": core.dot}
     show_default=True,
     help="For a terminal, for Markdown, or for Graphviz.",
 )
+@variables_option
 @verbose_option
-def graph(file: Path, output_format: str) -> int:
+def graph(file: Path, output_format: str, variables: dict[str, str]) -> int:
     """Draw a topology: its hosts with their applications, its links and what they do.
 
     \b
@@ -34,5 +37,5 @@ def graph(file: Path, output_format: str) -> int:
 
     Nothing is started. What a link has from its preset and from the defaults is shown too.
     """
-    say(_FORMATS[output_format](topology.load(file)))
+    say(_FORMATS[output_format](topology.load(file, variables)))
     return 0

@@ -21,7 +21,7 @@ def init(file: Path) -> int:
     \b
     Examples:
       testbed init
-      testbed init labs/first.yaml
+      testbed init first.yaml
 
     By default it is my-lab.yaml. A file that is there already is left as it is.
     """

@@ -9,18 +9,30 @@ import click
 
 from testbed import backends
 from testbed import lab as core
-from testbed.backends.base import Unavailable
-from testbed.cli.output import complain, format_option, print_json, progress, say, table, verbose_option
-from testbed.cli.run import backend_option, load, name_option, seed_option
+from testbed.cli.complete import labs, labs_and_topologies, topologies
+from testbed.cli.output import (
+    complain,
+    format_option,
+    print_json,
+    print_json_line,
+    progress,
+    result_for,
+    say,
+    table,
+    verbose_option,
+)
+from testbed.cli.run import backend_option, load, name_option, seed_option, tell_built, variables_option
+from testbed.unavailable import Unavailable
 
 
 @click.command()
-@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path))
+@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path), shell_complete=topologies)
 @backend_option
 @seed_option
+@variables_option
 @name_option
 @verbose_option
-def up(file: Path, backend: str | None, seed: int | None, name: str | None) -> int:
+def up(file: Path, backend: str | None, seed: int | None, variables: dict[str, str], name: str | None) -> int:
     """Bring a lab's hosts and links up, and leave them up.
 
     \b
@@ -30,25 +42,31 @@ def up(file: Path, backend: str | None, seed: int | None, name: str | None) -> i
 
     Returns when every chitcpd answers. Applications are not started: that is for `testbed run`, or for you. On the
     local backend, `testbed ps` shows each host's CHITCPD_SOCK, with which any chisocket program can use it. If
-    something fails, nothing stays behind; if the lab is up already, nothing is done.
+    something fails, nothing stays behind. If the lab is up already, what differs from the topology is added, removed or
+    changed, and nothing else.
     """
-    wanted = load(file, seed)
-    choice = backends.choose(backend)
+    wanted = load(file, seed, variables)
     lab = name or wanted.name
+    choice = backends.choose(backend or next(iter(core.where(lab)), None))  # where it is up already
     say(f"backend {choice.backend.name}: {choice.why}")
     with progress() as step:
-        items = core.up(wanted, choice.backend, lab=lab, report=step)
+        items, built = core.up(wanted, choice.backend, lab=lab, report=step)
     for item in items:
         say(f"{item.kind} {item.name}: {item.state}, {item.detail}")
+    if built is None:
+        say(f"lab {lab} was up, just so: nothing was changed", "good")
+        return 0
+    tell_built(built)
     say(f"lab {lab} is up; testbed down {lab} takes it down", "good")
     return 0
 
 
 @click.command()
-@click.argument("lab", metavar="[LAB|TOPOLOGY.yaml]", required=False)
+@click.argument("lab", metavar="[LAB|TOPOLOGY.yaml]", required=False, shell_complete=labs_and_topologies)
 @click.option("--all", "all_", is_flag=True, help="Every lab of every backend.")
+@format_option
 @verbose_option
-def down(lab: str | None, all_: bool) -> int:
+def down(lab: str | None, all_: bool, output_format: str) -> int:
     """Remove everything of a lab, whatever is left of it.
 
     \b
@@ -63,24 +81,34 @@ def down(lab: str | None, all_: bool) -> int:
     """
     if all_ == (lab is not None):
         raise click.UsageError("give the name of a lab, its topology file, or --all")
-    names, unreachable = core.labs() if lab is None else ([_name(lab)], {})
+    with result_for(output_format):
+        removed, refused = _all_down() if lab is None else ([_down(_name(lab))], False)
+    if output_format == "json":
+        print_json({"labs": removed})
+    return 3 if refused else 0
+
+
+def _all_down() -> tuple[list[dict[str, object]], bool]:
+    """(what was removed of each lab that could go, whether one could not)."""
+    names, unreachable = core.labs()
     for backend, why in unreachable.items():
         complain(f"{backend} could not be asked: {why.rstrip('.')}.")
     if not names:
         say("no lab is up")
-    refused = 0
+    removed: list[dict[str, object]] = []
     for name in names:
         try:
-            with progress() as step:
-                count = core.down(name, step)
+            removed.append(_down(name))
         except Unavailable as error:
-            if not all_:
-                raise
             complain(str(error), error.remedy)  # the others can go
-            refused = 3
-        else:
-            say(f"lab {name} is down: {count} things removed")
-    return refused
+    return removed, len(removed) < len(names)
+
+
+def _down(name: str) -> dict[str, object]:
+    with progress() as step:
+        count = core.down(name, step)
+    say(f"lab {name} is down: {count} things removed")
+    return {"lab": name, "removed": count}
 
 
 def _name(lab: str) -> str:
@@ -90,7 +118,7 @@ def _name(lab: str) -> str:
 
 
 @click.command()
-@click.argument("lab", required=False)
+@click.argument("lab", required=False, shell_complete=labs)
 @format_option
 @verbose_option
 def ps(lab: str | None, output_format: str) -> int:
@@ -113,11 +141,12 @@ def ps(lab: str | None, output_format: str) -> int:
 
 
 @click.command()
-@click.argument("lab")
+@click.argument("lab", shell_complete=labs)
 @click.argument("names", metavar="[HOST|APP]...", nargs=-1)
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until all of them have ended.")
+@format_option
 @verbose_option
-def logs(lab: str, names: tuple[str, ...], follow: bool) -> int:
+def logs(lab: str, names: tuple[str, ...], follow: bool, output_format: str) -> int:
     """Show what the daemons of a lab log, and what its applications write.
 
     \b
@@ -128,5 +157,8 @@ def logs(lab: str, names: tuple[str, ...], follow: bool) -> int:
     The logs of a run that is over are in its run folder: runs/LAB/latest/.
     """
     for name, line in core.logs(lab, names, follow=follow):
-        say(f"{name}: {line}")
+        if output_format == "json":
+            print_json_line({"name": name, "line": line})
+        else:
+            say(f"{name}: {line}")
     return 0

@@ -6,7 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -103,6 +103,19 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(printed)
 
 
+@contextmanager
+def result_for(output_format: str) -> Iterator[None]:
+    """While a command is at work: if its result is for programs, what it says to people is on the standard error."""
+    with redirect_stdout(sys.stderr) if output_format == "json" else nullcontext():
+        yield
+
+
 def print_json(value: object) -> None:
     """Print a value for programs."""
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def print_json_line(value: object) -> None:
+    """Print one of many values for programs, which may want to read it before the next one is there."""
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()

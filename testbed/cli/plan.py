@@ -10,22 +10,32 @@ from typing import Any
 
 import click
 
-from testbed import backends
+from testbed import backends, daemon
+from testbed.cli.complete import topologies
 from testbed.cli.output import format_option, print_json, say, verbose_option
-from testbed.cli.run import backend_option, load, name_option, seed_option
+from testbed.cli.run import backend_option, load, name_option, seed_option, variables_option
+from testbed.events import timeline
 from testbed.graph import said
-from testbed.plan import AppPlan, HostPlan, Plan, daemon_options
+from testbed.plan import AppPlan, HostPlan, Plan
 from testbed.plan import plan as make
 
 
 @click.command()
-@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path))
+@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path), shell_complete=topologies)
 @backend_option
 @seed_option
+@variables_option
 @name_option
 @format_option
 @verbose_option
-def plan(file: Path, backend: str | None, seed: int | None, name: str | None, output_format: str) -> int:
+def plan(
+    file: Path,
+    backend: str | None,
+    seed: int | None,
+    variables: dict[str, str],
+    name: str | None,
+    output_format: str,
+) -> int:
     """Show what a run would make of a topology: every address, every seed, every command.
 
     \b
@@ -35,7 +45,7 @@ def plan(file: Path, backend: str | None, seed: int | None, name: str | None, ou
 
     Nothing is started. Subnets that are in use at this moment are passed over, as a run would.
     """
-    topology = load(file, seed)
+    topology = load(file, seed, variables)
     choice = backends.choose(backend)
     made = make(
         topology,
@@ -45,28 +55,36 @@ def plan(file: Path, backend: str | None, seed: int | None, name: str | None, ou
         in_use=choice.backend.subnets_in_use(),
     )
     if output_format == "json":
-        print_json({"backend": choice.backend.name, **_for_programs(asdict(made))})
+        events = [{"at": step.at, "event": step.title} for step in timeline(topology, made)]
+        print_json({"backend": choice.backend.name, **_for_programs(asdict(made)), "events": events})
         return 0
     say(f"lab {made.lab}, seed {made.seed}, backend {choice.backend.name}: {choice.why}")
     for link in made.links:
         say(f"link {link.name}: {link.subnet}")
-    for host in made.hosts:
+    for host in made.nodes:
         _show_host(made, host)
     for app in made.apps:
         _show_app(app)
+    for step in timeline(topology, made):
+        say(f"at {step.at:g} s: {step.title}")
     return 0
 
 
 def _show_host(made: Plan, host: HostPlan) -> None:
-    options = daemon_options(made, host, trace="trace.jsonl", segments="segments.pcap", implementation="tcp.py")
-    say(f"host {host.name}: chitcpd {shlex.join(options)}")
+    options = daemon.options(made, host, trace="trace.jsonl", segments="segments.pcap", implementation="tcp.py")
+    command = ["chitcpd", *options] if host.image is None else [host.image, *host.command]
+    say(f"{'router' if host.forwards else 'host'} {host.name}: {shlex.join(command)}")
     for end in host.interfaces:
         shape = ", ".join(said(end.shape)) or "as it is"
-        say(f"  {end.address} to {end.peer} {end.peer_address}: {shape}; MTU {end.mtu}, seed {end.seed}")
+        others = ", ".join(f"{name} {address}" for name, address in end.peers.items())
+        say(f"  {end.address} to {others}: {shape}; MTU {end.mtu}, seed {end.seed}")
+    for way in host.ways:
+        say(f"  by {way.gateway} to {', '.join(way.subnets)}: MTU {way.mtu}")
 
 
 def _show_app(app: AppPlan) -> None:
     ready = f", ready when it listens on port {app.listening}" if app.listening else ""
+    ready = f", ready when it writes {app.says}" if app.says else ready
     needs = f", after {' and '.join(app.needs)}" if app.needs else ""
     end = f"must end with {app.expect_exit} within {app.timeout:g} s" if app.expect_exit is not None else "serves"
     say(f"app {app.name} on {app.host}: {shlex.join(app.run)}")

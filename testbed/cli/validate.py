@@ -7,14 +7,19 @@ from pathlib import Path
 import click
 
 from testbed import topology
+from testbed.cli.complete import topologies
 from testbed.cli.output import complain, format_option, print_json, say, verbose_option
+from testbed.cli.run import variables_option
 
 
 @click.command()
-@click.argument("files", metavar="FILE...", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.argument(
+    "files", metavar="FILE...", type=click.Path(path_type=Path), nargs=-1, required=True, shell_complete=topologies
+)
+@variables_option
 @format_option
 @verbose_option
-def validate(files: tuple[Path, ...], output_format: str) -> int:
+def validate(files: tuple[Path, ...], variables: dict[str, str], output_format: str) -> int:
     """Say what is in topology files, or everything that is wrong with them.
 
     \b
@@ -24,7 +29,7 @@ def validate(files: tuple[Path, ...], output_format: str) -> int:
 
     Nothing is started. Each fault is named with file:line:column; the exit status is 2 if there is one.
     """
-    found = [_read(file) for file in files]
+    found = [_read(file, variables) for file in files]
     if output_format == "json":
         print_json([_for_programs(file, read) for file, read in zip(files, found, strict=True)])
     else:
@@ -33,9 +38,9 @@ def validate(files: tuple[Path, ...], output_format: str) -> int:
     return 2 if any(isinstance(read, topology.TopologyError) for read in found) else 0
 
 
-def _read(file: Path) -> topology.Topology | topology.TopologyError:
+def _read(file: Path, variables: dict[str, str]) -> topology.Topology | topology.TopologyError:
     try:
-        return topology.load(file)
+        return topology.load(file, variables)
     except topology.TopologyError as error:
         return error
 

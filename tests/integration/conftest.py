@@ -19,8 +19,9 @@ import docker
 import pytest
 
 import testbed
-from testbed.backends.base import Unavailable
-from testbed.backends.docker import LAB, DockerBackend
+from testbed.backends.docker import DockerBackend
+from testbed.backends.docker_labels import LAB
+from testbed.unavailable import Unavailable
 
 PROJECT = Path(testbed.__file__).parents[1]
 PATIENCE = 60.0  # seconds that any command may take

@@ -25,3 +25,7 @@ class TestDocker(BackendContract):
     def kill_host(self, backend: Backend, plan: Plan, name: str) -> None:
         del backend
         self.client.containers.get(f"chitcp-{plan.lab}-host-{name}").kill()
+
+    def daemon(self, backend: Backend, plan: Plan, name: str) -> object:
+        del backend
+        return self.client.containers.get(f"chitcp-{plan.lab}-host-{name}").id

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import random
 import signal
+import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +39,7 @@ def test_failure(bench: Bench) -> None:
     assert bench.left() == []
 
 
-@pytest.mark.parametrize("moment", ["making the networks", "starting chitcpd", WAITS])
+@pytest.mark.parametrize("moment", ["starting chitcpd", "probing the links", WAITS])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal(bench: Bench, number: signal.Signals, moment: str) -> None:
     with bench.running(bench.topology(SLEEPER)) as running:
@@ -45,7 +50,7 @@ def test_a_signal(bench: Bench, number: signal.Signals, moment: str) -> None:
     assert bench.left() == []
 
 
-@pytest.mark.parametrize("moment", ["starting chitcpd", WAITS])
+@pytest.mark.parametrize("moment", ["probing the links", WAITS])
 def test_down_after_the_controller_was_killed(bench: Bench, moment: str) -> None:
     with bench.running(bench.topology(SLEEPER)) as running:
         running.wait_for(moment)
@@ -69,3 +74,30 @@ def test_a_daemon_that_dies_ends_the_run_with_its_last_lines(bench: Bench) -> No
     last = (bench.latest / "hosts" / "bob" / "chitcpd.log").read_text().strip().splitlines()[-1]
     assert last in command.output
     assert bench.left() == []
+
+
+def test_gc_after_the_controller_was_killed_at_random_moments(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as KILLS says (3), between its first line and a while after its last application began."""
+    state = tmp_path / "state"
+    state.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(state))
+    seed = int(os.environ.get("KILLS_SEED", time.time_ns() % 10**6))
+    print(f"KILLS_SEED={seed}")
+    moments = random.Random(seed)
+    file = bench.topology(SLEEPER.replace('"600"', '"0.3"'))
+    left = 0
+    for _ in range(int(os.environ.get("KILLS", "3"))):
+        with bench.running(file) as running:
+            running.wait_for("backend docker")
+            with suppress(subprocess.TimeoutExpired):  # it had the time to end by itself
+                running.process.wait(moments.uniform(0, 5))
+            running.process.kill()
+            running.process.wait()
+        left += len(bench.left())
+        command = bench.command("gc")
+        assert command.status == 0, command.output
+        assert bench.left() == []
+        assert [path for path in state.rglob("*") if path.is_file() and path.name != "allocation.lock"] == []
+    print(f"{left} things were left, and removed")

@@ -14,9 +14,9 @@ from docker.models.networks import Network
 from docker.types import IPAMConfig, IPAMPool
 
 from testbed import topology
-from testbed.backends.base import Unavailable
 from testbed.backends.docker import DockerBackend
 from testbed.plan import plan
+from testbed.unavailable import Unavailable
 from tests.integration.conftest import PROJECT, Bench
 
 pytestmark = pytest.mark.docker
@@ -51,7 +51,7 @@ def test_no_permission() -> None:
         pytest.skip("needs root, to become a user who is not in the socket's group")
     script = """
 import os
-from testbed.backends.base import Unavailable
+from testbed.unavailable import Unavailable
 from testbed.backends.docker import DockerBackend
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
@@ -86,7 +86,7 @@ def test_a_subnet_that_was_taken_in_the_last_moment(bench: Bench, somebodys_netw
     backend = DockerBackend()
     planned = plan(topology.load(file), run_id="1", lab=bench.lab, pool=backend.pool, in_use={})
     with pytest.raises(Unavailable, match=f"{TAKEN} of link alice-bob is in use by .*{somebodys_network.name}"):
-        backend.up(planned, print)
+        backend.up(planned, print, stays=False)
     assert bench.left() == []
 
 

@@ -13,6 +13,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.utils import PcapReader
 
 from tests.integration.conftest import PROJECT, Bench, Command
+from tests.testbed.schemas import faults
 
 pytestmark = pytest.mark.docker
 
@@ -138,6 +139,7 @@ def test_a_host_in_the_middle_is_reached_over_each_of_its_links(bench: Bench) ->
     command = bench.run(bench.topology(THREE))
     assert command.status == 0, command.output
     manifest = json.loads((bench.latest / "manifest.json").read_text())
+    assert faults("manifest", manifest) == []
     assert len(manifest["hosts"]["bob"]["addresses"]) == 2
     assert manifest["hosts"]["dave"]["addresses"] == {}  # it has no link, and no network
     shaped = {link["direction"]: link for link in manifest["links"]}
@@ -206,7 +208,7 @@ def test_chitcpd_itself_has_no_rights_either(bench: Bench) -> None:
     assert bench.command("up", "lab.yaml", "--backend", "docker", "--name", bench.lab).status == 0
     container = bench.client.containers.get(f"chitcp-{bench.lab}-host-alice")
     daemon = "for p in /proc/[0-9]*; do case $(cat $p/cmdline) in *bin/chitcpd*--trace*) cat $p/status;; esac; done"
-    output = container.exec_run(["sh", "-c", daemon]).output
+    output = container.exec_run(["sh", "-c", daemon], user="chitcp").output
     assert isinstance(output, bytes)
     status = output.decode()
     assert re.findall(r"^(Cap(?:Inh|Prm|Eff|Amb)):\t(0+)$", status, re.MULTILINE)

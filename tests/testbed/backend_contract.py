@@ -16,25 +16,39 @@ from __future__ import annotations
 import dataclasses
 import ipaddress
 import itertools
+import json
 import os
+import pickle
+import subprocess
+import sys
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty
+from typing import Any
 
 import pytest
 
 from chitcpd.faults import Shape
-from testbed.backends.base import Backend, Built, Exit, Item, Unavailable
+from testbed.backends.base import Backend, Built, Exit, Item
 from testbed.backends.fake import Process
-from testbed.plan import AppPlan, HostPlan, Interface, LinkPlan, Plan
+from testbed.events import Reshape
+from testbed.plan import AppPlan, Plan, Underlay
+from testbed.unavailable import Unavailable
+from tests.testbed.conftest import PROJECT
+from tests.testbed.plans import Written, an_app, plan_of
 
 _numbers = itertools.count(1)
+_PATIENCE = 30.0  # seconds for what must come
 
-# name -> (command, the same as a program of the fake)
+# name -> the command; PROGRAMS has the same for the fake
 _COMMANDS: dict[str, tuple[str, ...]] = {
     "ends": ("python", "-c", "import sys; print('to out'); print('to err', file=sys.stderr); sys.exit(3)"),
     "serves": ("python", "-m", "chisocket.apps.echo", "serve", "--port", "7000"),
+    "asks": ("python", "-m", "chisocket.apps.echo", "send", "bob:7000", "hello"),
     "waits": ("python", "-c", "import signal; print('waiting', flush=True); signal.pause()"),
     "copies": (
         "python",
@@ -58,10 +72,16 @@ def _serves(process: Process) -> int:
     return 0
 
 
+def _asks(process: Process) -> int:
+    until(lambda: process.lab.reaches(process.app.host, "bob"))
+    process.print("hello")
+    return 0
+
+
 def _waits(process: Process) -> int:
     process.print("waiting")
     process.wait_for_stop()
-    return 143
+    return 128 + (9 if process.signals == ["SIGKILL"] else 15)
 
 
 def _copies(process: Process) -> int:
@@ -75,6 +95,7 @@ def _copies(process: Process) -> int:
 PROGRAMS: dict[str, Callable[[Process], int]] = {
     "ends": _ends,
     "serves": _serves,
+    "asks": _asks,
     "waits": _waits,
     "copies": _copies,
 }
@@ -82,45 +103,80 @@ PROGRAMS: dict[str, Callable[[Process], int]] = {
 
 def app(name: str, **changes: object) -> AppPlan:
     """One of the applications above, on alice."""
-    plain = AppPlan(
-        name=name,
-        host="alice",
-        run=_COMMANDS[name],
-        env={},
-        files={},
-        executables=frozenset(),
-        needs=(),
-        listening=7000 if name == "serves" else None,
-        expect_exit=None,
-        timeout=30.0,
+    plain = an_app(
+        name, run=_COMMANDS[name], listening=7000 if name == "serves" else None, expect_exit=None, timeout=_PATIENCE
     )
     return dataclasses.replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def two_hosts(backend: Backend, *apps: AppPlan, implementation: bytes | None = None) -> Plan:
-    """alice and bob on one link, as a lab whose name nobody else has."""
+LINK: Written = {"endpoints": ["alice", "bob"], "delay": "1ms", "loss": "1%"}
+TWO_HOSTS: Written = {
+    "name": "contract",
+    "hosts": {"alice": {"tcp": {"delayed_ack": "20ms"}}, "bob": {}},
+    "links": [LINK],
+}
+ROUTED: Written = {
+    "name": "contract",
+    "hosts": {"alice": {}, "bob": {}, "carol": {}},
+    "routers": {"r1": {}},
+    "links": [
+        {"endpoints": ["alice", "r1"], "delay": "1ms"},
+        {"endpoints": ["bob", "carol", "r1"], "name": "office", "rate": "10mbit"},
+    ],
+}
+
+
+def lab_of(backend: Backend, written: Written, *apps: AppPlan) -> Plan:
+    """The plan of a topology as a lab whose name nobody else has."""
     number = next(_numbers)
-    in_use = [ipaddress.ip_network(text) for text in backend.subnets_in_use()]
-    subnets = ipaddress.IPv4Network(backend.pool).subnets(new_prefix=29)
-    subnet = next(one for one in subnets if not any(one.version == o.version and one.overlaps(o) for o in in_use))
-    ends = {"alice": str(subnet[2]), "bob": str(subnet[3])}
-    shape = Shape(delay=0.001, loss=0.01)
-
-    def host(name: str, peer: str) -> HostPlan:
-        interface = Interface("alice-bob", ends[name], peer, ends[peer], shape, mtu=1500, seed=1)
-        own = implementation if name == "bob" else None
-        return HostPlan(name, (interface,), ends, "modern", {"delayed_ack": "20ms"}, seed=1, implementation=own)
-
-    return Plan(
+    # Between the plan and `up` nobody else may take the subnets: so each process of tests has a part of its own.
+    parts = list(ipaddress.IPv4Network(backend.pool).subnets(new_prefix=22))
+    plan = plan_of(
+        written,
         lab=f"contract-{os.getpid()}-{number}",
         run_id=f"20260101T000000Z-{number}",
-        seed=1,
-        links=(LinkPlan("alice-bob", str(subnet), ("alice", "bob")),),
-        hosts=(host("alice", "bob"), host("bob", "alice")),
-        apps=apps,
-        capture_segments=True,
-        capture_wire=True,
+        pool=str(parts[os.getpid() % len(parts)]),
+        in_use=backend.subnets_in_use(),
     )
+    return dataclasses.replace(plan, apps=apps)
+
+
+def two_hosts(backend: Backend, *apps: AppPlan, implementation: bytes | None = None) -> Plan:
+    """alice and bob on one link."""
+    plan = lab_of(backend, TWO_HOSTS, *apps)
+    alice, bob = plan.hosts
+    return dataclasses.replace(plan, hosts=(alice, dataclasses.replace(bob, implementation=implementation)))
+
+
+def changed(backend: Backend, plan: Plan, written: Written) -> Plan:
+    """The same lab as another topology wants it."""
+    own = {link.name: link.subnet for link in plan.links}
+    others = {
+        subnet: owner
+        for subnet, owner in backend.subnets_in_use().items()
+        if not any(_overlap(subnet, one) for one in own.values())
+    }
+    pool = ipaddress.IPv4Network(plan.links[0].subnet).supernet(new_prefix=22)
+    return plan_of(written, lab=plan.lab, run_id=plan.run_id, pool=str(pool), in_use=others, keep=own)
+
+
+def _overlap(one: str, other: str) -> bool:
+    networks = ipaddress.ip_network(one), ipaddress.ip_network(other)
+    return networks[0].version == networks[1].version and networks[0].overlaps(networks[1])
+
+
+def reshape(backend: Backend, plan: Plan, shape: Shape, *nodes: str) -> None:
+    """Let what these nodes send over their first link meet this."""
+    changes = [Reshape(name, plan.node(name).interfaces[0], shape, Underlay()) for name in nodes]
+    backend.reshape(plan.lab, changes)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what nobody tells us of; it must come."""
+    end = time.monotonic() + _PATIENCE
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
 
 
 def ignore(_step: str) -> None:
@@ -134,13 +190,19 @@ def items(backend: Backend, plan: Plan, kind: str) -> dict[str, Item]:
 
 def next_exit(backend: Backend, plan: Plan) -> Exit:
     """The next end that the backend tells of, which must come."""
-    return backend.exits(plan).get(timeout=30)
+    return backend.exits(plan).get(timeout=_PATIENCE)
+
+
+def assert_no_exit(backend: Backend, plan: Plan) -> None:
+    """Nothing has been told that nobody has taken."""
+    with pytest.raises(Empty):
+        backend.exits(plan).get_nowait()
 
 
 @contextmanager
-def up(backend: Backend, plan: Plan) -> Iterator[Built]:
+def up(backend: Backend, plan: Plan, *, stays: bool = False) -> Iterator[Built]:
     """The lab, for as long as the block lasts."""
-    built = backend.up(plan, ignore)
+    built = backend.up(plan, ignore, stays=stays)
     try:
         yield built
     finally:
@@ -148,7 +210,7 @@ def up(backend: Backend, plan: Plan) -> Iterator[Built]:
 
 
 class BackendContract:
-    """Subclass it as a test class; give it `backend` and `kill_host`."""
+    """Subclass it as a test class; give it `backend`, `kill_host` and `daemon`."""
 
     @pytest.fixture
     def backend(self) -> Iterator[Backend]:
@@ -156,6 +218,10 @@ class BackendContract:
 
     def kill_host(self, backend: Backend, plan: Plan, name: str) -> None:
         """End this host's chitcpd as nothing orderly would: by SIGKILL, status 137."""
+        raise NotImplementedError
+
+    def daemon(self, backend: Backend, plan: Plan, name: str) -> object:
+        """What tells this host's chitcpd from another one that has its place later."""
         raise NotImplementedError
 
     def test_it_can_work_here(self, backend: Backend) -> None:
@@ -181,7 +247,7 @@ class BackendContract:
 
     def test_down_removes_everything_and_says_how_much_that_was(self, backend: Backend) -> None:
         plan = two_hosts(backend, app("waits"))
-        backend.up(plan, ignore)
+        backend.up(plan, ignore, stays=False)
         backend.start(plan, plan.apps[0])
         assert backend.down(plan.lab, ignore) > 0
         assert plan.lab not in backend.labs()
@@ -202,13 +268,13 @@ class BackendContract:
         plan = two_hosts(backend)
         with up(backend, plan):
             with pytest.raises(Unavailable):
-                backend.up(plan, ignore)
+                backend.up(plan, ignore, stays=False)
             assert [host.state for host in items(backend, plan, "host").values()] == ["running", "running"]
 
     def test_a_daemon_that_does_not_start_leaves_nothing(self, backend: Backend) -> None:
         plan = two_hosts(backend, implementation=b"def (")
         with pytest.raises(Unavailable, match="bob") as refused:
-            backend.up(plan, ignore)
+            backend.up(plan, ignore, stays=False)
         assert refused.value.remedy
         assert plan.lab not in backend.labs()
         assert backend.ps(plan.lab) == []
@@ -219,8 +285,7 @@ class BackendContract:
             backend.start(plan, plan.apps[0])
             assert next_exit(backend, plan) == Exit("app", "ends", 3)
             assert items(backend, plan, "app")["ends"].state == "exited 3"
-            with pytest.raises(Empty):
-                backend.exits(plan).get_nowait()
+            assert_no_exit(backend, plan)
 
     def test_a_command_that_is_not_there_ends_with_127(self, backend: Backend) -> None:
         plan = two_hosts(backend, app("missing"))
@@ -273,6 +338,7 @@ class BackendContract:
                 backend.start(plan, one)
                 next_exit(backend, plan)
             backend.collect(plan, tmp_path)
+            assert {host.state for host in items(backend, plan, "host").values()} == {"exited 0"}  # in order
         for host in ("alice", "bob"):
             written = {path.name for path in (tmp_path / "hosts" / host).iterdir()}
             assert written >= {"chitcpd.log", "trace.jsonl", "segments.pcap"}
@@ -310,3 +376,316 @@ class BackendContract:
             backend.start(plan, plan.apps[0])
             lines = backend.logs(plan.lab, ("waits",), follow=True)
             assert next(iter(lines)) == ("waits", "waiting")
+
+    def test_ready_is_also_what_an_application_says(self, backend: Backend) -> None:
+        plan = two_hosts(backend, app("waits", says="^wait"), app("ends", says="never"))
+        with up(backend, plan):
+            for one, ready in zip(plan.apps, (True, False), strict=True):
+                backend.start(plan, one)
+                assert backend.wait_ready(plan, one) is ready
+
+    def test_an_application_can_be_started_anew_with_what_it_has(self, backend: Backend, tmp_path: Path) -> None:
+        plan = two_hosts(backend, app("ends"))
+        with up(backend, plan):
+            for _ in range(2):
+                backend.start(plan, plan.apps[0])
+                assert next_exit(backend, plan) == Exit("app", "ends", 3)
+            assert list(items(backend, plan, "app")) == ["ends"]
+            backend.collect(plan, tmp_path)
+        assert (tmp_path / "apps" / "ends" / "stdout").read_text() == "to out\nto out\n"
+
+    @pytest.mark.parametrize(("signal", "status"), [("SIGTERM", 143), ("SIGKILL", 137)])
+    def test_an_application_can_be_sent_a_signal(self, backend: Backend, signal: str, status: int) -> None:
+        plan = two_hosts(backend, app("waits", says="waiting"))
+        with up(backend, plan):
+            backend.start(plan, plan.apps[0])
+            assert backend.wait_ready(plan, plan.apps[0])
+            backend.kill(plan.lab, "waits", signal)
+            assert next_exit(backend, plan) == Exit("app", "waits", status)
+            backend.kill(plan.lab, "waits", signal)  # it has ended: nothing happens
+            assert_no_exit(backend, plan)
+
+    # Routers and LANs
+
+    def test_segments_cross_a_router_into_a_lan(self, backend: Backend, tmp_path: Path) -> None:
+        plan = lab_of(backend, ROUTED, app("serves", host="bob"), app("asks"))
+        with up(backend, plan) as built:
+            assert {m.direction for m in built.mechanisms if m.link == "office"} == {
+                "bob->office",
+                "carol->office",
+                "r1->office",
+            }
+            assert list(items(backend, plan, "router")) == ["r1"]
+            assert backend.nodes(plan.lab) == plan.nodes
+            self.ask(backend, plan)
+            backend.collect(plan, tmp_path)
+        assert (tmp_path / "apps" / "asks" / "stdout").read_text() == "hello\n"
+        assert {path.name for path in (tmp_path / "hosts").iterdir()} == {"alice", "bob", "carol", "r1"}
+        assert not (tmp_path / "hosts" / "r1" / "segments.pcap").exists()  # it has none of its own
+
+    def ask(self, backend: Backend, plan: Plan) -> None:
+        """Start the server and the client of a plan; the client gets its answer."""
+        server, client = plan.apps
+        backend.start(plan, server)
+        assert backend.wait_ready(plan, server)
+        backend.start(plan, client)
+        assert next_exit(backend, plan) == Exit("app", client.name, 0)
+
+    def test_each_link_was_probed(self, backend: Backend) -> None:
+        plan = lab_of(backend, ROUTED)
+        with up(backend, plan) as built:
+            found = {probed.direction: probed for probed in built.probed}
+            assert found.keys() == {"alice->r1", "bob->carol", "bob->r1", "carol->bob", "r1->bob"}
+            assert found["alice->r1"].asked_rtt == pytest.approx(0.002)
+            assert found["alice->r1"].asked_rate is None
+            assert found["bob->r1"].asked_rate == 10e6
+            for probed in found.values():  # within bounds that any machine keeps; `good` is for quiet ones
+                assert probed.asked_rtt - 0.0001 <= probed.measured_rtt <= probed.asked_rtt + 0.1
+                assert probed.asked_rate is None or probed.measured_rate == pytest.approx(probed.asked_rate, rel=0.2)
+
+    # Links that change
+
+    def test_what_a_link_was_told_is_what_it_does(self, backend: Backend) -> None:
+        plan = two_hosts(backend)
+        alice = plan.hosts[0]
+        with up(backend, plan):
+            backend.attend(plan.lab, ["alice"])
+            assert backend.now(plan.lab, alice, alice.interfaces[0]).shape == alice.interfaces[0].shape
+            shape = Shape(delay=0.03, jitter=0.01, rate=1e6, queue_packets=10, loss=0.25, corrupt=0.1)
+            reshape(backend, plan, shape, "alice")
+            now = backend.now(plan.lab, alice, alice.interfaces[0])
+            assert (now.shape, now.underlay) == (shape, Underlay())
+            bob = plan.hosts[1]
+            assert backend.now(plan.lab, bob, bob.interfaces[0]).shape == bob.interfaces[0].shape
+            reshape(backend, plan, Shape(), "alice")
+            assert backend.now(plan.lab, alice, alice.interfaces[0]).shape == Shape()
+
+    def test_nothing_passes_a_link_that_is_down_until_it_is_up(self, backend: Backend) -> None:
+        plan = two_hosts(backend, app("serves", host="bob"), app("asks"))
+        server, client = plan.apps
+        alice = plan.hosts[0]
+        with up(backend, plan):
+            backend.start(plan, server)
+            assert backend.wait_ready(plan, server)
+            reshape(backend, plan, Shape(down=True), "alice", "bob")
+            backend.start(plan, client)
+            until(lambda: backend.now(plan.lab, alice, alice.interfaces[0]).counts["down"])
+            assert_no_exit(backend, plan)
+            reshape(backend, plan, Shape(), "alice", "bob")
+            assert next_exit(backend, plan) == Exit("app", "asks", 0)
+
+    def test_nothing_passes_between_hosts_that_are_apart(self, backend: Backend, tmp_path: Path) -> None:
+        plan = two_hosts(backend, app("serves", host="bob"), app("asks"))
+        server, client = plan.apps
+        with up(backend, plan):
+            backend.start(plan, server)
+            assert backend.wait_ready(plan, server)
+            backend.block(plan.lab, "alice", [end.address for end in plan.node("bob").interfaces])
+            backend.start(plan, client)
+            folders = (tmp_path / str(number) for number in itertools.count())
+            until(lambda: self.drops(backend, plan, "alice", next(folders))["partition"])
+            assert_no_exit(backend, plan)
+            backend.block(plan.lab, "alice", [])
+            assert next_exit(backend, plan) == Exit("app", "asks", 0)
+
+    def drops(self, backend: Backend, plan: Plan, host: str, directory: Path) -> Counter[str]:
+        """Why segments were dropped, as the trace says so far."""
+        directory.mkdir()
+        backend.snapshot(plan.lab, directory)
+        *lines, _ = (directory / "hosts" / host / "trace.jsonl").read_text().split("\n")  # the last may be cut
+        events: list[dict[str, Any]] = [json.loads(line) for line in lines]
+        return Counter(event["why"] for event in events if event["event"] == "dropped")
+
+    # Deeds
+
+    def test_a_daemon_that_was_killed_is_gone(self, backend: Backend) -> None:
+        plan = two_hosts(backend)
+        with up(backend, plan):
+            backend.deed(plan.lab, "alice", "kill")
+            assert next_exit(backend, plan) == Exit("host", "alice", 137)
+            assert items(backend, plan, "host")["alice"].state == "exited 137"
+
+    def test_a_daemon_that_was_started_anew_answers_and_its_end_is_told(self, backend: Backend) -> None:
+        plan = two_hosts(backend, app("serves", host="bob"), app("asks"))
+        with up(backend, plan):
+            reshape(backend, plan, Shape(loss=1.0), "alice")
+            backend.deed(plan.lab, "alice", "restart")
+            alice = plan.hosts[0]
+            assert backend.now(plan.lab, alice, alice.interfaces[0]).shape == alice.interfaces[0].shape
+            self.ask(backend, plan)  # nor was there an end that nobody expects
+            assert items(backend, plan, "host")["alice"].state == "running"
+            self.kill_host(backend, plan, "alice")
+            assert next_exit(backend, plan) == Exit("host", "alice", 137)
+
+    def test_an_application_may_get_ready_while_its_daemon_is_started_anew(self, backend: Backend) -> None:
+        plan = two_hosts(backend, app("waits", listening=7000), app("serves"))
+        waits, serves = plan.apps
+        with up(backend, plan), ThreadPoolExecutor() as pool:
+            backend.start(plan, waits)
+            ready = pool.submit(backend.wait_ready, plan, waits)
+            backend.deed(plan.lab, "alice", "restart")
+            backend.start(plan, serves)  # which listens at the port
+            assert ready.result()
+
+    def test_a_daemon_that_stands_still_answers_nobody_until_it_goes_on(self, backend: Backend) -> None:
+        plan = two_hosts(backend, app("serves"))
+        server = plan.apps[0]
+        with up(backend, plan):
+            backend.deed(plan.lab, "alice", "pause")
+            backend.start(plan, server)
+            assert not backend.wait_ready(plan, dataclasses.replace(server, timeout=0.3))
+            backend.deed(plan.lab, "alice", "resume")
+            assert backend.wait_ready(plan, server)
+            assert_no_exit(backend, plan)
+
+    def test_a_daemon_that_stands_still_does_not_keep_the_lab_up(self, backend: Backend, tmp_path: Path) -> None:
+        plan = two_hosts(backend)
+        with up(backend, plan):
+            backend.deed(plan.lab, "alice", "pause")
+            backend.collect(plan, tmp_path)
+        assert (tmp_path / "hosts" / "alice" / "chitcpd.log").exists()
+        assert plan.lab not in backend.labs()
+
+    # Labs that change
+
+    def test_a_lab_that_is_as_it_should_be_is_left_alone(self, backend: Backend) -> None:
+        plan = lab_of(backend, ROUTED)
+        with up(backend, plan, stays=True):
+            before = {name: self.daemon(backend, plan, name) for name in ("alice", "bob", "carol")}
+            assert backend.change(changed(backend, plan, ROUTED), ignore) is None
+            assert {name: self.daemon(backend, plan, name) for name in before} == before
+
+    def test_nor_is_one_touched_with_somebody_s_own_tcp(self, backend: Backend) -> None:
+        plan = two_hosts(backend, implementation=(PROJECT / "examples" / "stop_and_wait.py").read_bytes())
+        with up(backend, plan, stays=True):
+            assert backend.change(plan, ignore) is None
+
+    def test_a_lab_that_a_run_has_left_stays_once_it_was_changed(self, backend: Backend) -> None:
+        plan = two_hosts(backend)
+        self.leave(backend, plan)
+        try:
+            other = changed(backend, plan, TWO_HOSTS | {"links": [LINK | {"delay": "2ms"}]})
+            assert backend.change(other, ignore) is not None
+            assert plan.lab not in backend.garbage()
+        finally:
+            backend.down(plan.lab, ignore)
+
+    def test_a_host_more_and_a_host_less(self, backend: Backend) -> None:
+        plan = two_hosts(backend)
+        more: Written = TWO_HOSTS | {
+            "hosts": TWO_HOSTS["hosts"] | {"carol": {}},
+            "links": [LINK, {"endpoints": ["alice", "carol"]}],
+        }
+        with up(backend, plan, stays=True):
+            bob = self.daemon(backend, plan, "bob")
+            built = backend.change(changed(backend, plan, more), ignore)
+            assert built is not None
+            assert {probed.direction for probed in built.probed} >= {"alice->carol"}
+            assert items(backend, plan, "host").keys() == {"alice", "bob", "carol"}
+            assert items(backend, plan, "link").keys() == {"alice-bob", "alice-carol"}
+            assert self.daemon(backend, plan, "bob") == bob
+
+            assert backend.change(changed(backend, plan, TWO_HOSTS), ignore) is not None
+            assert items(backend, plan, "host").keys() == {"alice", "bob"}
+            assert items(backend, plan, "link").keys() == {"alice-bob"}
+            assert self.daemon(backend, plan, "bob") == bob
+            assert {host.state for host in items(backend, plan, "host").values()} == {"running"}
+
+    def test_a_link_that_changes_leaves_all_daemons_as_they_are(self, backend: Backend) -> None:
+        plan = two_hosts(backend)
+        slower = changed(backend, plan, TWO_HOSTS | {"links": [LINK | {"delay": "30ms"}]})
+        with up(backend, plan, stays=True):
+            before = [self.daemon(backend, plan, host.name) for host in plan.hosts]
+            assert backend.change(slower, ignore) is not None
+            assert [self.daemon(backend, plan, host.name) for host in plan.hosts] == before
+            for host in slower.hosts:
+                assert backend.now(plan.lab, host, host.interfaces[0]).shape.delay == 0.03
+            assert backend.nodes(plan.lab) == slower.nodes
+            assert backend.change(slower, ignore) is None
+
+    def test_a_link_is_measured_as_it_is_now(self, backend: Backend) -> None:
+        plan = two_hosts(backend)
+        other: Written = TWO_HOSTS | {"hosts": {"alice": {}, "bob": {}}, "links": [LINK | {"delay": "30ms"}]}
+        with up(backend, plan, stays=True):
+            built = backend.change(changed(backend, plan, other), ignore)  # alice's chitcpd is another now, and probes
+            assert built is not None
+            (probed,) = built.probed
+            assert probed.measured_rtt >= 0.06 - 0.0001
+
+    def test_a_daemon_that_has_ended_is_started_anew(self, backend: Backend) -> None:
+        plan = two_hosts(backend)
+        with up(backend, plan, stays=True):
+            self.kill_host(backend, plan, "alice")
+            next_exit(backend, plan)
+            assert backend.change(changed(backend, plan, TWO_HOSTS), ignore) is not None
+            assert {host.state for host in items(backend, plan, "host").values()} == {"running"}
+
+    def test_a_lab_can_be_up_again_after_it_was_down(self, backend: Backend) -> None:
+        plan = two_hosts(backend)
+        for _ in range(2):
+            with up(backend, plan):
+                assert {host.state for host in items(backend, plan, "host").values()} == {"running"}
+
+    # Looking at it
+
+    def test_a_snapshot_leaves_the_lab_as_it_is(self, backend: Backend, tmp_path: Path) -> None:
+        plan = two_hosts(backend, app("waits", says="waiting"))
+        with up(backend, plan):
+            backend.start(plan, plan.apps[0])
+            assert backend.wait_ready(plan, plan.apps[0])
+            backend.snapshot(plan.lab, tmp_path)
+            assert {path.name for path in (tmp_path / "hosts" / "bob").iterdir()} >= {"chitcpd.log", "trace.jsonl"}
+            assert (tmp_path / "apps" / "waits" / "stdout").read_text() == "waiting\n"
+            assert {item.state for item in backend.ps(plan.lab)} == {"running", "up"}
+            assert_no_exit(backend, plan)
+
+    @pytest.mark.parametrize("kind", ["segments", "wire"])
+    def test_a_capture_can_be_read_while_it_grows(self, backend: Backend, kind: Any) -> None:
+        plan = two_hosts(backend, app("serves", host="bob"), app("asks"))
+        with up(backend, plan) as built:
+            if kind == "wire" and any("wire" in note for note in built.notes):
+                pytest.skip(built.notes[0])
+            self.ask(backend, plan)
+            whole = b"".join(backend.recording(plan.lab, "alice", kind, follow=False))
+            assert whole[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1")  # pcap, of micro- or nanoseconds
+            pieces = backend.recording(plan.lab, "alice", kind, follow=True)
+            assert next(pieces)[:4] == whole[:4]  # at once, and not when there is enough of it
+            backend.down(plan.lab, ignore)
+            for _ in pieces:  # until the lab is down, and no longer
+                pass
+
+    def test_a_capture_that_is_not_there_is_refused(self, backend: Backend) -> None:
+        plan = dataclasses.replace(two_hosts(backend), capture_segments=False, capture_wire=False)
+        with up(backend, plan):
+            for kind in ("segments", "wire"):
+                with pytest.raises(Unavailable, match=f"no capture of {kind}"):
+                    list(backend.recording(plan.lab, "alice", kind, follow=False))  # type: ignore[arg-type]
+
+    def test_a_command_runs_as_an_application_of_a_host(
+        self, backend: Backend, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        plan = two_hosts(backend)
+        with up(backend, plan):
+            command = ["sh", "-c", "echo $CHITCP_HOSTS; exit 3"]
+            assert backend.execute(plan.lab, "alice", command, terminal=False) == 3
+            assert items(backend, plan, "app") == {}
+        assert capfd.readouterr().out.split() == [f"{name}={at}" for name, at in plan.hosts[0].names.items()]
+
+    def test_garbage_is_what_a_command_has_left_that_is_gone(self, backend: Backend) -> None:
+        stays, left = two_hosts(backend), two_hosts(backend)
+        with up(backend, stays, stays=True):
+            assert stays.lab not in backend.garbage()
+        self.leave(backend, left)
+        try:
+            assert left.lab in backend.garbage()
+            assert backend.change(changed(backend, left, TWO_HOSTS), ignore) is None
+            assert left.lab not in backend.garbage()  # since somebody wants it up
+        finally:
+            backend.down(left.lab, ignore)
+        assert left.lab not in backend.garbage()
+
+    def leave(self, backend: Backend, plan: Plan) -> None:
+        """Bring a lab up as a command does it that ends before it has taken it down."""
+        program = "import pickle, sys; make, plan = pickle.load(sys.stdin.buffer); make().up(plan, print, stays=False)"
+        given = pickle.dumps((type(backend), plan))
+        subprocess.run([sys.executable, "-c", program], input=given, check=True, cwd=PROJECT)

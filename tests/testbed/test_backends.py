@@ -10,13 +10,15 @@ import pytest
 
 from testbed import backends
 from testbed.backends import UnknownBackend, local
-from testbed.backends.base import Backend, Unavailable
+from testbed.backends.base import Backend
 from testbed.backends.fake import FakeBackend
 from testbed.backends.local import LocalBackend
 from testbed.plan import Plan
-from tests.testbed.backend_contract import PROGRAMS, BackendContract
+from testbed.unavailable import Unavailable
+from tests.testbed.backend_contract import PROGRAMS, BackendContract, ignore, two_hosts, up
 
 
+@pytest.mark.usefixtures("own_state")
 class TestFake(BackendContract):
     @pytest.fixture
     def backend(self) -> Backend:
@@ -25,6 +27,22 @@ class TestFake(BackendContract):
     def kill_host(self, backend: Backend, plan: Plan, name: str) -> None:
         assert isinstance(backend, FakeBackend)
         backend.lab(plan.lab).kill_host(name, 137)
+
+    def daemon(self, backend: Backend, plan: Plan, name: str) -> object:
+        assert isinstance(backend, FakeBackend)
+        return backend.lab(plan.lab).daemons[name]
+
+    def leave(self, backend: Backend, plan: Plan) -> None:
+        backend.up(plan, ignore, stays=False)
+
+    def test_a_command_runs_as_an_application_of_a_host(
+        self, backend: Backend, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """It has none."""
+        del capfd
+        plan = two_hosts(backend)
+        with up(backend, plan), pytest.raises(Unavailable, match="true can't be executed"):
+            backend.execute(plan.lab, "alice", ["true"], terminal=False)
 
 
 @pytest.mark.usefixtures("own_state")
@@ -36,6 +54,10 @@ class TestLocal(BackendContract):
     def kill_host(self, backend: Backend, plan: Plan, name: str) -> None:
         assert isinstance(backend, LocalBackend)
         os.kill(next(e.pid for e in backend.lab(plan.lab).of("host") if e.name == name), signal.SIGKILL)
+
+    def daemon(self, backend: Backend, plan: Plan, name: str) -> object:
+        assert isinstance(backend, LocalBackend)
+        return next(entry.known for entry in backend.lab(plan.lab).of("host") if entry.name == name)
 
 
 class Broken(FakeBackend):

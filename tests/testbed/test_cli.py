@@ -5,14 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from testbed import backends, doctor, state
-from testbed.backends.base import Unavailable
+from testbed import backends, doctor, links, state
 from testbed.backends.fake import FakeBackend, Process, Program
 from testbed.cli import main
+from testbed.unavailable import Unavailable
+from tests.testbed.plans import TWO, plan_of
 
 TOPOLOGY = """
 name: fake-lab
@@ -122,7 +127,7 @@ def test_ctrl_c_is_status_130_and_leaves_nothing_up(programs: dict[str, Program]
 
 
 def test_a_fault_of_ours_is_status_4_with_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ZeroDivisionError("by zero")
 
     monkeypatch.setattr(FakeBackend, "up", fail)
@@ -201,7 +206,7 @@ def test_up_ps_logs_down(capsys: Captured) -> None:
     assert main(["up", "lab.yaml"]) == 0
     assert capsys.readouterr().out.endswith("lab fake-lab is up; testbed down fake-lab takes it down\n")
     assert main(["up", "lab.yaml"]) == 0  # it is up already
-    assert "lab fake-lab is already up" in capsys.readouterr().out
+    assert capsys.readouterr().out.endswith("lab fake-lab was up, just so: nothing was changed\n")
 
     assert main(["ps", "--format", "json"]) == 0
     items = json.loads(capsys.readouterr().out)
@@ -225,13 +230,191 @@ def test_up_ps_logs_down(capsys: Captured) -> None:
     assert capsys.readouterr().out == "no lab is up\n"
 
 
-def test_up_of_a_lab_that_is_up_in_another_shape_is_refused(capsys: Captured) -> None:
+def test_up_of_a_lab_that_is_up_in_another_shape_changes_what_differs(capsys: Captured) -> None:
     assert main(["up", "lab.yaml"]) == 0
     Path("lab.yaml").write_text(TOPOLOGY.replace("bob", "carol"))
-    assert main(["up", "lab.yaml"]) == 3
-    complaint = capsys.readouterr().err
-    assert "host carol is missing" in complaint
-    assert "host bob is not in the topology" in complaint
+    assert main(["up", "lab.yaml"]) == 0
+    said = capsys.readouterr().out
+    assert "ending chitcpd of bob" in said
+    assert "starting chitcpd on carol" in said
+    assert main(["ps", "fake-lab"]) == 0
+    assert [line.split()[2] for line in capsys.readouterr().out.splitlines()[1:]] == ["alice", "carol", "alice-carol"]
+
+
+def test_links_are_shown_and_changed(capsys: Captured) -> None:
+    def shown() -> dict[str, str]:
+        capsys.readouterr()
+        assert main(["link", "show", "fake-lab"]) == 0
+        rows = (line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()[1:])
+        return {direction: " ".join(rest.split()) for _, direction, rest in rows}
+
+    assert main(["up", "lab.yaml"]) == 0
+    assert shown() == {"alice->bob": "as it is", "bob->alice": "as it is"}
+
+    assert main(["link", "set", "fake-lab", "alice-bob", "delay=50ms", "loss=2%", "--from", "alice"]) == 0
+    assert capsys.readouterr().out == "alice->bob: 50ms, loss 2%\nbob->alice: as it is\n"
+    assert shown() == {"alice->bob": "50ms, loss 2% changed", "bob->alice": "as it is"}
+
+    assert main(["link", "down", "fake-lab", "alice-bob"]) == 0
+    assert shown() == {"alice->bob": "down, 50ms, loss 2% changed", "bob->alice": "down changed"}
+    assert main(["link", "up", "fake-lab", "alice-bob"]) == 0
+    assert shown()["alice->bob"] == "50ms, loss 2% changed"
+
+    assert main(["link", "reset", "fake-lab"]) == 0
+    assert capsys.readouterr().out.endswith("every link of fake-lab is as the topology says\n")
+    assert shown() == {"alice->bob": "as it is", "bob->alice": "as it is"}
+
+
+@pytest.mark.parametrize("command", [["set", "fake-lab", "alice-bob", "loss=2%"], ["down", "fake-lab", "alice-bob"]])
+def test_a_link_is_as_it_was_after_a_while(command: list[str], capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    assert main(["link", *command, "--for", "10ms"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-3].startswith("alice->bob: ")
+    assert said[-1] == "alice-bob is as it was"
+    assert main(["link", "show", "fake-lab"]) == 0
+    assert "changed" not in capsys.readouterr().out
+
+
+def test_a_lab_that_is_down_before_the_while_is_over_is_said_to_be(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    monkeypatch.setattr(time, "sleep", lambda _seconds: backends.get("fake").down("fake-lab", print))
+    capsys.readouterr()
+    assert main(["link", "down", "fake-lab", "alice-bob", "--for", "10min"]) == 0
+    assert capsys.readouterr().out.endswith("\nlab fake-lab is down by now\n")
+
+
+def test_a_link_that_can_not_be_shown_is_as_it_was_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+
+    def show(lab: str, names: list[str]) -> None:
+        raise Unavailable(f"{lab} {names} can't be shown.", "Try again.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(links, "show", show)
+        assert main(["link", "down", "fake-lab", "alice-bob", "--for", "10min"]) == 3
+    backend = backends.get("fake")
+    alice = backend.nodes("fake-lab")[0]
+    assert not backend.now("fake-lab", alice, alice.interfaces[0]).shape.down
+
+
+def test_ctrl_c_ends_the_while_at_once(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    real = FakeBackend.reshape
+
+    def reshape(backend: FakeBackend, lab: str, changes: Any) -> None:
+        real(backend, lab, changes)
+        if any(change.shape.down for change in changes):
+            os.kill(os.getpid(), signal.SIGINT)  # as early as can be
+
+    monkeypatch.setattr(FakeBackend, "reshape", reshape)
+    assert main(["link", "down", "fake-lab", "alice-bob", "--for", "10min"]) == 130
+    assert capsys.readouterr().out.splitlines()[-1] == "alice-bob is as it was"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["set", "fake-lab", "alice-bob", "loss"], "found 'loss', expected NAME=VALUE"),
+        (["set", "fake-lab", "alice-bob", "loss=2"], "loss: expected a share in percent"),
+        (["set", "fake-lab", "alice-bob", "loss=2%", "--from", "carol"], "'carol' is at no end of alice-bob"),
+        (["set", "fake-lab", "alice-bob", "loss=2%", "--for", "10"], "like 10s"),
+        (["set", "fake-lab", "alice-bob"], "Missing argument"),
+        (["down", "fake-lab", "x"], "lab fake-lab has no link 'x', it has alice-bob"),
+        (["show", "nowhere"], "there is no lab nowhere here"),
+    ],
+)
+def test_what_a_link_can_not_do_is_status_2(arguments: list[str], said: str, capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    assert main(["link", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_capture_is_written_as_it_is(tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    capfdbinary.readouterr()
+    assert main(["capture", "fake-lab", "alice"]) == 0
+    pcap = capfdbinary.readouterr().out
+    assert pcap[:4] == bytes.fromhex("4d3cb2a1")
+    assert main(["capture", "fake-lab", "alice", "--wire", "--follow", "-o", "wire.pcap"]) == 0
+    assert (tmp_path / "wire.pcap").read_bytes() == pcap
+
+
+def test_a_capture_that_is_not_there_leaves_no_file(capsys: Captured) -> None:
+    Path("lab.yaml").write_text(TOPOLOGY + "capture: {wire: false}\n")
+    assert main(["up", "lab.yaml"]) == 0
+    assert main(["capture", "fake-lab", "alice", "--wire", "-o", "wire.pcap"]) == 3
+    assert "lab fake-lab has no capture of wire" in capsys.readouterr().err
+    assert main(["capture", "fake-lab", "carol"]) == 2
+    assert "lab fake-lab has no host 'carol', it has alice, bob" in capsys.readouterr().err
+    assert not Path("wire.pcap").exists()
+
+
+def test_collect_writes_a_run_folder_and_the_lab_goes_on(capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    capsys.readouterr()
+    assert main(["collect", "fake-lab", "--runs", "kept"]) == 0
+    folder = next(Path("kept/fake-lab").glob("2*"))
+    assert capsys.readouterr().out.splitlines()[-1] == f"run folder: {folder}"
+    assert (Path("kept/fake-lab/latest") / "hosts" / "bob" / "chitcpd.log").exists()
+    assert main(["ps", "fake-lab"]) == 0
+    assert main(["collect", "nowhere"]) == 2
+    assert not Path("runs").exists()
+
+
+def test_gc_removes_what_was_left_behind_and_nothing_else(capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    backend = backends.get("fake")
+    backend.up(plan_of(TWO, lab="left", pool="127.129.0.0/16"), print, stays=False)
+    capsys.readouterr()
+    assert main(["gc", "--dry-run"]) == 0
+    assert capsys.readouterr().out == "lab left: 3 things would go\n"
+    assert backend.labs() == ["fake-lab", "left"]
+    assert main(["gc"]) == 0
+    assert capsys.readouterr().out == "taking down left\nlab left: 3 things removed\n"
+    assert backend.labs() == ["fake-lab"]
+    assert main(["gc"]) == 0
+    assert capsys.readouterr().out == "nothing was left behind\n"
+
+
+def test_gc_leaves_a_lab_alone_that_is_garbage_no_more_once_it_has_the_lock(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    backend = backends.get("fake")
+    backend.up(plan_of(TWO, lab="left", pool="127.129.0.0/16"), print, stays=False)
+    capsys.readouterr()
+
+    @contextmanager
+    def wait_for_the_lock(lab: str) -> Iterator[None]:
+        """Another `up` has had it meanwhile."""
+        backend.change(plan_of(TWO, lab=lab, pool="127.129.0.0/16"), print)
+        yield
+
+    monkeypatch.setattr(state, "lab_lock", wait_for_the_lock)
+    assert main(["gc"]) == 0
+    assert capsys.readouterr().out == "nothing was left behind\n"
+    assert backend.labs() == ["left"]
+
+
+def test_gc_leaves_a_lab_alone_that_a_command_is_at_work_on(capsys: Captured) -> None:
+    backend = backends.get("fake")
+    backend.up(plan_of(TWO, lab="left", pool="127.129.0.0/16"), print, stays=False)
+    capsys.readouterr()
+    with state.lab_lock("left"):
+        assert main(["gc"]) == 0
+    assert capsys.readouterr().out == "nothing was left behind\n"
+    assert backend.labs() == ["left"]
+
+
+@pytest.mark.parametrize("command", [["exec", "fake-lab", "alice", "ls", "-la"], ["shell", "fake-lab", "alice"]])
+def test_a_command_in_a_lab_needs_a_backend_that_can(command: list[str], capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    assert main(command) == 3
+    assert "can't be executed" in capsys.readouterr().err
+    assert main([command[0], "fake-lab", "carol", *command[3:]]) == 2
+    assert "lab fake-lab has no host 'carol'" in capsys.readouterr().err
 
 
 def test_down_needs_no_more_of_a_file_than_the_name(capsys: Captured) -> None:
@@ -287,7 +470,15 @@ def test_doctor_tries_everything_and_names_the_backend(monkeypatch: pytest.Monke
     assert [probe["ok"] for probe in found["probes"]] == [True, False]
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["up"], ["down"], ["ps"], ["logs"], ["validate"], ["doctor"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([], ["run"], ["up"], ["down"], ["ps"], ["logs"], ["validate"], ["doctor"], ["completion"]),
+        *(["link"], ["link", "show"], ["link", "set"], ["link", "down"], ["link", "up"], ["link", "reset"]),
+        *(["exec"], ["shell"], ["capture"], ["collect"], ["gc"]),
+    ],
+    ids=" ".join,
+)
 def test_help_fits_a_narrow_terminal_and_teaches(
     command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
@@ -296,4 +487,4 @@ def test_help_fits_a_narrow_terminal_and_teaches(
     said = capsys.readouterr().out
     assert "testbed" in said
     if command != ["doctor"]:
-        assert "testbed run" in said or f"  testbed {command[0]} " in said
+        assert "testbed run" in said or f"  testbed {' '.join(command)}" in said

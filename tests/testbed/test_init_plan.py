@@ -36,6 +36,7 @@ class TestInit:
             "link: satellite",
             '"bob->alice": {',
             "drop: [",
+            "events: [",
             *(f"- {kind}:" for kind in Check.model_fields if kind not in ("integrity", "resets")),
         ],
     )
@@ -44,7 +45,7 @@ class TestInit:
         lines = Path("my-lab.yaml").read_text().splitlines()
         at = next(number for number, line in enumerate(lines) if line.strip().startswith(f"# {start}"))
         lines[at] = lines[at].replace("# ", "", 1)
-        Path("my_tcp.py").write_text("")
+        Path("my_tcp.py").write_text("class Mine(TcpConnection): ...")
         Path("my-lab.yaml").write_text("\n".join(lines))
         load("my-lab.yaml")
 

@@ -24,10 +24,11 @@ from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
 from testbed.backends import local, processes
-from testbed.backends.base import Exit, Unavailable
+from testbed.backends.base import Exit
 from testbed.backends.local import LocalBackend
 from testbed.backends.local_lab import LABEL
-from tests.testbed.backend_contract import app, ignore, items, next_exit, two_hosts, up
+from testbed.unavailable import Unavailable
+from tests.testbed.backend_contract import LINK, TWO_HOSTS, app, changed, ignore, items, next_exit, two_hosts, up
 from tests.testbed.conftest import PROJECT
 
 TESTBED = [sys.executable, "-c", "import sys; from testbed.cli import main; sys.exit(main())"]
@@ -234,6 +235,62 @@ def test_a_lab_stays_up_and_a_program_can_use_it(state: Path, monkeypatch: pytes
     assert_nothing_is_left(state)
 
 
+def test_one_can_work_in_a_lab_that_is_up(state: Path) -> None:
+    Path("waiting.yaml").write_text(WAITING)
+    assert run_testbed("up", "waiting.yaml", "--backend", "local").returncode == 0
+    echo = ["python", "-m", "chisocket.apps.echo"]
+    with subprocess.Popen([*TESTBED, "exec", "waiting", "bob", *echo, "serve", "--port", "9"]) as server:
+        asking = f"until {' '.join(echo)} send bob:9 hello; do sleep 0.1; done; cat; exit 3"
+        command = [*TESTBED, "exec", "waiting", "alice", "sh", "-c", asking]
+        asked = subprocess.run(command, input="typed", capture_output=True, text=True, timeout=60, check=False)
+        server.terminate()
+    assert (asked.returncode, asked.stdout) == (3, "hello\ntyped")
+    assert server.returncode == 128 + signal.SIGTERM
+
+    assert run_testbed("capture", "waiting", "alice", "-o", "alice.pcap").returncode == 0
+    assert {"S", "SA"} <= {str(packet[TCP].flags) for packet in rdpcap("alice.pcap")}
+    assert run_testbed("collect", "waiting").returncode == 0
+    assert rdpcap("runs/waiting/latest/hosts/alice/segments.pcap")[0][TCP].dport == 9
+    assert run_testbed("gc").stdout == "nothing was left behind\n"  # this lab is to stay
+    assert run_testbed("down", "waiting").returncode == 0
+    assert_nothing_is_left(state)
+
+
+def test_gc_takes_down_what_a_killed_controller_has_left(state: Path) -> None:
+    with a_run_that_waits(state) as controller:
+        assert run_testbed("gc").stdout == "nothing was left behind\n"  # it is at work
+        controller.kill()
+    gone = run_testbed("gc")
+    assert gone.returncode == 0
+    assert gone.stdout.startswith("taking down waiting\nlab waiting: ")
+    assert_nothing_is_left(state)
+
+
+def test_a_lab_that_is_up_is_changed_by_another_command(state: Path) -> None:
+    def states() -> dict[str, str]:
+        items = json.loads(run_testbed("ps", "waiting", "--format", "json").stdout)
+        return {item["name"]: item["state"] for item in items}
+
+    def daemons() -> dict[str, int]:
+        return {entry.name: entry.pid for entry in LocalBackend().lab("waiting").of("host")}
+
+    Path("waiting.yaml").write_text(WAITING)
+    assert run_testbed("up", "waiting.yaml", "--backend", "local").returncode == 0
+    before = daemons()
+    Path("waiting.yaml").write_text(WAITING.replace("[alice, bob]}", "[alice, bob], delay: 20ms}"))
+    changed = run_testbed("up", "waiting.yaml", "--backend", "local")
+    assert changed.returncode == 0, changed.stderr
+    assert daemons() == before
+    assert "20ms" in run_testbed("link", "show", "waiting").stdout
+
+    more = WAITING.replace("bob: {}", "bob: {}, carol: {}").replace("[alice, bob]", "[alice, bob, carol], name: lan")
+    Path("waiting.yaml").write_text(more)
+    assert run_testbed("up", "waiting.yaml", "--backend", "local").returncode == 0
+    assert states() == {"alice": "running", "bob": "running", "carol": "running", "lan": "up"}
+    assert run_testbed("down", "waiting").returncode == 0
+    assert_nothing_is_left(state)
+
+
 def test_it_works_in_a_terminal_of_40_columns() -> None:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
@@ -259,6 +316,124 @@ def _until_hung_up(terminal: int) -> Iterator[bytes]:
         if not data:
             return
         yield data
+
+
+# Events
+
+PINGED = """
+name: pinged
+hosts: {alice: {}, bob: {}}
+links: [{endpoints: [alice, bob], delay: 2ms}]
+apps:
+  server: {host: bob, run: [python, -m, chisocket.apps.echo, serve, --port, "7"], ready: {listening: 7}, restart: 9}
+  client: {host: alice, run: [python, client.py], files: {client.py: ./client.py}, needs: [server], expect: {exit: 0}}
+"""
+PING = """
+import chisocket, time
+
+connection = chisocket.create_connection(("bob", 7))
+
+def ping():
+    began = time.monotonic()
+    connection.sendall(b"x")
+    if connection.recv(1) != b"x":
+        raise ConnectionResetError
+    return time.monotonic() - began
+"""
+
+
+def run_pinged(client: str, *events: str, seed: int = 0, loss: str = "0%") -> Path:
+    """Run PINGED with this client, which has PING, and these events; return the run folder."""
+    Path("client.py").write_text(PING + client)
+    text = PINGED.replace("delay: 2ms", f"delay: 2ms, loss: {loss}") + f"events: [{', '.join(events)}]\n"
+    Path("pinged.yaml").write_text(text)
+    ran = run_testbed("run", "pinged.yaml", "--backend", "local", "--seed", str(seed))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    run = Path("runs/pinged/latest").resolve()
+    for event in json.loads((run / "manifest.json").read_text())["events"]:
+        assert 0 <= event["done"] - event["at"] < 1, event
+    return run
+
+
+def trace(run: Path, host: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "hosts" / host / "trace.jsonl").read_text().splitlines()]
+
+
+UNTIL_A_GAP = """
+while ping() < 0.25:
+    pass
+for _ in range(50):
+    ping()
+"""
+
+
+@pytest.mark.parametrize(
+    ("event", "why"),
+    [
+        ("{at: 2500ms, link: alice-bob, down: 300ms}", "down"),
+        ("{at: 2500ms, partition: [[alice], [bob]], for: 300ms}", "partition"),
+    ],
+)
+def test_what_is_lost_while_hosts_are_apart_is_in_the_trace_and_sent_again(event: str, why: str) -> None:
+    run = run_pinged(UNTIL_A_GAP, event)
+    lost = [(host, line) for host in ("alice", "bob") for line in trace(run, host) if line["event"] == "dropped"]
+    assert {line["why"] for _, line in lost} == {why}
+    times = [line["t"] for _, line in lost]
+    assert max(times) - min(times) < 0.3 + 0.1
+    host, data = next((host, line) for host, line in lost if line["len"] == 1)
+    sender = host if data["direction"] == "sent" else {"alice": "bob", "bob": "alice"}[host]
+    again = [line for line in trace(run, sender) if line["event"] == "sent" and line["seq"] == data["seq"]]
+    assert len(again) >= 2
+    assert any(line["event"] == "timer" and line["timer"] == "RETRANSMISSION" for line in trace(run, sender))
+    assert max(line["t"] for line in trace(run, sender) if line["event"] == "received") > max(times)
+
+
+RECONNECTING = """
+def until_reset():
+    while True:
+        ping()
+
+try:
+    until_reset()
+except OSError as error:
+    print(type(error).__name__)
+while True:
+    try:
+        connection = chisocket.create_connection(("bob", 7))
+        print(ping() > 0)
+        break
+    except OSError:
+        time.sleep(0.05)
+"""
+
+
+def test_a_daemon_that_is_started_anew_knows_no_connection_and_takes_new_ones() -> None:
+    run = run_pinged(RECONNECTING, "{at: 2500ms, host: bob, restart: chitcpd}")
+    assert (run / "apps" / "client" / "stdout").read_text() == "ConnectionResetError\nTrue\n"
+    assert (run / "hosts" / "bob" / "chitcpd.log").read_text().count("listening on") == 2
+    lines = trace(run, "bob")  # of both: the second went on with it
+    assert [line["to"] for line in lines if line["event"] == "state"].count("ESTABLISHED") == 2
+    assert json.loads((run / "manifest.json").read_text())["apps"]["server"]["restarts"] >= 1
+
+
+def losses(run: Path, host: str, first: int) -> list[int]:
+    """Which of the first segments that a host sent were lost, by number."""
+    sent, lost = 0, []
+    for line in trace(run, host):
+        sent += line["event"] == "sent"
+        if line["event"] == "dropped" and line["why"] == "loss":
+            lost.append(sent)
+    assert sent >= first
+    return [number for number in lost if number <= first]
+
+
+def test_a_seed_loses_the_same_segments_each_time_and_another_one_others() -> None:
+    client = "for _ in range(60):\n    ping()\n"
+    runs = [run_pinged(client, seed=seed, loss="10%") for seed in (7, 7, 8)]
+    lost = [[losses(run, host, 60) for host in ("alice", "bob")] for run in runs]
+    assert all(lost[0])
+    assert lost[0] == lost[1]
+    assert lost[0] != lost[2]
 
 
 # The backend by itself: what only it has
@@ -301,10 +476,40 @@ def test_down_never_ends_a_process_that_has_got_the_number_of_one_of_ours(state:
     assert running(state) == []
 
 
+def test_up_makes_whole_what_a_killed_controller_has_left(state: Path) -> None:
+    with a_run_that_waits(state) as controller:
+        controller.kill()
+    assert run_testbed("up", "waiting.yaml", "--backend", "local").returncode == 0
+    assert run_testbed("gc").stdout == "nothing was left behind\n"
+    assert run_testbed("down", "waiting").returncode == 0
+    assert_nothing_is_left(state)
+
+
+def test_up_begins_again_where_a_killed_controller_had_only_begun(state: Path) -> None:
+    Path("waiting.yaml").write_text(WAITING)
+    (state / "local" / "waiting").mkdir(parents=True)
+    assert run_testbed("up", "waiting.yaml", "--backend", "local").returncode == 0
+    assert run_testbed("down", "waiting").returncode == 0
+    assert_nothing_is_left(state)
+
+
+def test_up_ends_daemons_that_a_killed_controller_could_not_record(state: Path) -> None:
+    Path("waiting.yaml").write_text(WAITING)
+    assert run_testbed("up", "waiting.yaml", "--backend", "local").returncode == 0
+    record = state / "local" / "waiting" / "lab.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"whole": False, "entries": []}))
+    unrecorded = running(state)
+    again = run_testbed("up", "waiting.yaml", "--backend", "local")
+    assert again.returncode == 0, again.stderr
+    assert not set(unrecorded).intersection(running(state))
+    assert run_testbed("down", "waiting").returncode == 0
+    assert_nothing_is_left(state)
+
+
 def test_a_lab_whose_record_was_never_written_goes_too(state: Path) -> None:
     backend = LocalBackend()
     plan = two_hosts(backend)
-    backend.up(plan, ignore)
+    backend.up(plan, ignore, stays=False)
     (state / "local" / plan.lab / "lab.json").unlink()
     assert LocalBackend().down(plan.lab, ignore) > 0
     assert running(state) == []
@@ -330,6 +535,47 @@ def test_without_a_capture_of_the_wire_the_lab_works_and_says_why(
     assert len(built.notes) == 1  # not once for each host
     assert reason in built.notes[0]
     assert not (tmp_path / "run" / "hosts" / "alice" / "wire.pcap").exists()
+
+
+def test_a_capture_of_the_wire_goes_on_when_the_lab_has_changed(tmp_path: Path) -> None:
+    backend = LocalBackend()
+    plan = two_hosts(backend)
+    with up(backend, plan, stays=True) as built:
+        if built.notes:
+            pytest.skip(built.notes[0])
+        plan = changed(backend, plan, TWO_HOSTS | {"links": [LINK, LINK | {"name": "other"}]})
+        for wanted in (plan, dataclasses.replace(plan, capture_wire=False)):
+            change = backend.change(wanted, ignore)
+            assert change is not None
+            assert change.notes == []
+            captures = list(backend.lab(plan.lab).of("capture"))
+            assert [entry.state for entry in captures] == ["running"] * wanted.capture_wire
+        shown = b"".join(backend.recording(plan.lab, "alice", "wire", follow=False))
+        backend.collect(plan, tmp_path)
+    collected = tmp_path / "hosts" / "alice" / "wire.pcap"
+    captured = [packet[IP].dst for packet in rdpcap(str(collected))]
+    first, other = plan.node("bob").interfaces
+    assert captured.index(first.address) < captured.index(other.address)  # of the second link, after the change
+    assert shown == collected.read_bytes()
+
+
+LIMITED = """
+name: limited
+hosts: {alice: {}, bob: {}}
+links: [{endpoints: [alice, bob]}]
+apps:
+  asks: {host: alice, run: [python, -c, "import resource as r; print(r.getrlimit(r.RLIMIT_DATA))"], expect: {exit: 0}}
+"""
+
+
+def test_an_application_has_no_more_memory_than_its_user_may_have() -> None:
+    Path("limited.yaml").write_text(LIMITED)
+    command = ["prlimit", f"--data={2**28}", *TESTBED, "run", "limited.yaml", "--backend", "local"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert ran.returncode == 0, ran.stderr
+    asks = Path("runs/limited/latest/apps/asks")
+    assert (asks / "stdout").read_text() == f"({2**28}, {2**28})\n"
+    assert (asks / "stderr").read_text() == ""
 
 
 def test_a_chirun_that_was_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -361,7 +607,7 @@ def test_a_state_directory_with_too_long_a_path_is_refused(monkeypatch: pytest.M
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(deep))
     backend = LocalBackend()
     with pytest.raises(Unavailable, match="longer path than the 107 bytes") as refused:
-        backend.up(two_hosts(backend), ignore)
+        backend.up(two_hosts(backend), ignore, stays=False)
     assert "XDG_RUNTIME_DIR" in refused.value.remedy
     assert backend.labs() == []
 
@@ -371,7 +617,7 @@ def test_a_subnet_that_is_not_loopback_is_refused() -> None:
     plan = two_hosts(backend)
     plan = dataclasses.replace(plan, links=(dataclasses.replace(plan.links[0], subnet="10.9.0.0/29"),))
     with pytest.raises(Unavailable, match=r"10\.9\.0\.0/29") as refused:
-        backend.up(plan, ignore)
+        backend.up(plan, ignore, stays=False)
     assert "--backend docker" in refused.value.remedy
 
 
@@ -421,5 +667,69 @@ def test_a_tcp_that_makes_no_connection_is_refused_before_an_application_starts(
         b"from chitcpd.tcp.connection import Connection\n\nclass Mine(Connection):\n    __init__ = lambda self: 0\n"
     )
     with pytest.raises(Unavailable, match=r"implementation\.py can't make a connection: line 4: TypeError") as refused:
-        backend.up(two_hosts(backend, implementation=source), ignore)
+        backend.up(two_hosts(backend, implementation=source), ignore, stays=False)
     assert refused.value.remedy == "Mend what the log complains of, then try again."
+
+
+def test_a_lab_whose_spawner_was_killed_goes_on_and_can_be_taken_down(state: Path) -> None:
+    backend = LocalBackend()
+    plan = two_hosts(backend)
+    with up(backend, plan):
+        daemons = {entry.known for entry in backend.lab(plan.lab).of("host")}
+        (spawner,) = set(running(state)) - daemons - {entry.known for entry in backend.lab(plan.lab).of("capture")}
+        processes.end([spawner], grace=0)
+        assert {host.state for host in items(backend, plan, "host").values()} == {"running"}
+        with pytest.raises(Unavailable, match="chitcpd of alice can't be started") as refused:
+            backend.deed(plan.lab, "alice", "restart")
+        assert refused.value.remedy
+    assert running(state) == []
+
+
+def test_a_change_of_a_daemon_that_does_not_answer_is_refused(state: Path) -> None:
+    backend = LocalBackend()
+    plan = two_hosts(backend)
+    with up(backend, plan, stays=True):
+        (state / "local" / plan.lab / "alice.sock.control").unlink()
+        slower = changed(backend, plan, TWO_HOSTS | {"links": [LINK | {"delay": "9ms"}]})
+        with pytest.raises(Unavailable, match="chitcpd of alice does not answer"):
+            backend.change(slower, ignore)
+
+
+def test_a_capture_of_the_wire_has_one_beginning_whatever_changes(state: Path, tmp_path: Path) -> None:
+    backend = LocalBackend()
+    plan = two_hosts(backend)
+    with up(backend, plan, stays=True) as built:
+        if built.notes:
+            pytest.skip(built.notes[0])
+        backend.change(changed(backend, plan, TWO_HOSTS | {"links": [LINK | {"delay": "30ms"}]}), ignore)
+        more = {"hosts": TWO_HOSTS["hosts"] | {"carol": {}}, "links": [LINK, {"endpoints": ["bob", "carol"]}]}
+        wanted = changed(backend, plan, TWO_HOSTS | more)
+        backend.change(wanted, ignore)
+        backend.collect(wanted, tmp_path)
+    ends = {packet[IP].src for packet in rdpcap(str(tmp_path / "hosts" / "bob" / "wire.pcap"))}
+    assert ends
+    assert ends <= {end.address for node in wanted.nodes for end in node.interfaces}
+    assert running(state) == []
+
+
+def test_a_host_with_a_tcp_of_its_own_is_left_alone_too() -> None:
+    backend = LocalBackend()
+    source = b"from chitcpd.tcp.connection import Connection\n\nclass Mine(Connection): ...\n"
+    plan = two_hosts(backend, implementation=source)
+    with up(backend, plan, stays=True):
+        assert backend.change(plan, ignore) is None
+        other = dataclasses.replace(plan.node("bob"), implementation=source + b"# other\n")
+        assert backend.change(dataclasses.replace(plan, hosts=(plan.node("alice"), other)), ignore) is not None
+
+
+def test_a_change_that_fails_leaves_a_lab_that_can_be_taken_down(state: Path) -> None:
+    backend = LocalBackend()
+    plan = two_hosts(backend)
+    with up(backend, plan, stays=True):
+        bob = dataclasses.replace(plan.node("bob"), implementation=b"def (")
+        with pytest.raises(Unavailable, match="chitcpd of bob ended"):
+            backend.change(dataclasses.replace(plan, hosts=(plan.node("alice"), bob)), ignore)
+        assert items(backend, plan, "host")["bob"].state == "exited 2"
+        assert backend.change(plan, ignore) is not None  # and that can be made right again
+        assert {host.state for host in items(backend, plan, "host").values()} == {"running"}
+    assert running(state) == []

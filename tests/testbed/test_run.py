@@ -12,15 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from chitcpd.faults import Shape
 from testbed import lab as labs
 from testbed import run as core
 from testbed import topology
 from testbed.backends import Choice
-from testbed.backends.base import Built, Report, Unavailable
+from testbed.backends.base import Built, Report
 from testbed.backends.fake import FakeBackend, Process, Program
 from testbed.outcome import Outcome
 from testbed.plan import Plan
 from testbed.signals import Interrupted
+from testbed.unavailable import Unavailable
 
 TOPOLOGY = """
 name: fake-lab
@@ -373,7 +375,7 @@ def test_a_fault_of_ours_is_one_sentence_and_a_traceback_in_the_run_folder(
 
 
 def test_a_lab_that_can_not_be_built_leaves_nothing(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_plan: Plan, _report: Report) -> Built:
+    def fail(*_: object, **__: object) -> Built:
         raise Unavailable("port 23300 is in use.", "End what listens there.")
 
     monkeypatch.setattr(lab.backend, "up", fail)
@@ -402,8 +404,8 @@ def test_runs_that_can_not_be_written_are_refused_before_anything_starts(lab: La
 def test_a_signal_at_the_end_of_up_takes_the_lab_down_again(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     whole_up = lab.backend.up
 
-    def up(plan: Plan, report: Report) -> Built:
-        built = whole_up(plan, report)
+    def up(plan: Plan, report: Report, *, stays: bool) -> Built:
+        built = whole_up(plan, report, stays=stays)
         os.kill(os.getpid(), signal.SIGTERM)
         return built
 
@@ -411,3 +413,313 @@ def test_a_signal_at_the_end_of_up_takes_the_lab_down_again(lab: Lab, monkeypatc
     with pytest.raises(Interrupted):
         labs.up(topology.load(lab.file), lab.backend, lab="fake-lab", report=lab.steps.append)
     assert lab.backend.labs() == []
+
+
+def test_a_signal_while_a_lab_is_changed_leaves_it_whole(lab: Lab) -> None:
+    loaded = topology.load(lab.file)
+    labs.up(loaded, lab.backend, lab="fake-lab", report=lab.steps.append)
+    lab.file.write_text(TOPOLOGY.replace("bob", "carol"))
+    interrupt = during("chitcpd on carol", lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(Interrupted):
+        labs.up(topology.load(lab.file), lab.backend, lab="fake-lab", report=interrupt)
+    assert [item.name for item in lab.backend.ps("fake-lab")] == ["alice", "carol", "alice-carol"]
+    lab.backend.down("fake-lab", lab.steps.append)
+
+
+# Applications that are started anew
+
+RESTARTING = TOPOLOGY.replace("needs: [server], expect: {exit: 0}", "needs: [server], expect: {exit: 0}, restart: 2")
+
+
+def fails(times: int) -> Program:
+    """A client that fails so often before it succeeds."""
+    left = [1] * times
+
+    def program(process: Process) -> int:
+        process.print(f"{len(left)} more failures")
+        return left.pop() if left else client(process)
+
+    return program
+
+
+@pytest.mark.parametrize(("failures", "status", "restarts"), [(0, 0, 0), (2, 0, 2), (3, 1, 2)])
+def test_an_application_that_fails_is_started_anew_so_often(
+    lab: Lab, failures: int, status: int, restarts: int
+) -> None:
+    lab.file.write_text(RESTARTING)
+    lab.programs["client"] = fails(failures)
+    outcome = lab.run()
+    assert (outcome.status, outcome.endings["client"].restarts) == (status, restarts)
+    assert outcome.endings["client"].app.restarts == 2
+    apps = lab.manifest()["apps"]
+    assert isinstance(apps, dict)
+    assert apps["client"]["restarts"] == restarts
+    said = (outcome.directory / "apps" / "client" / "stdout").read_text()
+    assert said.count("more failures") == 1 + restarts  # it goes on with what it has
+    assert [step for step in lab.steps if "anew" in step] == [
+        f"starting client anew ({number} of 2): status 1" for number in range(1, restarts + 1)
+    ]
+
+
+def test_an_application_is_started_anew_also_just_after_another_one_has_failed(lab: Lab) -> None:
+    """Then we look for a daemon that died; what else ends meanwhile is not forgotten."""
+    lab.file.write_text(
+        RESTARTING.replace("checks:", "  other: {host: alice, run: [fail], expect: {exit: 0}}\nchecks:")
+    )
+    left = [1]
+
+    def after_the_other(process: Process) -> int:
+        here = process.lab
+        with here.changed:
+            here.changed.wait_for(lambda: "other" in here.processes and here.processes["other"].status is not None)
+        return left.pop() if left else client(process)
+
+    lab.programs.update(client=after_the_other, other=lambda _process: 1)
+    outcome = lab.run()
+    assert (outcome.endings["client"].restarts, outcome.endings["client"].status) == (1, 0)
+    assert outcome.endings["other"].status == 1
+
+
+def test_a_server_that_is_started_anew_is_waited_for(lab: Lab) -> None:
+    lab.file.write_text(TOPOLOGY.replace("ready: {listening: 7000}", "ready: {listening: 7000}, restart: 1"))
+    left = [1]
+
+    def program(process: Process) -> int:
+        return left.pop() if left else server(process)
+
+    lab.programs["server"] = program
+    outcome = lab.run()
+    assert outcome.verdict == "passed"
+    assert outcome.endings["server"].restarts == 1
+
+
+def test_ready_is_what_an_application_writes(lab: Lab) -> None:
+    def talking(process: Process) -> int:
+        process.print("hello")
+        process.error("serving now")
+        process.wait_for_stop()
+        return 0
+
+    lab.file.write_text(TOPOLOGY.replace("{listening: 7000}", "{output: ^serving}"))
+    lab.programs["server"] = talking
+    assert lab.run().verdict == "passed"
+
+
+def test_what_an_application_should_have_written_is_named(lab: Lab) -> None:
+    lab.file.write_text(TOPOLOGY.replace("{listening: 7000}, timeout: 5s", "{output: ^serving}, timeout: 100ms"))
+    assert lab.run().failure == "server wrote nothing that matches '^serving' within 0.1 s"
+
+
+# Events
+
+AT_ONCE = (
+    TOPOLOGY
+    + """
+events:
+  - {at: 0s, link: alice-bob, set: {delay: 70ms, loss: 3%}}
+  - {at: 10ms, link: alice-bob, down: 20ms}
+  - {at: 40ms, partition: [[alice], [bob]], for: 10ms}
+  - {at: 60ms, host: alice, restart: chitcpd}
+  - {at: 70ms, host: alice, pause: 10ms}
+  - {at: 500ms, app: client, kill: SIGTERM}
+"""
+)
+
+
+def patient(process: Process) -> int:
+    """A client that goes on until an event stops it."""
+    process.wait_for_stop()
+    return client(process)
+
+
+def test_events_happen_in_order_and_are_in_the_manifest(lab: Lab) -> None:
+    lab.file.write_text(AT_ONCE)
+    lab.programs["client"] = patient
+    seen: dict[str, Shape] = {}
+
+    def look(step: str) -> None:
+        lab.steps.append(step)
+        if "fake-lab" in lab.backend.labs():
+            seen[step] = lab.backend.lab("fake-lab").links["alice", "alice-bob"].shape
+
+    outcome = lab.run(look)
+    assert outcome.verdict == "passed"
+    titles = [
+        "link alice-bob: delay, loss changed",
+        "link alice-bob: down",
+        "the end of link alice-bob: down",
+        "partition alice | bob",
+        "the end of partition alice | bob",
+        "restart of chitcpd of alice",
+        "chitcpd of alice stands still",
+        "chitcpd of alice goes on",
+        "SIGTERM to client",
+    ]
+    assert [step for step in lab.steps if step in titles] == titles
+    # What is reported is about to happen: so each step sees what those before it have done.
+    assert [(seen[title].delay, seen[title].loss, seen[title].down) for title in titles[:4]] == [
+        (0.025, 0.0, False),
+        (0.07, 0.03, False),
+        (0.07, 0.03, True),
+        (0.07, 0.03, False),
+    ]
+    events = lab.manifest()["events"]
+    assert isinstance(events, list)
+    assert [event["event"] for event in events] == titles
+    assert all(event["at"] <= event["done"] < event["at"] + 2 for event in events)
+
+
+def test_a_daemon_that_is_started_anew_is_told_again_what_events_have_changed(lab: Lab) -> None:
+    lab.file.write_text(
+        TOPOLOGY
+        + """
+events:
+  - {at: 0s, link: alice-bob, set: {loss: 3%}}
+  - {at: 0s, partition: [[alice], [bob]]}
+  - {at: 10ms, host: alice, restart: chitcpd}
+  - {at: 500ms, app: client, kill: SIGTERM}
+"""
+    )
+
+    def looking(process: Process) -> int:
+        process.wait_for_stop()
+        here = process.lab
+        assert here.deeds == [("alice", "restart")]
+        assert here.links["alice", "alice-bob"].shape.loss == 0.03
+        assert here.blocked["alice"] == (here.plan.node("bob").interfaces[0].address,)
+        return client(process)
+
+    lab.programs["client"] = looking
+    assert lab.run().verdict == "passed"
+
+
+def test_a_daemon_that_an_event_kills_does_not_end_the_run(lab: Lab) -> None:
+    lab.file.write_text(
+        TOPOLOGY + "events: [{at: 0s, host: alice, kill: chitcpd}, {at: 500ms, app: client, kill: SIGTERM}]"
+    )
+    lab.programs["client"] = patient
+    outcome = lab.run()
+    assert outcome.failure is None
+    assert (outcome.directory / "hosts" / "alice" / "chitcpd.log").exists()
+
+
+def test_a_daemon_that_dies_after_an_event_has_started_it_anew_ends_the_run(lab: Lab) -> None:
+    def killing(process: Process) -> int:
+        here = process.lab
+        with here.changed:
+            here.changed.wait_for(lambda: here.deeds == [("alice", "restart")])
+        here.kill_host("alice", 139)
+        process.wait_for_stop()
+        return 0
+
+    lab.file.write_text(TOPOLOGY + "events: [{at: 0s, host: alice, restart: chitcpd}]")
+    lab.programs["client"] = killing
+    failure = lab.run().failure
+    assert failure is not None
+    assert failure.startswith("chitcpd of alice ended with status 139 during the run")
+
+
+def test_a_daemon_that_an_event_has_killed_and_started_anew_may_not_die_by_itself(lab: Lab) -> None:
+    def killing(process: Process) -> int:
+        here = process.lab
+        with here.changed:
+            here.changed.wait_for(lambda: ("alice", "pause") in here.deeds)  # all is done that came before
+        here.kill_host("alice", 139)
+        process.wait_for_stop()
+        return 0
+
+    alice = "host: alice"
+    lab.file.write_text(
+        TOPOLOGY
+        + f"events: [{{at: 0s, {alice}, kill: chitcpd}}, {{at: 10ms, {alice}, restart: chitcpd}}, "
+        + f"{{at: 20ms, {alice}, pause: 10s}}]"
+    )
+    lab.programs["client"] = killing
+    failure = lab.run().failure
+    assert failure is not None
+    assert failure.startswith("chitcpd of alice ended with status 139 during the run")
+
+
+def test_a_daemon_may_be_killed_and_started_anew_again_and_again(lab: Lab) -> None:
+    deeds = [f"{{at: {at}ms, host: alice, {deed}: chitcpd}}" for at, deed in enumerate(["kill", "restart", "kill"])]
+    lab.file.write_text(TOPOLOGY + f"events: [{', '.join(deeds)}, {{at: 300ms, app: client, kill: SIGTERM}}]")
+    lab.programs["client"] = patient
+    assert lab.run().failure is None
+
+
+def test_a_server_that_an_event_has_killed_and_that_was_started_anew_may_not_die_by_itself(lab: Lab) -> None:
+    statuses = [5, 137]
+
+    def serving(process: Process) -> int:
+        process.listen(7000)
+        if len(statuses) == 2:
+            process.wait_for_stop()
+        return statuses.pop()
+
+    lab.file.write_text(
+        TOPOLOGY.replace("ready: {listening: 7000}", "ready: {listening: 7000}, restart: 1")
+        + "events: [{at: 100ms, app: server, kill: SIGKILL}]"
+    )
+    lab.programs.update(server=serving, client=patient)
+    outcome = lab.run()
+    assert outcome.endings["server"].restarts == 1
+    assert outcome.failure is not None
+    assert outcome.failure.startswith("server, which serves the others, ended with status 5")
+
+
+def test_an_application_that_an_event_kills_is_judged_by_what_it_should_do(lab: Lab) -> None:
+    without_checks = TOPOLOGY[: TOPOLOGY.index("checks:")].replace("expect: {exit: 0}", "expect: {exit: 143}")
+    lab.file.write_text(
+        without_checks + "events: [{at: 300ms, app: server, kill: SIGKILL}, {at: 500ms, app: client, kill: SIGTERM}]"
+    )
+
+    def killed(process: Process) -> int:
+        process.listen(7000)
+        process.wait_for_stop()
+        return 128 + 15
+
+    lab.programs.update(server=killed, client=killed)
+    outcome = lab.run()
+    assert outcome.failure is None  # though the server serves the others
+    assert outcome.verdict == "passed"
+
+
+def test_events_that_did_not_come_are_in_the_manifest_too(lab: Lab) -> None:
+    lab.file.write_text(TOPOLOGY + "events: [{at: 10min, link: alice-bob, down: 1s}]")
+    outcome = lab.run()
+    assert outcome.verdict == "passed"
+    assert lab.manifest()["events"] == [
+        {"at": 600.0, "event": "link alice-bob: down", "done": None},
+        {"at": 601.0, "event": "the end of link alice-bob: down", "done": None},
+    ]
+
+
+def test_an_event_that_can_not_be_done_ends_the_run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise Unavailable("chitcpd of bob does not answer.", "See its log.")
+
+    lab.file.write_text(
+        TOPOLOGY + "events: [{at: 0s, link: alice-bob, down: 1s}, {at: 500ms, app: client, kill: SIGTERM}]"
+    )
+    monkeypatch.setattr(lab.backend, "reshape", fail)
+    lab.programs["client"] = patient
+    outcome = lab.run()
+    assert (outcome.status, outcome.error) == (3, "chitcpd of bob does not answer. See its log.")
+    assert [happened.at for happened in outcome.events] == [None, None, None]  # and no other followed
+
+
+def test_a_signal_ends_events_too(lab: Lab) -> None:
+    lab.file.write_text(TOPOLOGY + "events: [{at: 0s, host: alice, pause: 10min}]")
+
+    def interrupting(process: Process) -> int:
+        here = process.lab
+        with here.changed:
+            here.changed.wait_for(lambda: here.deeds)
+        os.kill(os.getpid(), signal.SIGINT)
+        process.wait_for_stop()
+        return 0
+
+    lab.programs["client"] = interrupting
+    outcome = lab.run()
+    assert outcome.status == 130
+    assert [happened.at is not None for happened in outcome.events] == [True, False]

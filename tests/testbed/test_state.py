@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from testbed import state
-from testbed.backends.base import Unavailable
+from testbed.unavailable import Unavailable
 
 
 def test_it_is_ours_and_closed_to_others(own_state: Path) -> None:

@@ -1,0 +1,229 @@
+"""What a host's container does before, beside and after its chitcpd, as one shell script. Pure.
+
+It runs as root, with the few rights that tc and tcpdump need; chitcpd runs as another user, and none of them. So a host
+is up after one start, without a command that would have to be run in it afterwards. On its standard output it tells in
+lines of JSON what has come of the shaping and of the capture; chitcpd adds that it is ready, and what its probes found.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chitcpd.faults import Shape
+from testbed import shaping
+from testbed.plan import HostPlan, Interface, Underlay
+from testbed.unavailable import Unavailable
+
+DATA = "/var/lib/chitcp"
+SOCKET = "/run/chitcp/chitcpd.sock"
+SEGMENTS, TRACE, WIRE = f"{DATA}/segments.pcap", f"{DATA}/trace.jsonl", f"{DATA}/wire.pcap"
+AGAIN, PID = f"{DATA}/.again", "/run/chitcpd.pid"
+OF_NETEM, OF_CHITCPD = ".links-if-netem", ".links-if-not"  # files in DATA: what chitcpd is told in either case
+STAND_STILL = {"pause": f"kill -STOP $(cat {PID})", "resume": f"kill -CONT $(cat {PID})"}  # for chitcpd's user
+# For chitcpd's user: returns when the old one is gone, so that who answers then is the new one.
+KILL_TO_BEGIN_AGAIN = f"""\
+daemon=$(cat {PID})
+touch {AGAIN}
+kill -KILL $daemon
+while [ -d /proc/$daemon ]; do sleep 0.01; done
+"""
+READY_WITHIN = 20  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
+
+# The real connections are to be no slower than the link: neither as they start nor after a pause.
+SYSCTLS = {"net.ipv4.tcp_slow_start_after_idle": "0", "net.ipv4.tcp_no_metrics_save": "1"}
+_WINDOW = "initcwnd 1000 initrwnd 1000"  # segments
+
+# Each packet is written when it passes (`-U`, immediate), so that nothing is lost when the capture is stopped. Offloads
+# are off: no packet is longer than 1600 bytes, and many fit the kernel's buffer of 8 MiB.
+_TCPDUMP = f"tcpdump -i any -n -p -U --immediate-mode -s 1600 -B 8192 -Z root -w {WIRE} tcp port 23300"
+
+# `exec`: what runs in the background is chitcpd itself, and not a shell of root's that waits for it: chitcpd's user may
+# send it signals, and nobody else here.
+_HEAD = """\
+as_chitcp() { exec setpriv --reuid chitcp --regid chitcp --init-groups --no-new-privs "$@"; }
+plain() { printf %s "$1" | tr '\\n' ' ' | tr -cd '[:alnum:] .,:;/_()=-'; }
+netem=yes why= dump=
+devices=$(ip -o -4 address show)
+"""
+# Offloads off: netem would delay and count bundles of up to 64 kB, and captures would show wrong checksums.
+_INTERFACES = f"""\
+while read -r _ device _ address _; do
+  [ "$device" != lo ] || continue
+  ethtool -K "$device" tso off gso off gro off tx off >/dev/null 2>&1
+  case $address in
+{{netems}}  esac
+done <<DEVICES
+$devices
+DEVICES
+ip route show proto kernel | sed 's/^/route change /; s/$/ {_WINDOW}/' | ip -batch -
+"""
+_NETEM = "  {address}/*) said=$(tc qdisc replace dev $device root {netem} 2>&1) || {{ netem=no; why=$said; }} ;;\n"
+# All of them, or none: chitcpd is told one thing.
+_TELL_SHAPED = """\
+[ $netem = yes ] || for device in $(echo "$devices" | cut -d' ' -f2); do tc qdisc del dev $device root; done 2>/dev/null
+printf '{"name": "%s", "netem": "%s", "why": "%s", "devices": %s, "qdiscs": %s}\\n' \\
+  {name} $netem "$(plain "$why")" "$(ip -json -4 address show)" "$(tc -json qdisc show)"
+"""
+_CAPTURE = f"""\
+[ ! -e {WIRE} ] || mv {WIRE} {DATA}/wire.$(date +%s).pcap  # the container is started anew
+rm -f /run/heard
+mkfifo /run/heard
+{_TCPDUMP} 2>/run/heard & dump=$!
+exec 3</run/heard
+heard=
+while read -r line <&3; do heard=$line; case $line in *"listening on"*) break; esac; done
+case $heard in *"listening on"*) heard=; esac
+printf '{{"name": "%s", "wire": "%s"}}\\n' {{name}} "$(plain "$heard")"
+"""
+_DAEMON = f"""\
+if [ $netem = yes ]; then links={OF_NETEM}; else links={OF_CHITCPD}; fi
+trap '(as_chitcp sh -c "kill -TERM $daemon")' TERM INT  # the image has no other kill than the shell's
+append=
+[ ! -e {TRACE} ] || append=--append  # the container is started anew
+while :; do
+  as_chitcp chitcpd {{options}} --links {DATA}/$links $append & daemon=$!
+  echo $daemon >{PID}
+  while :; do wait $daemon; status=$?; [ -d /proc/$daemon ] || break; done
+  [ -e {AGAIN} ] || break
+  rm -f {AGAIN}
+  append=--append
+done
+"""
+_BESIDE = f"""\
+found=
+for _ in $(seq {READY_WITHIN * 20}); do
+  if ss -Hltn 'sport = :23300' | grep -q . && [ -S {SOCKET} ]; then
+    chmod 666 {SOCKET}
+    printf '{{"name": "%s", "ready": "?"}}\\n' {{name}}
+    found=yes
+    break
+  fi
+  sleep 0.05
+done
+[ "$found" ] || exit 1
+trap 'kill $waiting' TERM INT
+sleep infinity & waiting=$!
+wait $waiting
+status=0
+"""
+_END = """\
+[ -z "$dump" ] || { kill $dump; wait $dump; }
+exit $status
+"""
+
+
+def script(node: HostPlan, options: Sequence[str] | None, *, capture_wire: bool) -> str:
+    """The whole of it; `options`: of chitcpd, or None if another image's chitcpd runs beside this."""
+    name = shlex.quote(node.name)
+    netems = [_netem(end) for end in node.interfaces if shaping.has_work(end.shape, end.underlay)]
+    parts = [_HEAD, _INTERFACES.replace("{netems}", "".join(netems))]
+    if node.ways:
+        parts.append("ip -batch - <<ROUTES\n" + "\n".join(routes(node)) + "\nROUTES\n")
+    if netems:
+        parts.append(_TELL_SHAPED.replace("{name}", name))
+    if capture_wire:
+        parts.append(_CAPTURE.replace("{name}", name))
+    if options is None:
+        parts.append(_BESIDE.replace("{name}", name))
+    else:
+        parts.append(_DAEMON.replace("{options}", shlex.join(options)))
+    return "".join([*parts, _END])
+
+
+def routes(node: HostPlan) -> list[str]:
+    """What to tell `ip`, each: the ways of a host, for its kernel."""
+    return [f"route replace {subnet} via {way.gateway} {_WINDOW}" for way in node.ways for subnet in way.subnets]
+
+
+def _netem(interface: Interface) -> str:
+    netem = shlex.join(shaping.netem(interface.shape, interface.underlay, mtu=interface.mtu))
+    return _NETEM.format(address=interface.address, netem=netem)
+
+
+def find_device(interface: Interface) -> str:
+    """A command for a shell that goes on, and then knows the name of this interface: to be quick when it matters."""
+    name = _variable(interface)
+    return f': "${{{name}:=$(ip -o -4 address show to {interface.address} | cut -d" " -f2)}}"'
+
+
+def _variable(interface: Interface) -> str:
+    return f"d_{interface.address.replace('.', '_')}"
+
+
+def reshape(interface: Interface, shape: Shape, underlay: Underlay) -> str:
+    """A line for a shell that changes what netem does, and prints the status and what was said in one line."""
+    device = _variable(interface)
+    if shaping.has_work(shape, underlay):
+        netem = shlex.join(shaping.netem(shape, underlay, mtu=interface.mtu))
+        command = f"tc qdisc replace dev ${{{device}}} root {netem} && tc -json qdisc show dev ${{{device}}}"
+    else:
+        command = f"tc qdisc del dev ${{{device}}} root 2>/dev/null; true"
+    run = f"said=$({{ {command}; }} 2>&1); status=$?"
+    return f'{find_device(interface)}; {run}; echo $status $(echo "$said" | tr "\\n" " ")'
+
+
+@dataclass(frozen=True, slots=True)
+class Shaped:
+    """What has come of the shaping of one host."""
+
+    by_netem: bool
+    why: str = ""  # not
+
+
+def shaped(node: HostPlan, told: dict[str, Any]) -> Shaped:
+    """From what the script tells. Raises Unavailable if what tc reads back is not what was asked for."""
+    if told["netem"] != "yes":
+        return Shaped(False, why_no_netem(told["why"]))
+    device = {address["local"]: entry["ifname"] for entry in told["devices"] for address in entry["addr_info"]}
+    qdisc = {entry["dev"]: entry for entry in told["qdiscs"] if entry["kind"] == "netem"}
+    for interface in node.interfaces:
+        if shaping.has_work(interface.shape, interface.underlay):
+            compare(interface, interface.shape, interface.underlay, qdisc.get(device[interface.address], {}))
+    return Shaped(True)
+
+
+def compare(interface: Interface, shape: Shape, underlay: Underlay, qdisc: dict[str, Any]) -> None:
+    """Raise Unavailable if what tc reads back of a device is not what was asked for."""
+    options = qdisc.get("options", {})
+    delay, rate = options.get("delay", {}), options.get("rate", {}).get("rate", 0) * 8
+    asked_rate = shaping.netem_rate(shape)
+    shares = {
+        "loss-random": ("loss", underlay.loss),
+        "duplicate": ("duplicate", underlay.duplicate),
+        "reorder": ("reorder", underlay.reorder),
+        "corrupt": ("corrupt", underlay.corrupt),
+    }
+    exact = (  # as far as the kernel counts: in microseconds, whole bytes per second, 2^-32
+        options.get("limit") == shaping.netem_limit(shape, mtu=interface.mtu)
+        and math.isclose(shape.delay, delay.get("delay", 0), abs_tol=2e-6)
+        and math.isclose(shape.jitter, delay.get("jitter", 0), abs_tol=2e-6)
+        and math.isclose(asked_rate or rate, rate, abs_tol=8)
+        and all(
+            math.isclose(share, options.get(key, {}).get(inner, 0), abs_tol=1e-6)
+            for key, (inner, share) in shares.items()
+        )
+    )
+    if not exact:
+        raise Unavailable(
+            f"the kernel does not shape link {interface.link} as asked: tc reads back {json.dumps(options)}.",
+            "Use --backend local, where chitcpd shapes, and please report this.",
+        )
+
+
+def why_no_netem(said: str) -> str:
+    """The reason for a person, from what tc has said."""
+    reason = " ".join(said.split()) or "tc failed without a word"
+    unknown = ("qdisc kind is unknown", "No such file or directory")
+    return f"this kernel has no sch_netem ({reason})" if any(word in reason for word in unknown) else reason
+
+
+def answer(line: str) -> tuple[int, str]:
+    """(status, what was said) of a line that `reshape` prints."""
+    match = re.fullmatch(r"(\d+) ?(.*)", line)
+    return (int(match[1]), match[2]) if match else (1, line)

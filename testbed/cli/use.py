@@ -1,0 +1,134 @@
+"""testbed exec, shell, capture, collect, gc: to work in a lab that is up, and to clean up after others."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import IO
+
+import click
+
+from testbed import lab as core
+from testbed.backends.base import Recording
+from testbed.cli.complete import labs
+from testbed.cli.output import complain, format_option, print_json, progress, result_for, say, verbose_option
+from testbed.cli.run import runs_option
+
+_lab = click.argument("lab", shell_complete=labs)
+_RAW = {"ignore_unknown_options": True, "allow_interspersed_args": False}
+
+
+@click.command("exec", context_settings=_RAW)
+@_lab
+@click.argument("host")
+@click.argument("command", metavar="COMMAND...", nargs=-1, required=True, type=click.UNPROCESSED)
+@verbose_option
+def exec_(lab: str, host: str, command: tuple[str, ...]) -> int:
+    """Run a command as an application of a host, with our standard input and output; its status is ours.
+
+    \b
+    Examples:
+      testbed exec two-hosts bob python -m chisocket.apps.echo serve --port 7
+      testbed exec two-hosts alice python -m chisocket.apps.echo send bob:7 hello
+      testbed exec two-hosts alice chirun curl http://bob:8000/
+
+    On docker it has a container of its own, as every application has: no network but the host's chitcpd.
+    """
+    return core.execute(lab, host, command, terminal=_terminal())
+
+
+def _terminal() -> bool:
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+@click.command()
+@_lab
+@click.argument("host")
+@verbose_option
+def shell(lab: str, host: str) -> int:
+    """Open a shell as an application of a host.
+
+    \b
+    Example:
+      testbed shell two-hosts alice
+    """
+    return core.execute(lab, host, ["bash"], terminal=_terminal())
+
+
+@click.command()
+@_lab
+@click.argument("host")
+@click.option(
+    "--wire/--segments",
+    default=False,
+    help="What passes on port 23300, or the segments in it as plain TCP (the default).",
+)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the lab is down.")
+@click.option("-o", "--output", type=click.File("wb"), default="-", help="A file; by default the standard output.")
+@verbose_option
+def capture(lab: str, host: str, wire: bool, follow: bool, output: IO[bytes]) -> int:
+    """Write a host's capture so far, as pcap.
+
+    \b
+    Examples:
+      testbed capture two-hosts alice -o alice.pcap
+      testbed capture two-hosts alice --follow | wireshark -k -i -
+      testbed capture two-hosts alice --wire | tshark -r -
+    """
+    kind: Recording = "wire" if wire else "segments"
+    pieces = core.recording(lab, host, kind, follow=follow)
+    if output.name in ("-", "<stdout>") and sys.stdout.isatty():
+        raise click.UsageError("a capture is nothing for a terminal: give -o FILE, or a pipe")
+    for piece in pieces:
+        output.write(piece)
+        output.flush()
+    return 0
+
+
+@click.command()
+@_lab
+@runs_option
+@verbose_option
+def collect(lab: str, runs: Path) -> int:
+    """Write what a lab that is up has left so far into a run folder: logs, traces, captures.
+
+    \b
+    Example:
+      testbed collect two-hosts
+
+    The lab goes on.
+    """
+    with progress() as step:
+        step(f"collecting from {lab}")
+        directory = core.collect(lab, runs)
+    say(f"run folder: {directory}", "good")
+    return 0
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what there is to remove.")
+@format_option
+@verbose_option
+def gc(dry_run: bool, output_format: str) -> int:
+    """Remove what commands that were killed have left behind.
+
+    \b
+    Examples:
+      testbed gc --dry-run
+      testbed gc
+
+    That is every lab of yours, made from this machine, that a run has left, or that never came up whole. A lab that
+    `testbed up` has left up, and one that a command is at work on, are not touched.
+    """
+    with result_for(output_format):
+        with progress() as step:
+            removed, unreachable = core.gc(step, dry_run=dry_run)
+        for backend, why in unreachable.items():
+            complain(f"{backend} could not be asked: {why.rstrip('.')}.")
+        for lab, count in removed.items():
+            say(f"lab {lab}: {count} things {'would go' if dry_run else 'removed'}")
+        if not removed:
+            say("nothing was left behind")
+    if output_format == "json":
+        print_json({"labs": [{"lab": lab, "removed": count} for lab, count in removed.items()]})
+    return 0

@@ -1,0 +1,188 @@
+"""Links of a lab that is up: what they do, and something else for a while or for good."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import ValidationError
+
+from chitcpd import units
+from chitcpd.faults import Shape
+from testbed import state
+from testbed.backends.base import Backend, Now
+from testbed.events import Reshape
+from testbed.lab import NoSuchLab, UnknownName, having
+from testbed.plan import HostPlan, Interface
+from testbed.topology.model import LinkChanges, LinkSettings
+
+SETTINGS = tuple(name for name in LinkChanges.model_fields if name != "underlay")
+_QUEUE = {"queue_packets", "queue_bytes"}  # what `queue` is in a Shape
+_PATIENCE = 30.0  # seconds for which a link that is to be as it was waits for another command
+
+
+class BadSetting(ValueError):
+    """What a link is to do can't be; the message says what can."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """One end of a link: what leaves there."""
+
+    node: HostPlan
+    interface: Interface
+    now: Now
+
+    @property
+    def direction(self) -> str:
+        """Like alice->bob."""
+        return f"{self.node.name}->{self.interface.towards}"
+
+    @property
+    def is_as_planned(self) -> bool:
+        """Whether it does what the topology says."""
+        return self.now.shape == self.interface.shape and self.now.underlay == self.interface.underlay
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """What an end of a link did before a change of some of it."""
+
+    node: str
+    link: str
+    settings: dict[str, Any]  # of its Shape: those that were changed
+
+
+def show(lab: str, names: Sequence[str] = ()) -> list[End]:
+    """Each end of these links, or of all. Raises NoSuchLab, UnknownName and Unavailable."""
+    backend = having(lab)[0]
+    return [End(node, end, backend.now(lab, node, end)) for node, end in _ends(backend, lab, names, None)]
+
+
+def change(lab: str, link: str, settings: LinkChanges, sender: str | None) -> list[Before]:
+    """Let a link, or what `sender` sends over it, do this beside what it does; return what undoes it.
+
+    Raises NoSuchLab, UnknownName, BadSetting, and Unavailable.
+    """
+
+    def changed(now: Now, interface: Interface) -> Now:
+        shape = _over(settings, now.shape)
+        _refuse_nonsense(shape, interface)
+        return Now(shape, now.underlay)
+
+    names = settings.model_fields_set - {"queue"}
+    return _reshape(lab, link, sender, changed, names | _QUEUE if "queue" in settings.model_fields_set else names)
+
+
+def set_down(lab: str, link: str, *, down: bool) -> list[Before]:
+    """Let nothing pass a link, or let it pass again; return what undoes it."""
+    return _reshape(lab, link, None, lambda now, _: Now(replace(now.shape, down=down), now.underlay), {"down"})
+
+
+def reset(lab: str, link: str | None) -> None:
+    """Let a link, or all of them, do what the topology says."""
+    _reshape(lab, link, None, lambda _, interface: Now(interface.shape, interface.underlay), ())
+
+
+def undo(lab: str, changes: Sequence[Before]) -> bool:
+    """Let ends of links do what they did before, and leave alone what was not changed; False if the lab is down by now.
+
+    If another command is at work on the lab, wait for it, though not for ever. Raises Unavailable.
+    """
+    with state.lab_lock(lab, patience=_PATIENCE):
+        try:
+            backend = having(lab)[0]
+        except NoSuchLab:
+            return False
+        before = {(change.node, change.link): change.settings for change in changes}
+        known = [(node, end) for node, end in _ends(backend, lab, (), None) if (node.name, end.link) in before]
+        ends = [End(node, end, backend.now(lab, node, end)) for node, end in known]
+        after = [_with(end, before[end.node.name, end.interface.link]) for end in ends]
+        backend.reshape(lab, [_as_reshape(end) for end in after])
+        return True
+
+
+def _with(end: End, settings: Mapping[str, Any]) -> End:
+    return replace(end, now=Now(replace(end.now.shape, **settings), end.now.underlay))
+
+
+def parse(words: Sequence[str]) -> LinkChanges:
+    """`["delay=50ms", "rate=1mbit"]` -> settings. Raises BadSetting."""
+    given: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or name not in SETTINGS:
+            raise BadSetting(f"found {word!r}, expected NAME=VALUE with one of {', '.join(SETTINGS)}")
+        given[name] = value
+    try:
+        return LinkChanges.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise BadSetting(f"{first['loc'][0]}: {first['ctx']['error']}") from error
+
+
+def _ends(backend: Backend, lab: str, names: Sequence[str], sender: str | None) -> list[tuple[HostPlan, Interface]]:
+    """The ends of these links, or of all; only the sender's, if there is one. Raises UnknownName."""
+    nodes = backend.nodes(lab)
+    known = list(dict.fromkeys(end.link for node in nodes for end in node.interfaces))
+    for name in names:
+        if name not in known:
+            raise UnknownName(f"lab {lab} has no link {name!r}, it has {', '.join(known) or 'none'}")
+    order = {name: index for index, name in enumerate(known)}
+    all_ends = [(node, end) for node in nodes for end in node.interfaces if not names or end.link in names]
+    found = [(node, end) for node, end in all_ends if sender in (None, node.name)]
+    if not found:
+        ends = ", ".join(node.name for node, _ in all_ends)
+        raise UnknownName(f"{sender!r} is at no end of {' '.join(names)}, there are {ends}")
+    return sorted(found, key=lambda pair: order[pair[1].link])
+
+
+def _reshape(
+    lab: str, link: str | None, sender: str | None, changed: Callable[[Now, Interface], Now], names: Iterable[str]
+) -> list[Before]:
+    """Change ends of links; return what they did before in the settings of these names."""
+    with state.lab_lock(lab):
+        backend = having(lab)[0]
+        before = [
+            End(node, end, backend.now(lab, node, end))
+            for node, end in _ends(backend, lab, [] if link is None else [link], sender)
+        ]
+        after = [replace(end, now=changed(end.now, end.interface)) for end in before]
+        backend.reshape(lab, [_as_reshape(end) for end in after])
+        return [
+            Before(end.node.name, end.interface.link, {name: getattr(end.now.shape, name) for name in names})
+            for end in before
+        ]
+
+
+def _as_reshape(end: End) -> Reshape:
+    return Reshape(end.node.name, end.interface, end.now.shape, end.now.underlay)
+
+
+def _over(settings: LinkChanges, shape: Shape) -> Shape:
+    given = {name: getattr(settings, name) for name in settings.model_fields_set - {"queue"}}
+    shape = replace(shape, **given)
+    if settings.queue is not None:
+        try:
+            packets, size = settings.queue.limit(rate=shape.rate, delay=shape.delay)
+        except ValueError as error:
+            raise BadSetting(f"queue: {error}") from error
+        shape = replace(shape, queue_packets=packets, queue_bytes=size)
+    return shape
+
+
+def _refuse_nonsense(shape: Shape, interface: Interface) -> None:
+    queue = None
+    if shape.queue_packets is not None or shape.queue_bytes is not None:
+        queue = units.Queue(packets=shape.queue_packets, bytes=shape.queue_bytes)
+    settings = LinkSettings.model_construct(
+        delay=shape.delay,
+        jitter=shape.jitter,
+        rate=shape.rate,
+        queue=queue,
+        reorder=shape.reorder,
+        mtu=interface.mtu,
+    )
+    for key, _, message in settings.impossible():
+        raise BadSetting(f"{key}: {message}")

@@ -1,0 +1,90 @@
+"""A host whose image has another chitcpd: all that the testbed knows of it is port 23300, and a UNIX socket."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+
+import docker
+import pytest
+from scapy.utils import PcapReader
+
+from testbed.backends import docker_labels
+from tests.integration.conftest import Bench
+
+pytestmark = pytest.mark.docker
+
+TAG = "chitcp-test:another"
+# Ours under another name, without tc, without a socket for control that anybody else could find.
+ANOTHER = """
+FROM {image}
+USER root
+RUN mv /opt/chitcp/bin/chitcpd /usr/local/bin/another-daemon && rm -f /usr/sbin/tc /sbin/tc
+CMD ["another-daemon", "--control", "/tmp/control"]
+"""
+LAB = f"""
+name: another
+hosts:
+  alice:
+  bob: {{image: "{TAG}"}}
+links:
+  - {{endpoints: [alice, bob], delay: 5ms}}
+apps:
+  server:
+    host: bob
+    run: [python, -m, chisocket.apps.echo, serve, --port, "7"]
+    ready: {{output: echoing}}
+  client:
+    host: alice
+    run: [python, -m, chisocket.apps.echo, send, "bob:7", Hello]
+    needs: [server]
+    expect: {{exit: 0}}
+events:
+  - {{at: 0s, link: alice-bob, set: {{delay: 10ms}}}}
+checks:
+  - output: {{app: client, matches: Hello}}
+"""
+
+
+@pytest.fixture(scope="module")
+def another(client: docker.DockerClient) -> Iterator[str]:
+    file = io.BytesIO(ANOTHER.format(image=docker_labels.image()).encode())
+    built, _ = client.images.build(fileobj=file, tag=TAG, network_mode="host", rm=True)
+    yield TAG
+    client.images.remove(built.id, force=True)
+
+
+def test_it_takes_part_and_what_it_can_not_do_is_said(bench: Bench, another: str) -> None:
+    command = bench.run(bench.topology(LAB))
+    assert command.status == 0, command.output
+    assert f"bob runs {another}: it has no trace" in command.output
+    bob = bench.latest / "hosts" / "bob"
+    assert "listening on" in (bob / "chitcpd.log").read_text()
+    with PcapReader(str(bob / "wire.pcap")) as packets:
+        assert any(packets)
+    assert not (bob / "trace.jsonl").exists()
+    manifest = json.loads((bench.latest / "manifest.json").read_text())
+    assert manifest["hosts"]["bob"]["image"] == another
+    assert bench.left() == []
+
+
+@pytest.mark.usefixtures("another")
+def test_a_check_that_needs_its_trace_fails_and_says_why(bench: Bench) -> None:
+    command = bench.run(bench.topology(LAB + "  - states: {app: server, all: [ESTABLISHED]}\n"))
+    assert command.status == 1
+    assert "bob has no trace to judge by" in command.output, command.output
+
+
+def test_an_image_that_is_not_there(bench: Bench) -> None:
+    command = bench.run(bench.topology(LAB.replace(TAG, "no-such-image:here")))
+    assert command.status == 3
+    assert "does not have the image no-such-image:here of host bob" in command.output
+    assert bench.left() == []
+
+
+def test_one_that_never_serves(bench: Bench, another: str) -> None:
+    command = bench.run(bench.topology(LAB.replace(f'image: "{TAG}"', f'image: "{another}", command: ["false"]')))
+    assert command.status == 3
+    assert "chitcpd of bob ended with status 1 as it started" in command.output
+    assert bench.left() == []
