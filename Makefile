@@ -16,7 +16,7 @@ TIMEOUT := $(shell command -v timeout >/dev/null && echo timeout 900)
 BUILD := $(TIMEOUT) docker build $(DOCKER_BUILD_FLAGS) -t $(IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants image protocol clean
+.PHONY: help demo test netem c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants image protocol clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,6 +50,11 @@ test: .venv/installed-dev ## lint, types and all tests; those for Docker and for
 	@$(BIN)/mypy
 	@echo "==> pytest"
 	@$(BIN)/pytest
+
+netem: .venv/installed-dev image ## the tests of links shaped by netem, in a kernel that has it: an ordinary process (Linux, as root)
+	@echo "==> pytest -m netem, in a kernel in user mode (four minutes)"
+	@.ci/netem-kernel --docker $(IMAGE) -- env REQUIRE_NETEM=1 REQUIRE_DOCKER=1 \
+	    $(BIN)/pytest -m netem -p no:cacheprovider --color=no tests/netem
 
 # ---- C -----------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,128 @@
+"""Congestion is real: a flow fills the queue of a slow link, loses segments, slows down, and grows again."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from scapy.layers.inet import IP
+from scapy.utils import PcapReader
+
+from tests.integration.conftest import Bench
+
+pytestmark = [pytest.mark.netem, pytest.mark.timeout(300)]  # a kernel in user mode is slow
+
+# 8 Mbit/s are all that the one processor of a kernel in user mode can do for two chitcpds, their traces and captures.
+RATE = 2e6  # bits per second
+SIZE = 2_500_000  # bytes: ten seconds, four teeth
+QUEUE = f"""
+name: congestion
+hosts: {{alice: {{tcp: {{congestion: newreno}}}}, bob: {{}}}}
+links: [{{endpoints: [alice, bob], delay: 50ms, rate: {RATE:.0f}bit, queue: 1bdp}}]
+apps:
+  server:
+    host: bob
+    run: [python, -m, chisocket.apps.file, serve, --port, "7000"]
+    ready: {{listening: 7000}}
+  client:
+    host: alice
+    run: [python, -m, chisocket.apps.file, push, "bob:7000", payload.bin]
+    files: {{payload.bin: {{random: {SIZE}B}}}}
+    needs: [server]
+    expect: {{exit: 0}}
+checks: [{{integrity: server}}]
+"""
+
+
+@pytest.fixture(scope="module")
+def flow(client: docker.DockerClient, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run in which alice pushes a file to bob."""
+    bench = Bench(client, tmp_path_factory.mktemp("congestion"))
+    command = bench.run(bench.topology(QUEUE))
+    assert command.status == 0, command.output
+    return bench.latest
+
+
+@pytest.fixture(scope="module")
+def events(flow: Path) -> list[dict[str, Any]]:
+    """What alice's trace tells."""
+    return [json.loads(line) for line in (flow / "hosts" / "alice" / "trace.jsonl").read_text().splitlines()]
+
+
+def falls_and_rises(curve: list[int]) -> int:
+    """How often it falls by a quarter or more at once, and has grown by a tenth before it next does."""
+    falls = [after for after, (before, now) in enumerate(pairwise(curve), 1) if now <= 0.75 * before]
+    behind = [curve[start:end] for start, end in pairwise([*falls, len(curve)])]
+    return sum(max(grown) >= 1.1 * grown[0] for grown in behind)
+
+
+def test_the_congestion_window_is_a_sawtooth(events: list[dict[str, Any]]) -> None:
+    cwnd = [event["cwnd"] for event in events if event["event"] == "tcp" and "cwnd" in event]
+    assert falls_and_rises(cwnd) >= 2
+
+
+def test_what_finds_the_queue_full_is_lost(events: list[dict[str, Any]]) -> None:
+    assert [event for event in events if event["event"] == "dropped" and event["why"] == "queue"]
+
+
+def test_the_link_is_used(events: list[dict[str, Any]]) -> None:
+    """Goodput: the file, over the time from its first segment to the last that was acknowledged."""
+    data = [event["t"] for event in events if event["event"] == "sent" and event.get("len")]
+    end = max(event["t"] for event in events if event["event"] == "received")
+    assert SIZE * 8 / (end - data[0]) >= 0.8 * RATE
+
+
+@pytest.mark.parametrize("host", ["alice", "bob"])
+def test_no_packet_is_larger_than_the_link_takes(flow: Path, host: str) -> None:
+    """Offloads are off: netem delays and counts packets, not bundles of them."""
+    with PcapReader(str(flow / "hosts" / host / "wire.pcap")) as reader:
+        assert max(packet[IP].len for packet in reader) <= 1500
+
+
+def test_the_manifest_names_netem_for_each_direction(flow: Path) -> None:
+    manifest = json.loads((flow / "manifest.json").read_text())
+    named = {link["direction"]: link["mechanism"]["delay_jitter_rate"] for link in manifest["links"]}
+    assert named == {"alice->bob": "netem", "bob->alice": "netem"}
+
+
+DUMBBELL = f"""
+name: dumbbell
+hosts: {{one: {{}}, two: {{}}, three: {{}}, four: {{}}}}
+routers: {{left: {{}}, right: {{}}}}
+links:
+  - endpoints: [one, left]
+  - endpoints: [two, left]
+  - {{endpoints: [left, right], delay: 50ms, rate: {RATE:.0f}bit, queue: 1bdp}}
+  - endpoints: [right, three]
+  - endpoints: [right, four]
+apps:
+  third: {{host: three, run: [python, -m, chisocket.apps.file, serve, --port, "7000"], ready: {{listening: 7000}}}}
+  fourth: {{host: four, run: [python, -m, chisocket.apps.file, serve, --port, "7000"], ready: {{listening: 7000}}}}
+  first:
+    host: one
+    run: [python, -m, chisocket.apps.file, push, "three:7000", payload.bin]
+    files: {{payload.bin: {{random: {SIZE}B}}}}
+    needs: [third, fourth]
+    expect: {{exit: 0}}
+  second:
+    host: two
+    run: [python, -m, chisocket.apps.file, push, "four:7000", other.bin]
+    files: {{other.bin: {{random: {SIZE}B}}}}
+    needs: [third, fourth]
+    expect: {{exit: 0}}
+checks:
+  - integrity: third
+  - fairness: {{apps: [first, second], min: 0.9}}
+"""
+
+
+def test_two_flows_share_a_bottleneck_behind_a_router(bench: Bench) -> None:
+    """Jain's index of their goodputs is at least 0.9, and it is the router that drops what finds its queue full."""
+    command = bench.run(bench.topology(DUMBBELL))
+    assert command.status == 0, command.output
+    trace = (bench.latest / "hosts" / "left" / "trace.jsonl").read_text().splitlines()
+    assert any(event["event"] == "dropped" and event["why"] == "queue" for event in map(json.loads, trace))
