@@ -574,7 +574,9 @@ def test_an_application_has_no_more_memory_than_its_user_may_have() -> None:
     command = ["prlimit", f"--data={2**28}", *TESTBED, "run", "limited.yaml", "--backend", "local"]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert ran.returncode == 0, ran.stderr
-    assert Path("runs/limited/latest/apps/asks/stdout").read_text() == f"({2**28}, {2**28})\n"
+    asks = Path("runs/limited/latest/apps/asks")
+    assert (asks / "stdout").read_text() == f"({2**28}, {2**28})\n"
+    assert (asks / "stderr").read_text() == ""
 
 
 def test_a_chirun_that_was_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
