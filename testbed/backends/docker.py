@@ -105,7 +105,9 @@ class DockerBackend:
 
     @cached_property
     def _reach(self) -> Reach:
-        return Reach(self._api)
+        reach = Reach(self._api)
+        weakref.finalize(self, reach.close)
+        return reach
 
     def check(self) -> None:
         """Raise Unavailable if no engine answers this user, or if it does not have the image."""

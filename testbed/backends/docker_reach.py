@@ -67,6 +67,11 @@ class Reach:
             for session in self._sessions.pop(lab, {}).values():
                 session.close()
 
+    def close(self) -> None:
+        """End all sessions."""
+        for lab in list(self._sessions):
+            self.end_sessions(lab)
+
     def root(self, lab: str, host: str, line: str) -> str:
         """What a shell of root's in the host's container answers."""
         return self._told(lab, host, "root", ["sh"], line)

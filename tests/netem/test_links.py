@@ -168,10 +168,10 @@ def test_a_change_takes_effect_at_once(lab: Lab) -> None:
 
 
 def test_the_testbed_s_own_probes_agree(bench: Bench) -> None:
-    """What `up` says of a link; of its rate roughly: in a kernel in user mode packets come to a process in bunches."""
+    """What `up` says of a link; roughly: in a kernel in user mode packets come to a process late, and in bunches."""
     one = "name: one\nhosts: {alice: {}, bob: {}}\nlinks: [{endpoints: [alice, bob], delay: 50ms, rate: 2mbit}]\n"
     with up(bench, one) as lab:
-        said = re.search(r"alice->bob: round trip ([\d.]+) ms, asked 100.5; rate ([\d.]+) mbit, asked 2", lab.said)
+        said = re.search(r"alice->bob: round trip ([\d.]+) ms.*; rate ([\d.]+) mbit", lab.said)
         assert said is not None, lab.said
-        assert agrees(float(said[1]) / 1000, 0.1005)
+        assert float(said[1]) == pytest.approx(100.5, rel=0.05)
         assert float(said[2]) == pytest.approx(2, rel=0.25)
