@@ -46,6 +46,7 @@ from testbed.backends.docker_labels import (
 from testbed.plan import HostPlan, LinkPlan, Plan, Underlay
 from testbed.unavailable import Unavailable
 
+_MOST_IN_ENVIRONMENT = 1 << 15  # bytes; Linux takes four times as many, and a shell passes them on
 WORKERS = 8  # requests at a time; an engine does not become faster with more
 _LAST_LINES = 5  # of a log, in a message
 _TOLD_WITHIN = 30.0  # seconds until a host has told that it is ready, and what its probes found, beside the links' own
@@ -173,6 +174,7 @@ class Hosts:
         script = setup.script(node, options if node.image is None else None, capture_wire=plan.capture_wire)
         kind: Kind = "beside" if node.image is not None else "router" if node.forwards else "host"
         ends = [(networks[interface.link].result(), interface.address) for interface in node.interfaces]
+        links, files = _links(plan, node)
         rest: dict[str, Any] = {}
         if node.image is not None:
             rest = {"network_mode": f"container:{name_of(plan.lab, 'host', node.name)}"}
@@ -186,7 +188,7 @@ class Hosts:
             hostname=None if node.image is not None else node.name,
             user="root",
             labels={**labels_of(plan, kind, node.name), PRINT: print_of(plan, node)},
-            environment=environment(node),
+            environment={**environment(node), **links},
             host_config=api.create_host_config(
                 **confined(),
                 # For root's script. What runs as another user can make use of none of them: the image has no setuid
@@ -199,13 +201,8 @@ class Hosts:
         )["Id"]
         if node.image is None:
             self._connect(container, ends[1:])
-        files = {
-            setup.OF_NETEM: json.dumps(daemon.links(plan, node, by_netem=True)).encode(),
-            setup.OF_CHITCPD: json.dumps(daemon.links(plan, node, by_netem=False)).encode(),
-        }
-        if node.implementation is not None:
-            files[TCP_FILE] = node.implementation
-        engine.put_files(api, container, setup.DATA, files, owner=UID)
+        if files:
+            engine.put_files(api, container, setup.DATA, files, owner=UID)
         try:
             api.start(container)
         except APIError as error:  # the other chitcpd has ended already, and its network with it
@@ -307,6 +304,19 @@ class Hosts:
         status, said = try_out(self._api, command, network_mode="host", labels=labels)
         if status != 0:
             raise Unavailable(f"offloads stay on at the bridges ({' '.join(said.split()) or status})", "")
+
+
+def _links(plan: Plan, node: HostPlan) -> tuple[dict[str, str], dict[str, bytes]]:
+    """(what of a host's links is in its environment, files of the host): what is long is a file, which costs time."""
+    environment: dict[str, str] = {}
+    files = {} if node.implementation is None else {TCP_FILE: node.implementation}
+    for name, by_netem in ((setup.OF_NETEM, True), (setup.OF_CHITCPD, False)):
+        text = json.dumps(daemon.links(plan, node, by_netem=by_netem))
+        environment[name] = text
+        if len(text) > _MOST_IN_ENVIRONMENT:
+            environment[name] = f"{setup.DATA}/.{name}"
+            files[f".{name}"] = text.encode()
+    return environment, files
 
 
 def try_out(

@@ -24,7 +24,7 @@ DATA = "/var/lib/chitcp"
 SOCKET = "/run/chitcp/chitcpd.sock"
 SEGMENTS, TRACE, WIRE = f"{DATA}/segments.pcap", f"{DATA}/trace.jsonl", f"{DATA}/wire.pcap"
 AGAIN, PID = f"{DATA}/.again", "/run/chitcpd.pid"
-OF_NETEM, OF_CHITCPD = ".links-if-netem", ".links-if-not"  # files in DATA: what chitcpd is told in either case
+OF_NETEM, OF_CHITCPD = "LINKS_IF_NETEM", "LINKS_IF_NOT"  # in the environment: what `--links` is in either case
 STAND_STILL = {"pause": f"kill -STOP $(cat {PID})", "resume": f"kill -CONT $(cat {PID})"}  # for chitcpd's user
 # For chitcpd's user: returns when the old one is gone, so that who answers then is the new one.
 KILL_TO_BEGIN_AGAIN = f"""\
@@ -82,12 +82,12 @@ case $heard in *"listening on"*) heard=; esac
 printf '{{"name": "%s", "wire": "%s"}}\\n' {{name}} "$(plain "$heard")"
 """
 _DAEMON = f"""\
-if [ $netem = yes ]; then links={OF_NETEM}; else links={OF_CHITCPD}; fi
+if [ $netem = yes ]; then links=${OF_NETEM}; else links=${OF_CHITCPD}; fi
 trap '(as_chitcp sh -c "kill -TERM $daemon")' TERM INT  # the image has no other kill than the shell's
 append=
 [ ! -e {TRACE} ] || append=--append  # the container is started anew
 while :; do
-  as_chitcp chitcpd {{options}} --links {DATA}/$links $append & daemon=$!
+  as_chitcp chitcpd {{options}} --links "$links" $append & daemon=$!
   echo $daemon >{PID}
   while :; do wait $daemon; status=$?; [ -d /proc/$daemon ] || break; done
   [ -e {AGAIN} ] || break
