@@ -148,12 +148,12 @@ clean: ## remove .venv/ and what tools keep between runs (not runs/, which is yo
 	find chitcpd chisocket testbed tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed anew when pyproject.toml has changed, and only then: the installation points at the sources here.
-.venv/installed: pyproject.toml | $(BIN)/python
+.venv/installed: pyproject.toml hatch_build.py chitcpd/tcp/_checksum.c | $(BIN)/python
 	@echo "==> installing testbed, chitcpd and chisocket into .venv"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable . || { $(INSTALL_FAILED); }
 	@touch $@
 
-.venv/installed-dev: pyproject.toml | $(BIN)/python
+.venv/installed-dev: pyproject.toml hatch_build.py chitcpd/tcp/_checksum.c | $(BIN)/python
 	@echo "==> installing the project and the tools for its tests into .venv"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' || { $(INSTALL_FAILED); }
 	@touch $@ .venv/installed

@@ -208,7 +208,7 @@ def _build(
     peers = Peers(
         port=settings.port,
         addresses=settings.addresses,
-        deliver=lambda own, peer, raw: driver.segment_arrives(own, peer, raw, loop.time()),
+        deliver=lambda own, peer, raws: driver.segments_arrive(own, peer, raws, loop.time()),
         unreachable=lambda own, peer: driver.unreachable(own, peer, loop.time()),
         dropped=recorder.lost,
         refused=recorder.dropped,

@@ -12,14 +12,14 @@ import itertools
 import logging
 import math
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import NamedTuple, Protocol, TypeVar, TypeVarTuple
 
 from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Demux, FourTuple, Listener
-from chitcpd.tcp import wire
+from chitcpd.tcp import bursts, wire
 from chitcpd.tcp.api import ACK, RST, SYN, Config, Expiry, Output, Segment, State, TcpConnection, Transition
 
 log = logging.getLogger(__name__)
@@ -37,8 +37,8 @@ _HEADERS = {4: 40, 6: 60}  # bytes of an IP and a TCP header without options, be
 class Network(Protocol):
     """Where segments go."""
 
-    def send(self, local: str, peer: str, raw: bytes) -> None:
-        """Carry a segment; it may be lost, but this never raises."""
+    def send(self, local: str, peer: str, raws: Sequence[bytes]) -> None:
+        """Carry segments, in this order; each may be lost, but this never raises."""
 
     def source(self, peer: str) -> str:
         """Our address towards `peer`. Raises OSError if there is no way."""
@@ -49,6 +49,10 @@ class Network(Protocol):
 
 class Recorder(Protocol):
     """Who is told what happens: log, trace, capture."""
+
+    @property
+    def wants_segments(self) -> bool:
+        """Whether it does anything with what `segment` tells it; else nobody need call that."""
 
     def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
         """A segment was `sent` or `received`; `four` is as we see it, `endpoint` None if it is for nobody."""
@@ -115,25 +119,25 @@ class Counters:
     last_received: float = 0.0
     snd_max: int | None = None  # the sequence number behind the last one that was sent
 
-    def sent(self, seg: Segment, now: float) -> None:
-        """A segment goes out."""
-        self.segs_out += 1
+    def sent(self, seg: Segment, count: int, now: float) -> None:
+        """A segment goes out, or `count` of them as a burst."""
+        self.segs_out += count
         length = len(seg)
         end = (seg.seq + length) & 0xFFFFFFFF
         if self.snd_max is None or 0 < (end - self.snd_max) & 0xFFFFFFFF < 1 << 31:
             self.snd_max = end
         elif length:
-            self.retransmissions += 1
+            self.retransmissions += count
         if seg.data:
-            self.data_segs_out += 1
+            self.data_segs_out += count
             self.bytes_sent += len(seg.data)
             self.last_sent = now
 
-    def received(self, seg: Segment, now: float) -> None:
-        """A segment has come."""
-        self.segs_in += 1
+    def received(self, seg: Segment, count: int, now: float) -> None:
+        """A segment has come, or `count` of them joined to a burst."""
+        self.segs_in += count
         if seg.data:
-            self.data_segs_in += 1
+            self.data_segs_in += count
             self.bytes_received += len(seg.data)
             self.last_received = now
 
@@ -303,31 +307,48 @@ class Driver:
 
     # ---- the network's side --------------------------------------------------------------------------------
 
-    def segment_arrives(self, local: str, peer: str, raw: bytes, now: float) -> None:
-        """A segment for our address `local` has come from `peer`. Never raises."""
+    def segments_arrive(self, local: str, peer: str, raws: Sequence[bytes], now: float) -> None:
+        """Segments for our address `local` have come from `peer`, in this order. Never raises."""
+        pseudo, at = wire.pseudo_header(local, peer), 0
+        while at < len(raws):
+            at += self._arrive(local, peer, pseudo, raws, at, now)
+
+    def _arrive(self, local: str, peer: str, pseudo: int, raws: Sequence[bytes], at: int, now: float) -> int:
+        """raws[at] has come, and perhaps those behind it are one burst with it; how many were heeded."""
+        raw = raws[at]
         try:
-            peer_port, local_port, seg = wire.decode(raw, wire.pseudo_header(local, peer))
+            peer_port, local_port, seg = wire.decode(raw, pseudo)
         except wire.MalformedSegment as fault:
             self._recorder.dropped(str(fault), local, peer, raw)
-            return
+            return 1
         four = FourTuple(local, local_port, peer, peer_port)
         endpoint = self.demux.connections.get(four)
         if endpoint is not None and _is_damaged(endpoint, raw):
             self._recorder.dropped("wrong checksum", local, peer, raw)
-            return
-        if endpoint is None:
+        elif endpoint is None:
             self._recorder.segment("received", None, four, seg, raw)
             self._to_nobody(four, seg, raw, now)
-        elif endpoint.watch is None:
-            self.deliver(endpoint, seg, raw, now)
-        else:
+        elif endpoint.watch is not None:
             endpoint.watch.segment_arrives(seg, raw, now)
+        elif self._tcp.takes_bursts and (count := bursts.join(seg, raws, at, pseudo)) > 1:
+            self._deliver_burst(endpoint, seg, raws[at : at + count], now)
+            return count
+        else:
+            self.deliver(endpoint, seg, raw, now)
+        return 1
+
+    def _deliver_burst(self, endpoint: Endpoint, seg: Segment, raws: Sequence[bytes], now: float) -> None:
+        if self._recorder.wants_segments:
+            for one, raw in zip(seg.cut(), raws, strict=True):
+                self._recorder.segment("received", endpoint, endpoint.four, one, raw)
+        endpoint.counters.received(seg, len(raws), now)
+        self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
 
     def deliver(self, endpoint: Endpoint, seg: Segment, raw: bytes, now: float, event: str = "received") -> None:
         """Give a connection a segment; `event` is what the records call it. Never raises."""
         four = endpoint.four
         self._recorder.segment(event, endpoint, four, seg, raw)
-        endpoint.counters.received(seg, now)
+        endpoint.counters.received(seg, 1, now)
         may_reopen = endpoint.connection.state == _TIME_WAIT and seg.flags & _SYN_ACK_RST == SYN
         self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
         if may_reopen and endpoint.error is None and four not in self.demux.connections:
@@ -414,7 +435,7 @@ class Driver:
         is kept if that was a SYN.
         """
         endpoint = self._new(four, self.config if listener is None else listener.config, _nobody, now, beyond)
-        endpoint.counters.received(seg, now)
+        endpoint.counters.received(seg, 1, now)
         if listener is None:
             self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
             return
@@ -493,7 +514,7 @@ class Driver:
         self._settle(endpoint, now)
 
     def _emit_all(self, endpoint: Endpoint, now: float) -> None:
-        outputs = endpoint.connection.take_output()
+        outputs = endpoint.connection.take_output(cut=False)
         if endpoint.watch is None:
             self.carry_out(endpoint, outputs, now)
         else:
@@ -515,24 +536,30 @@ class Driver:
         """A debugger has the network lose this segment. Raises ValueError if it is none."""
         self._emit(endpoint, seg, now, self._lose)
 
-    def _lose(self, local: str, peer: str, raw: bytes) -> None:
-        self._recorder.lost("debugger", local, peer, raw)
+    def _lose(self, local: str, peer: str, raws: Sequence[bytes]) -> None:
+        for raw in raws:
+            self._recorder.lost("debugger", local, peer, raw)
 
     def refuse(self, endpoint: Endpoint, raw: bytes) -> None:
         """A debugger does not let this segment come."""
         self._recorder.dropped("debugger", endpoint.four.local, endpoint.four.peer, raw)
 
     def _emit(
-        self, endpoint: Endpoint, seg: Segment, now: float, send: Callable[[str, str, bytes], None] | None = None
+        self, endpoint: Endpoint, seg: Segment, now: float, send: Callable[[str, str, list[bytes]], None] | None = None
     ) -> None:
         four = endpoint.four
         try:
-            raw = wire.encode(seg, four.local_port, four.peer_port, wire.pseudo_header(four.local, four.peer))
+            raws = bursts.encode(seg, four.local_port, four.peer_port, wire.pseudo_header(four.local, four.peer))
         except Exception as error:
             raise ValueError(f"the TCP has sent what is no segment: {seg!r:.500}") from error
-        endpoint.counters.sent(seg, now)
-        self._recorder.segment("sent", endpoint, four, seg, raw)
-        (send or self._network.send)(four.local, four.peer, raw)
+        endpoint.counters.sent(seg, len(raws), now)
+        send = send or self._network.send
+        if not self._recorder.wants_segments:
+            send(four.local, four.peer, raws)
+            return
+        for one, raw in zip(seg.cut(), raws, strict=True):
+            self._recorder.segment("sent", endpoint, four, one, raw)
+            send(four.local, four.peer, [raw])
 
     def _opened(self, endpoint: Endpoint, listener: Listener) -> None:
         """The handshake of a passive connection is over: it waits for accept, or has failed."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from chitcpd.faults import Impairment, Shape
 
-Carry = Callable[[str, str, bytes, bytes], None]  # from, to, the segment, the route in its header
+Carry = Callable[[str, str, Sequence[bytes], bytes], None]  # from, to, the segments, the route in their headers
 
 _UNDER_WAY_BYTES = 1 << 27  # on all links with a delay: a second of 1 Gbit/s
 _HANDLE = 400  # bytes that a delayed segment takes beside its own
@@ -110,7 +110,7 @@ class UnderWay:
         self.now = loop.time
         self._loop = loop
         self._carry = carry
-        # (due, number, impairment, what `carry` takes): the numbers say in which order they came
+        # (due, number, impairment, (from, to, the segment, its route)): the numbers say in which order they came
         self._heap: list[tuple[float, int, Impairment, tuple[str, str, bytes, bytes]]] = []
         self._numbers = itertools.count()
         self._bytes = 0
@@ -150,8 +150,8 @@ class UnderWay:
         self._timer = None
         now = self._loop.time()
         while self._heap and self._heap[0][0] <= now:
-            _, _, _, what = heapq.heappop(self._heap)
-            self._bytes -= len(what[2]) + _HANDLE
-            self._carry(*what)
+            source, peer, raw, route = heapq.heappop(self._heap)[3]
+            self._bytes -= len(raw) + _HANDLE
+            self._carry(source, peer, (raw,), route)
         if self._heap:
             self._set_timer()

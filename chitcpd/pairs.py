@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _AT_ONCE = 1 << 18  # bytes of one system call
 _MOST_BUFFER = 1 << 16  # bytes that one end of a pair holds; the kernel makes it twice as much
 _BALLAST = bytes(_MOST_BUFFER)
+_scratch = memoryview(bytearray(_AT_ONCE))  # what is read from an application: memory that is new costs page faults
 _WORTH_READING = 4  # the part of the TCP's send buffer that must be free again
 
 
@@ -281,15 +282,15 @@ class Stream:
             self._read(False)  # _look goes on
             return
         try:
-            data = self._ours.recv(min(room, _AT_ONCE))
+            count = self._ours.recv_into(_scratch, min(room, _AT_ONCE))
         except BlockingIOError:
             self._read(True)
             return
         except OSError:  # closed, with something unread
             self._abort()
             return
-        if data:
-            self._give(memoryview(data))
+        if count:
+            self._give(memoryview(bytes(_scratch[:count])))  # a TCP may keep it
             self._read(True)
         else:
             self._end_of_application()

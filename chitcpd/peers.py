@@ -18,15 +18,17 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import itertools
 import logging
 import os
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import cast
 
+from chitcpd.faults import Impairment
 from chitcpd.links import Links, UnderWay
 
 log = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ _BACKLOG_BYTES = 1 << 21  # and at most this: as many packets of 1500 bytes, and
 _WRITE = 1 << 18  # bytes at once; beyond these, and asyncio's high-water mark of 64 KiB, the transport buffers nothing
 
 # ---- what comes in
-_READ = 1 << 16  # bytes of one carrier at most, before the others have their turn
+_READ = 1 << 18  # bytes of one carrier at most, before the others have their turn
 _FRAME_TIMEOUT = 30.0  # seconds for a segment to come whole: 1500 bytes at 400 bit/s. And for the first one to come
 _LISTEN_BACKLOG = 256  # connections that may come at once
 _MOST_OF_A_PEER = 4  # carriers: two when dials cross, and again two after a restart of which we know nothing yet
@@ -66,7 +68,7 @@ _UNSENT = (
     1 << 17
 )  # bytes that the kernel may hold beyond what is in flight: more would be a queue that nobody asked for
 
-Deliver = Callable[[str, str, bytes], None]  # our address, the peer's, the segment
+Deliver = Callable[[str, str, Sequence[bytes]], None]  # our address, the peer's, the segments
 Unreachable = Callable[[str, str], None]  # our address, the peer's
 Dropped = Callable[[str, str, str, bytes], None]  # why, our address, the peer's, the segment
 Probed = Callable[[str, bytes], None]  # the neighbour's address, what it sends
@@ -108,20 +110,23 @@ class Carrier(asyncio.BufferedProtocol):
         self.peer.accepted(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        """Where the next bytes go: one place for all carriers, since `buffer_updated` follows at once."""
-        return self._peers.scratch
+        """Where the next bytes go, behind the rest: one place for all carriers, as `buffer_updated` follows at once."""
+        scratch, kept = self._peers.scratch, len(self._rest)
+        scratch[:kept] = self._rest
+        return scratch[kept:]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come: hand on each whole segment."""
         peer, unpack = self.peer, _HEADER_START.unpack_from
         assert peer is not None
-        own, address = peer.own, peer.address
-        deliver, is_neighbour = self._peers.receiver(address), self._peers.links.is_neighbour(address)
-        data = self._rest + self._peers.scratch[:nbytes]
-        filled, at, start = len(data), 0, HEADER.size
+        data, is_neighbour = self._peers.scratch, self._peers.links.is_neighbour(peer.address)
+        row: list[bytes] = []  # segments that are handed on together: of one protocol and route
+        kind = (PROTO_TCP, b"")
+        filled, at, start = len(self._rest) + nbytes, 0, HEADER.size
         while start <= filled:
             length, proto, flags = unpack(data, at)
             if (proto != PROTO_TCP and not (is_neighbour and proto == PROTO_PROBE)) or length < _MIN_SEGMENT:
+                self._hand_on(kind, row)
                 self._give_up(f"a chiTCP header with protocol {proto} and length {length}")
                 return
             end = start + length
@@ -130,19 +135,22 @@ class Carrier(asyncio.BufferedProtocol):
             if not self.proven:
                 self.proven = True
                 peer.proven(self)
-            if proto == PROTO_TCP and (flags != ROUTED or not is_neighbour):
-                deliver(own, address, data[start:end])
-            else:
-                self._peers.take(own, address, proto, data[at + 4 : start], data[start:end])
+            this = (proto, bytes(data[at + 4 : start]) if flags == ROUTED and is_neighbour else b"")
+            if this != kind:
+                self._hand_on(kind, row)
+                row, kind = [], this
+            row.append(bytes(data[start:end]))
             at, start = end, end + HEADER.size
-        if at == filled:
-            self._rest = b""
-        elif at or not self._rest:
-            self._rest = data[at:]
-            if self.proven or self.dialled:  # else the time for a stranger's first segment runs already
-                self._begin_watch()
-        else:
-            self._rest = data
+        begins, self._rest = not self._rest or at > 0, bytes(data[at:filled])
+        self._hand_on(kind, row)
+        # A stranger's first segment has its time already.
+        if self._rest and begins and (self.proven or self.dialled):
+            self._begin_watch()
+
+    def _hand_on(self, kind: tuple[int, bytes], row: list[bytes]) -> None:
+        if row and self.peer is not None:
+            proto, route = kind
+            self._peers.take(self.peer.own, self.peer.address, proto, route, row)
 
     def eof_received(self) -> bool:
         """The peer sends no more on it; what we still send may be lost, so another carrier must be found."""
@@ -239,14 +247,16 @@ class Peer:
         self.address = address
         self.carriers: list[Carrier] = []  # all that are up, the oldest first
 
-    def send(self, raw: bytes, route: bytes = b"", proto: int = PROTO_TCP) -> None:
-        """Queue a segment; the queue is short, and what finds it full is lost."""
-        frame = HEADER.pack(len(raw), proto, ROUTED if route else 0, route) + raw
-        if len(self._queue) >= _BACKLOG_PACKETS or self._queued + len(raw) > _BACKLOG_BYTES:
-            self._lose("queue", frame)
-            return
-        self._queue.append(frame)
-        self._queued += len(frame)
+    def send(self, raws: Sequence[bytes], route: bytes = b"", proto: int = PROTO_TCP) -> None:
+        """Queue segments; the queue is short, and what finds it full is lost."""
+        queue, flags = self._queue, ROUTED if route else 0
+        for raw in raws:
+            frame = HEADER.pack(len(raw), proto, flags, route) + raw
+            if len(queue) >= _BACKLOG_PACKETS or self._queued + len(raw) > _BACKLOG_BYTES:
+                self._lose("queue", frame)
+            else:
+                queue.append(frame)
+                self._queued += len(frame)
         if not self._flushing:
             self._flushing = True
             self._peers.loop.call_soon(self.flush)
@@ -565,46 +575,57 @@ class Peers:
 
     # ---- the driver's network ------------------------------------------------------------------------------
 
-    def send(self, local: str, peer: str, raw: bytes, route: bytes = b"") -> None:
-        """Carry a segment, past the link's impairment. `route`: the one it goes on with, if we are a router."""
-        if len(raw) > _MAX_SEGMENT:
-            self.dropped("length", local, peer, raw)
-            return
-        if peer in self.links.blocked:
-            self.dropped("partition", local, peer, raw)
-            return
+    def send(self, local: str, peer: str, raws: Sequence[bytes], route: bytes = b"") -> None:
+        """Carry segments, past the link's impairment. `route`: the one they go on with, if we are a router."""
+        if max(map(len, raws), default=0) > _MAX_SEGMENT:
+            self._drop("length", local, peer, [raw for raw in raws if len(raw) > _MAX_SEGMENT])
+            raws = [raw for raw in raws if len(raw) <= _MAX_SEGMENT]
         link = self.links.get(peer)
-        if link is None or link.impairment is None or link.impairment.passes_all:
-            self._carry(local, peer, raw, route)
-            return
-        now = self.loop.time()
-        arrivals, why = link.impairment.push(raw, now)
-        if why is not None:
-            self.dropped(why, local, peer, raw)
-        for due, copy in arrivals:
-            if due <= now:
-                self._carry(local, peer, copy, route)
-            elif not self._under_way.add(due, link.impairment, local, peer, copy, route):
-                self.dropped("queue", local, peer, copy)
-
-    def take(self, own: str, neighbour: str, proto: int, route: bytes, raw: bytes) -> None:
-        """A neighbour has sent a probe, or a segment with a route: from whom we know, to whom we know."""
-        if proto == PROTO_PROBE:
-            self.probed(neighbour, raw)
+        if peer in self.links.blocked:
+            self._drop("partition", local, peer, raws)
+        elif link is None or link.impairment is None or link.impairment.passes_all:
+            self._carry(local, peer, raws, route)
         else:
-            source, destination, routers = _ends(route)
-            if self.links.get(source) is None:
-                self.dropped("no route", source, destination, raw)
-            elif destination == own or self.is_own(destination):
-                self.receiver(source)(destination, source, raw)
-            elif self._forwards and routers and self.links.get(destination) is not None:
-                self.send(source, destination, raw, _ROUTE.pack(route[:4], route[4:8], routers - 1))
-            else:
-                self.dropped("no route", source, destination, raw)
+            self._impair(link.impairment, local, peer, raws, route)
+
+    def _impair(self, impairment: Impairment, local: str, peer: str, raws: Sequence[bytes], route: bytes) -> None:
+        now, at_once = self.loop.time(), []
+        for raw in raws:
+            arrivals, why = impairment.push(raw, now)
+            if why is not None:
+                self.dropped(why, local, peer, raw)
+            for due, copy in arrivals:
+                if due <= now:
+                    at_once.append(copy)
+                elif not self._under_way.add(due, impairment, local, peer, copy, route):
+                    self.dropped("queue", local, peer, copy)
+        if at_once:
+            self._carry(local, peer, at_once, route)
+
+    def take(self, own: str, neighbour: str, proto: int, route: bytes, raws: Sequence[bytes]) -> None:
+        """Segments have come from `neighbour` on a connection to our address `own`, or probes.
+
+        All with this route: b"", or from whom we know to whom we know.
+        """
+        if proto == PROTO_PROBE:
+            for raw in raws:
+                self.probed(neighbour, raw)
+            return
+        source, destination, routers = _ends(route) if route else (neighbour, own, 0)
+        if not route or (self.links.get(source) is not None and (destination == own or self.is_own(destination))):
+            self.receiver(source)(destination, source, raws)
+        elif self._forwards and routers and None not in (self.links.get(source), self.links.get(destination)):
+            self.send(source, destination, raws, _ROUTE.pack(route[:4], route[4:8], routers - 1))
+        else:
+            self._drop("no route", source, destination, raws)
+
+    def _drop(self, why: str, local: str, peer: str, raws: Sequence[bytes]) -> None:
+        for raw in raws:
+            self.dropped(why, local, peer, raw)
 
     def carry_probe(self, neighbour: str, raw: bytes) -> None:
         """Hand over a probe; the Prober has let it wait as the link would."""
-        self.peer(self.source(neighbour), neighbour).send(raw, proto=PROTO_PROBE)
+        self.peer(self.source(neighbour), neighbour).send((raw,), proto=PROTO_PROBE)
 
     def hurry(self, neighbour: str) -> None:
         """Dial this neighbour anew at the next need, however often that has failed."""
@@ -651,35 +672,37 @@ class Peers:
         link = self.links.get(peer)
         return link.mtu if link is not None else None
 
-    def _refuse(self, own: str, peer: str, raw: bytes) -> None:
-        self._refused("partition", own, peer, raw)
+    def _refuse(self, own: str, peer: str, raws: Sequence[bytes]) -> None:
+        for raw in raws:
+            self._refused("partition", own, peer, raw)
 
-    def _carry(self, local: str, peer: str, raw: bytes, route: bytes) -> None:
-        """Hand a segment that has passed its link to whoever is at the link's other end."""
+    def _carry(self, local: str, peer: str, raws: Sequence[bytes], route: bytes) -> None:
+        """Hand segments that have passed their link to whoever is at the link's other end."""
         link = self.links.get(peer)
         if link is not None and (link.via is not None or route):
             route = route or _ROUTE.pack(socket.inet_aton(local), socket.inet_aton(peer), _MOST_ROUTERS)
             there = link.via or peer
-            self.peer(link.own or self.source(there), there).send(raw, route)
+            self.peer(link.own or self.source(there), there).send(raws, route)
         elif local == peer or ((local, peer) not in self._peers and self.is_own(peer)):
-            self._carry_to_ourselves(local, peer, raw)
+            self._carry_to_ourselves(local, peer, raws)
         else:
-            self.peer(local, peer).send(raw)
+            self.peer(local, peer).send(raws)
 
-    def _carry_to_ourselves(self, local: str, peer: str, raw: bytes) -> None:
+    def _carry_to_ourselves(self, local: str, peer: str, raws: Sequence[bytes]) -> None:
         """No real connection is needed, but a queue: what is sent while a segment is delivered waits for its turn."""
-        if len(self._own_queue) >= _BACKLOG_PACKETS or self._own_queued + len(raw) > _BACKLOG_BYTES:
-            self.dropped("queue", local, peer, raw)
-            return
-        if not self._own_queue:
-            self.loop.call_soon(self._deliver_to_ourselves)
-        self._own_queue.append((peer, local, raw))
-        self._own_queued += len(raw)
+        for raw in raws:
+            if len(self._own_queue) >= _BACKLOG_PACKETS or self._own_queued + len(raw) > _BACKLOG_BYTES:
+                self.dropped("queue", local, peer, raw)
+                continue
+            if not self._own_queue:
+                self.loop.call_soon(self._deliver_to_ourselves)
+            self._own_queue.append((peer, local, raw))
+            self._own_queued += len(raw)
 
     def _deliver_to_ourselves(self) -> None:
         arrived, self._own_queue, self._own_queued = self._own_queue, [], 0
-        for own, peer, raw in arrived:
-            self.deliver(own, peer, raw)
+        for (own, peer), row in itertools.groupby(arrived, key=lambda one: one[:2]):
+            self.deliver(own, peer, [raw for _, _, raw in row])
 
 
 @lru_cache(maxsize=1024)

@@ -33,7 +33,7 @@ import errno
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from random import Random
 from typing import Any
 
@@ -199,6 +199,7 @@ class Host:
         self.address = address
         self._recorder = recorder
         self._links: dict[str, tuple[Host, Impairment, int]] = {}
+        self._rows: dict[str, tuple[float, list[bytes]]] = {}  # to each peer: when the last ones arrive, all together
         self._alarm: float | None = None  # when the driver is to be woken
         seed = f"{simulation.seed} {address}".encode()
         self.driver = Driver(tcp=tcp, config=config, network=self, recorder=recorder, seed=seed, wake=self._wake)
@@ -236,20 +237,26 @@ class Host:
         self._links[peer.address] = (peer, impairment, mtu)
         return impairment
 
-    def send(self, local: str, peer: str, raw: bytes) -> None:
-        """Carry a segment as far as its link does."""
+    def send(self, local: str, peer: str, raws: Sequence[bytes]) -> None:
+        """Carry segments as far as their link does."""
         simulation = self.simulation
-        simulation.segments += 1
+        simulation.segments += len(raws)
         link = self._links.get(peer)
         if link is None:
-            self._recorder.lost("no link", local, peer, raw)
+            for raw in raws:
+                self._recorder.lost("no link", local, peer, raw)
             return
         host, impairment, _ = link
-        arrivals, why = impairment.push(raw, simulation.now)
-        for due, copy in arrivals:
-            simulation.schedule(due, host, host._deliver, (local, copy))
-        if why is not None:
-            self._recorder.lost(why, local, peer, raw)
+        now, (latest, together) = simulation.now, self._rows.get(peer, (-1.0, []))
+        for raw in raws:
+            arrivals, why = impairment.push(raw, now)
+            for due, copy in arrivals:
+                if due != latest or due == now:  # what is due now may have been delivered
+                    latest, together = self._rows[peer] = due, []
+                    simulation.schedule(due, host, host._deliver, (local, together))
+                together.append(copy)
+            if why is not None:
+                self._recorder.lost(why, local, peer, raw)
 
     def source(self, peer: str) -> str:
         """Our address. Raises OSError(ENETUNREACH) if there is no link to `peer`."""
@@ -261,9 +268,9 @@ class Host:
         """The MTU of the link to `peer`."""
         return self._links[peer][2] if peer in self._links else None
 
-    def _deliver(self, segment: tuple[str, bytes]) -> None:
-        peer, raw = segment
-        self.driver.segment_arrives(self.address, peer, raw, self.simulation.now)
+    def _deliver(self, segments: tuple[str, list[bytes]]) -> None:
+        peer, raws = segments
+        self.driver.segments_arrive(self.address, peer, raws, self.simulation.now)
 
     # ---- the timer, for the driver -------------------------------------------------------------------------
 
@@ -362,6 +369,8 @@ class Socket(Signal):
 
 class _Nobody:
     """The recorder of a host that none is given for: nobody is told anything."""
+
+    wants_segments = False
 
     def segment(
         self, event: str, endpoint: Endpoint | None, four: demux.FourTuple, seg: Segment, raw: bytes

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import IO
 
 from chitcpd.demux import FourTuple
@@ -31,7 +32,7 @@ _TIMER_LINES = {  # those that mean trouble; the first two as the C chitcpd says
 _LOG_EVENTS = {"sent": "SENT", "received": "RCVD", "duplicate": "RCVD_DUPLICATE", "delayed": "RCVD_DELAYED"}
 _NO_CONNECTION = (State.CLOSED, State.LISTEN)
 _NOTHING_TOLD = Info()
-_INFO_FIELDS = Info.__slots__
+_INFO_FIELDS = [field.name for field in fields(Info)]
 _to_json = json.JSONEncoder(allow_nan=False).encode
 
 
@@ -70,6 +71,11 @@ class Recorder:
         self._written = written
         self.connections: Mapping[FourTuple, Endpoint] = {}  # the driver's, to find whose segment was dropped
         self._told: dict[int, Info] = {}  # by the number of the endpoint: what the trace knows
+
+    @property
+    def wants_segments(self) -> bool:
+        """Whether one of them is on."""
+        return self._capture is not None or self._trace is not None or log.isEnabledFor(VERBOSE)
 
     def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
         """A segment was `sent` or `received`; or a debugger delivers it again (`duplicate`) or late (`delayed`)."""

@@ -72,7 +72,7 @@ def test_the_tcp_is_pure() -> None:
 @pytest.mark.parametrize("path", [p for p in modules("chitcpd") if p.parent.name != "tcp"], ids=lambda p: p.name)
 def test_the_daemon_knows_a_tcp_by_its_contract_only(path: Path) -> None:
     """The reference has no privilege: whatever the daemon needs of it, somebody's own TCP can offer too."""
-    allowed = ("chitcpd.tcp.api", "chitcpd.tcp.wire", "chisocket.protocol", "chisocket.names")
+    allowed = ("chitcpd.tcp.api", "chitcpd.tcp.wire", "chitcpd.tcp.bursts", "chisocket.protocol", "chisocket.names")
     for name in imports(path):
         inside = is_in(name, "chitcpd") and not is_in(name, "chitcpd.tcp")
         if name.partition(".")[0] in OURS and not inside:

@@ -36,6 +36,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import ClassVar
 
 # Control bits (3.1). Plain ints: testing a bit of an IntFlag takes 15 times as long.
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
@@ -92,6 +93,7 @@ class Segment:
     data: bytes = b""
     options: Options | None = None
     up: int = 0  # urgent pointer, meaningful if flags has URG
+    size: int = 0  # not 0: a burst, which stands for several segments, each of so many bytes of data but the last
 
     def __len__(self) -> int:
         """SEG.LEN: data, and one each for SYN and FIN (3.4)."""
@@ -100,6 +102,24 @@ class Segment:
     def __bool__(self) -> bool:
         """True: a segment is something, also if it takes no sequence numbers."""
         return True
+
+    def cut(self) -> list[Segment]:
+        """The segments that it stands for, in order: PSH and FIN are the last one's."""
+        if not self.size:
+            return [self]
+        last = max(len(self.data) - 1, 0) // self.size * self.size
+        return [
+            Segment(
+                (self.seq + at) & 0xFFFFFFFF,
+                self.ack,
+                self.flags if at == last else self.flags & ~(PSH | FIN),
+                self.wnd,
+                self.data[at : at + self.size],
+                self.options,
+                self.up,
+            )
+            for at in range(0, last + 1, self.size)
+        ]
 
 
 @dataclass(slots=True)
@@ -237,6 +257,7 @@ class TcpConnection(ABC):
     state: State
     error: int | None  # errno, once the connection has failed: ECONNREFUSED, ECONNRESET, ETIMEDOUT
     watched: bool = False  # by a debugger, says the driver: outputs tell how things stood, and what the buffers held
+    takes_bursts: ClassVar[bool] = False  # segments that come in a row may arrive as one, with Segment.size set
 
     def __init__(self, *, iss: int, config: Config) -> None:
         """`iss`: the initial send sequence number, chosen outside (RFC 6528)."""
@@ -333,7 +354,10 @@ class TcpConnection(ABC):
     # ---- effects, for the author of a TCP to call ----------------------------------------------------------
 
     def _emit(self, seg: Segment) -> None:
-        """Send a segment. Raises RuntimeError when there is no end to them: else memory would be full first."""
+        """Send a segment, or a burst, which is cut late, as TSO does; no burst while `watched`: each has its moment.
+
+        Raises RuntimeError when there is no end to them: else memory would be full first.
+        """
         if len(self._outputs) >= _MOST_OUTPUTS:
             raise RuntimeError(f"one event has led to {_MOST_OUTPUTS:,} segments and more: does it never end?")
         if self.watched:
@@ -382,9 +406,11 @@ class TcpConnection(ABC):
             self.rcv_wnd,
         )
 
-    def take_output(self) -> list[Output]:
-        """All outputs since the last call, in the order in which they happened."""
+    def take_output(self, *, cut: bool = True) -> list[Output]:
+        """All outputs since the last call, in the order in which they happened; with `cut`, no bursts but segments."""
         outputs, self._outputs = self._outputs, []
+        if cut and any(isinstance(output, Segment) and output.size for output in outputs):
+            return [one for output in outputs for one in (output.cut() if isinstance(output, Segment) else (output,))]
         return outputs
 
     def next_deadline(self) -> float | None:

@@ -23,7 +23,11 @@ class Controller(Protocol):
         """The congestion window."""
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
-        """New data was acknowledged outside of recovery, while cwnd was the limit; `rtt`: smoothed, in seconds."""
+        """So many bytes of new data were acknowledged outside of recovery, while cwnd was the limit.
+
+        `rtt`: smoothed, in seconds. However many segments one ACK covers, all count: peers that join segments before
+        they look at them acknowledge many at once, and for two per ACK (RFC 3465 §2.2) would have us creep.
+        """
 
     def on_loss(self, in_flight: int, now: float) -> None:
         """Segments are lost; recovery begins. `in_flight`: bytes from SND.UNA to SND.NXT."""
@@ -49,7 +53,6 @@ class NewReno:
     def __init__(self, mss: int, segments: int) -> None:
         self._mss = mss
         self._initial = initial_window(segments, mss)
-        self._most = 2 * mss  # by which one ACK lets cwnd grow (RFC 3465 §2.2)
         self._acked = 0  # bytes since cwnd last grew, in congestion avoidance
         self.cwnd = self._initial
         self.ssthresh = UNLIMITED
@@ -57,7 +60,7 @@ class NewReno:
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
         """Grow: by what was acknowledged in slow start, by one segment per window after (RFC 5681 §3.1, RFC 3465)."""
         if self.cwnd < self.ssthresh:
-            self.cwnd += min(acked, self._most)
+            self.cwnd += acked
             return
         self._acked += acked
         if self._acked >= self.cwnd:
@@ -77,7 +80,7 @@ class NewReno:
         """Halve the threshold, but once, and start again from one segment (RFC 5681 §3.1, equation 4)."""
         if not again:
             self.on_loss(in_flight, now)
-        self.cwnd = self._most = self._mss  # RFC 3465 §2.3: one segment per ACK, what it covers may be old
+        self.cwnd = self._mss
 
     def on_idle(self) -> None:
         """Back to the restart window (RFC 5681 §4.1)."""
@@ -88,20 +91,20 @@ class NewReno:
         self.cwnd, self.ssthresh = cwnd, ssthresh
 
 
+_C = 0.4  # RFC 9438 §5.1, segments per second cubed
+_BETA = 0.7  # §4.6
+_ALPHA = 3 * (1 - _BETA) / (1 + _BETA)  # §4.3: as much as Reno gets on the average
+
+
 class Cubic:
     """CUBIC (RFC 9438): the window grows with the time since the loss.
 
     Windows are counted in segments here, as the RFC does.
     """
 
-    _C = 0.4  # §5.1, segments per second cubed
-    _BETA = 0.7  # §4.6
-    _ALPHA = 3 * (1 - _BETA) / (1 + _BETA)  # §4.3: as much as Reno gets on the average
-
     def __init__(self, mss: int, segments: int) -> None:
         self._mss = mss
         self._initial = initial_window(segments, mss) / mss
-        self._most = 2.0  # by which one ACK lets the window grow (RFC 3465 §2.2)
         self._w_max = 0.0  # the window at the last loss
         self._w_est = 0.0  # what Reno would have
         self._prior = 0.0  # cwnd_prior: the window when ssthresh was last set
@@ -119,22 +122,22 @@ class Cubic:
         """Slow start as Reno has it; then along the cubic, or with Reno where that is faster (§4.2 to §4.5)."""
         segments = acked / self._mss
         if self.cwnd < self.ssthresh:
-            self._window += min(segments, self._most)
+            self._window += segments
             return
         if self._epoch is None:
             self._begin_epoch(now)
         assert self._epoch is not None
-        alpha = self._ALPHA if self._w_est < self._prior else 1.0  # §4.3
+        alpha = _ALPHA if self._w_est < self._prior else 1.0  # §4.3
         self._w_est += alpha * segments / self._window
-        target = self._C * (now - self._epoch + rtt - self._k) ** 3 + self._w_max
+        target = _C * (now - self._epoch + rtt - self._k) ** 3 + self._w_max
         target = min(max(target, self._window), 1.5 * self._window)
         self._window = max(self._window + (target - self._window) / self._window * segments, self._w_est)
 
     def on_loss(self, in_flight: int, now: float) -> None:
         """Back to 0.7 of the window (§4.6); less than last time makes room for others (§4.7, fast convergence)."""
         flight = self._prior = min(in_flight / self._mss, self._window)
-        self._w_max = flight * (1 + self._BETA) / 2 if flight < self._w_max else flight
-        self._window = max(flight * self._BETA, 2.0)
+        self._w_max = flight * (1 + _BETA) / 2 if flight < self._w_max else flight
+        self._window = max(flight * _BETA, 2.0)
         self.ssthresh = self.cwnd
         self._epoch = None
 
@@ -143,7 +146,7 @@ class Cubic:
         if not again:
             self.on_loss(in_flight, now)
         self._w_max = 0.0
-        self._window = self._most = 1.0  # RFC 3465 §2.3: one segment per ACK, what it covers may be old
+        self._window = 1.0
 
     def on_idle(self) -> None:
         """Back to the restart window (RFC 5681 §4.1); the time without sending is none to grow by (§4.2)."""
@@ -157,7 +160,7 @@ class Cubic:
     def _begin_epoch(self, now: float) -> None:
         self._epoch = now
         self._w_max = max(self._w_max, self._window)
-        self._k = ((self._w_max - self._window) / self._C) ** (1 / 3)
+        self._k = ((self._w_max - self._window) / _C) ** (1 / 3)
         self._w_est = self._window
 
 

@@ -50,11 +50,14 @@ _WORTH_AN_ACK = 32  # the part of the receive buffer that reading must have free
 _MAX_BLOCKS = 4  # of SACK that a header holds; 3 beside a timestamp
 _CHALLENGES, _CHALLENGE_PERIOD = 10, 5.0  # at most so many challenge ACKs in so many seconds (RFC 5961 §7)
 _MAX_ACK_DELAY = 0.2  # seconds for which the peer may hold an ACK back (RFC 8985 §7.2, WCDelAckT)
+_BURST = 1 << 16  # bytes of data that leave as one segment, and are cut late
 _IDLE_FOR_PAWS = 24 * 86400.0  # seconds after which TS.Recent is too old to judge by (RFC 7323 §5.5)
 
 
 class Connection(TcpConnection):
     """One TCP connection, complete in itself."""
+
+    takes_bursts = True
 
     def __init__(self, *, iss: int, config: Config) -> None:
         super().__init__(iss=iss, config=config)
@@ -486,6 +489,7 @@ class Connection(TcpConnection):
             self._peer_fin = add(seq, len(data))
         if data:
             self._take_text(seq, data)
+            self._ack_due += -(-len(data) // seg.size) if seg.size else 1
         if self._peer_fin is not None and self._peer_fin == self.rcv_nxt:
             self._fin_arrives(now)
         elif fin:
@@ -497,7 +501,6 @@ class Connection(TcpConnection):
         if seq != self.rcv_nxt and self._receive.has(seq, add(seq, len(data))):
             self._has_come_twice(seq, add(seq, len(data)))
         self._advance_rcv_nxt(self._receive.insert(seq, data, self.rcv_nxt))
-        self._ack_due += 1
 
     def _has_come_twice(self, first: int, behind: int) -> None:
         """The next ACK tells the peer so, if both use SACK (RFC 2883 §4)."""
@@ -568,6 +571,7 @@ class Connection(TcpConnection):
         if length > 0:
             self._transmit_new(length, now)
         else:
+            self._send.take_apart()
             self._retransmit(self._send.records[-1], now)
         self._tail_probe = self.snd_nxt
         self._measured = False
@@ -670,7 +674,7 @@ class Connection(TcpConnection):
     def _advance_snd_una(self, seg: Segment, now: float) -> list[Record]:
         """SND.UNA < SEG.ACK =< SND.NXT: advance SND.UNA; return the records that it tells of for the first time."""
         acked = diff(seg.ack, self.snd_una)
-        in_recovery = self._loss.recover is not None
+        in_recovery, after_timeout = self._loss.recover is not None, self._loss.is_recovering()
         covered = self._send.acknowledge(seg.ack)
         self._loss.on_new_ack(self.snd_una, seg.ack)
         self.snd_una = seg.ack
@@ -681,14 +685,17 @@ class Connection(TcpConnection):
         self._disarm(Timer.RETRANSMISSION)  # RFC 6298 §5.2; _output arms it again if data is in flight (§5.3)
         self._disarm(Timer.PROBE)
         self._disarm(Timer.USER_TIMEOUT)
+        news = [record for record in covered if not record.sacked]
         if self._probing:
             self._probing = False
             self._disarm(Timer.PERSIST)
         elif self._loss.recover is not None and not self._loss.sack:
             self._loss.on_partial_ack(acked, self.mss)
         elif not in_recovery and self._cwnd_limits:
+            if after_timeout:  # what it covers may have arrived before (RFC 3465 §2.3), unless SACK has told
+                acked = sum(record.length for record in news) if self._loss.sack else min(acked, self.mss)
             self._congestion.on_ack(acked, self._rto.srtt or 0.0, now)
-        return [record for record in covered if not record.sacked]
+        return news
 
     def _take_round_trip(self, seg: Segment, covered: list[Record], now: float) -> None:
         """RFC 6298 §3: no sample of what was sent twice (Karn), unless the timestamp tells which copy it was."""
@@ -846,17 +853,20 @@ class Connection(TcpConnection):
         self._arm(Timer.PROBE, min(at, self._deadlines[Timer.RETRANSMISSION]))
 
     def _sendable(self) -> int | None:
-        """Bytes of new data to send in one segment now (0: a FIN alone), or None.
+        """Bytes of new data to send now (0: a FIN alone), or None.
 
-        3.8.6.2.1: a full segment; or all there is, if Nagle allows (3.7.4) or a FIN goes with it; or at least half of
-        the largest window that the peer has had.
+        3.8.6.2.1: full segments, as a burst while all goes well; or all there is, if Nagle allows (3.7.4) or a FIN goes
+        with it; or at least half of the largest window that the peer has had.
         """
         unsent, usable = self._send.unsent(self.snd_nxt), self._usable_window()
         if not unsent and self._fin_waits() and usable > 0:
             return 0
         room = self._congestion_room()
         self._cwnd_limits = room < min(unsent, usable, self.mss)
-        length = min(unsent, usable, room, self.mss)
+        most = min(unsent, usable, room)
+        if most >= 2 * self.mss and self._loss.phase == "open" and not self.watched:
+            return min(most, _BURST) // self.mss * self.mss
+        length = min(most, self.mss)
         if length <= 0:
             return None
         idle = self.snd_una == self.snd_nxt
@@ -891,11 +901,12 @@ class Connection(TcpConnection):
             self._arm_user_timeout(self.config.user_timeout, now)
 
     def _transmit_new(self, length: int, now: float) -> None:
-        """The next `length` bytes, with our FIN if nothing comes after them."""
+        """The next `length` bytes, in one segment or a burst, with our FIN if nothing comes after them."""
         last = length == self._send.unsent(self.snd_nxt)
         fits = length < self._usable_window() or (self._probing and not length)  # a probe is one octet, be it the FIN
         fin = last and self._fin_waits() and fits
         record = Record(self.snd_nxt, add(self.snd_nxt, length + fin), FIN if fin else 0, now, now)
+        record.size = self.mss if length > self.mss else 0
         self._send.sent(record)
         self.snd_nxt = record.end
         if fin:
@@ -920,7 +931,7 @@ class Connection(TcpConnection):
             return
         length = record.length - (1 if record.flags & FIN else 0)
         push = PSH if length and not self._send.unsent(record.end) else 0
-        self._emit_with_ack(record.seq, record.flags | push, self._send.payload(record.seq, length), now)
+        self._emit_with_ack(record.seq, record.flags | push, self._send.payload(record.seq, length), now, record.size)
 
     def _emit_syn(self, now: float) -> None:
         """<SEQ=ISS><CTL=SYN> with all that we offer, or the answer, with what both agree on."""
@@ -957,8 +968,8 @@ class Connection(TcpConnection):
         """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>."""
         self._emit_with_ack(self.snd_nxt, 0, b"", now)
 
-    def _emit_with_ack(self, seq: int, flags: int, data: bytes, now: float) -> None:
-        """A segment with the acknowledgement and the window that hold now."""
+    def _emit_with_ack(self, seq: int, flags: int, data: bytes, now: float, size: int = 0) -> None:
+        """A segment, or a burst, with the acknowledgement and the window that hold now."""
         self.rcv_wnd += self._window_gain()
         # Rounded down to what the field can say; what was offered once is still taken (RFC 7323 §2.4).
         wnd = min(self.rcv_wnd >> self.rcv_wscale, _MAX_UNSCALED)
@@ -967,7 +978,7 @@ class Connection(TcpConnection):
         self._ack_now = self._ack_now and not told
         self._disarm(Timer.DELAYED_ACK)
         self._last_ack_sent = self.rcv_nxt
-        self._emit(Segment(seq, self.rcv_nxt, flags | ACK, wnd, data, self._options(data, now)))
+        self._emit(Segment(seq, self.rcv_nxt, flags | ACK, wnd, data, self._options(data, now), size=size))
 
     def _options(self, data: bytes, now: float) -> Options | None:
         """A timestamp, and in an ACK without data the blocks ahead of the gap (RFC 2018 §4, RFC 2883 §4)."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from chitcpd.tcp.seq import Block, add, diff, le, lt, newer
 
+_SMALL = 1 << 12  # bytes: less is not kept by itself, or single bytes would cost many times the window
 _MAX_BLOCKS = 1024  # ahead of a gap; beyond, a peer that sends single bytes would cost many times the window
 
 
@@ -15,14 +18,11 @@ class ReceiveBuffer:
     """
 
     def __init__(self) -> None:
-        self._ready = bytearray()  # in order
+        self._ready: deque[bytes | bytearray] = deque()  # in order; small ones are joined in a bytearray
+        self._read = 0  # bytes of the first that were handed out
+        self.readable = 0  # bytes in order that were not
         self._ahead: list[tuple[int, bytes]] = []  # (sequence number, data), in order, not overlapping
         self._ranges: list[Block] = []  # what is ahead, joined, the newest first: what a SACK tells (RFC 2018 §4)
-
-    @property
-    def readable(self) -> int:
-        """Bytes in order."""
-        return len(self._ready)
 
     @property
     def has_gap(self) -> bool:
@@ -56,14 +56,22 @@ class ReceiveBuffer:
 
     def read(self, limit: int) -> bytes:
         """Hand out at most `limit` bytes."""
-        with memoryview(self._ready) as view:
-            data = bytes(view[:limit])
-        del self._ready[:limit]
-        return data
+        parts, wanted = [], min(limit, self.readable)
+        self.readable -= wanted
+        while wanted > 0:
+            first = self._ready[0]
+            part = memoryview(first)[self._read : self._read + wanted]
+            parts.append(part)
+            wanted -= len(part)
+            self._read += len(part)
+            if self._read == len(first):
+                self._ready.popleft()
+                self._read = 0
+        return b"".join(parts)
 
     def peek(self) -> bytes:
         """A copy of all that could be read."""
-        return bytes(self._ready)
+        return b"".join(self._ready)[self._read :]
 
     def clear_ahead(self) -> None:
         """Forget what can never be read any more."""
@@ -71,7 +79,12 @@ class ReceiveBuffer:
         self._ranges.clear()
 
     def _append(self, data: bytes, rcv_nxt: int) -> int:
-        self._ready += data
+        last = self._ready[-1] if self._ready else None
+        if isinstance(last, bytearray) and len(last) < _SMALL:
+            last += data
+        else:
+            self._ready.append(data if len(data) >= _SMALL else bytearray(data))
+        self.readable += len(data)
         return add(rcv_nxt, len(data))
 
     def _insert_ahead(self, seq: int, data: bytes) -> None:

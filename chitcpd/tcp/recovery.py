@@ -52,6 +52,7 @@ class LossDetection:
         self._recovered = snd_nxt
         self._first_sign = None
         self._duplicate_acks = self.left_network = 0
+        self._buffer.take_apart()
         self._buffer.forget_sacks_if_broken()
         by_time = self.sack and self.config.rack
         latest = now - self._rtt - self._reordering_window(srtt) if by_time else now
@@ -68,12 +69,14 @@ class LossDetection:
         self.left_network = min(self.left_network + mss, self._buffer.in_flight)
         if self._duplicate_acks != DUPLICATE_ACKS or self.recover is not None or not lt(self._recovered, ack):
             return False
+        self._buffer.take_apart()
         self._buffer.mark_lost(self._buffer.records[0])
         return True
 
     def on_partial_ack(self, acked: int, mss: int) -> None:
         """RFC 6582 §3.2 step 5: what follows the part that was acknowledged is lost too."""
         self.left_network = max(self.left_network + mss - acked, 0)
+        self._buffer.take_apart()
         self._buffer.mark_lost(self._buffer.records[0])
 
     # ---- recovery ------------------------------------------------------------------------------------------

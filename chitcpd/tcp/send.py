@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from chitcpd.tcp.seq import Block, add, diff, le, lt
+
+_PAGE = 1 << 16  # bytes: the data is kept in pieces, so that what is acknowledged goes without moving the rest
 
 
 @dataclass(slots=True)
 class Record:
-    """A segment in flight, until it is acknowledged."""
+    """A segment in flight, or a burst of them, until it is acknowledged."""
 
     seq: int
     end: int  # the sequence number behind its last
@@ -21,6 +24,7 @@ class Record:
     retransmissions: int = 0
     sacked: bool = False  # the peer has it, out of order
     lost: bool = False  # taken to be lost, and not sent again yet
+    size: int = 0  # of a burst: bytes of data in each of its segments but the last
 
     @property
     def length(self) -> int:
@@ -37,38 +41,53 @@ class SendBuffer:
 
     def __init__(self, iss: int, capacity: int) -> None:
         self.capacity = capacity
-        self._data = bytearray()
-        self._start = add(iss, 1)  # the sequence number of _data[0]
+        self._pages: deque[bytearray] = deque()  # the data: all but the last are full
+        self._length = 0  # bytes of it
+        self._gone = 0  # bytes of the first page that are acknowledged
+        self._start = add(iss, 1)  # the sequence number behind them
         self._known: tuple[Block, ...] = ()  # the blocks of the last SACK
         self.records: list[Record] = []
         self.in_flight = 0  # sequence numbers
         self.sacked = 0  # records that are SACKed
         self.lost_records = 0  # that are taken to be lost, and not sent again yet
+        self._has_bursts = False
 
     @property
     def room(self) -> int:
         """Bytes that write would take."""
-        return max(self.capacity - len(self._data), 0)  # it may have been made smaller
+        return max(self.capacity - self._length, 0)  # it may have been made smaller
 
     def write(self, data: bytes | memoryview) -> int:
         """Take as many bytes as there is room for."""
-        taken = data[: self.room]
-        self._data += taken
-        return len(taken)
+        taken, at = min(len(data), self.room), 0
+        while at < taken:
+            if not self._pages or len(self._pages[-1]) == _PAGE:
+                self._pages.append(bytearray())
+            page = self._pages[-1]
+            end = min(at + _PAGE - len(page), taken)
+            page += data[at:end]
+            at = end
+        self._length += taken
+        return taken
 
     def unsent(self, snd_nxt: int) -> int:
         """Bytes from `snd_nxt` on."""
-        return max(len(self._data) - diff(snd_nxt, self._start), 0)
+        return max(self._length - diff(snd_nxt, self._start), 0)
 
     def peek(self) -> bytes:
         """A copy of all that is not acknowledged."""
-        return bytes(self._data)
+        return b"".join(self._pages)[self._gone :]
 
     def payload(self, seq: int, length: int) -> bytes:
         """`length` bytes at `seq`."""
-        at = diff(seq, self._start)
-        with memoryview(self._data) as view:
-            return bytes(view[at : at + length])
+        number, at = divmod(diff(seq, self._start) + self._gone, _PAGE)
+        parts = []
+        while length > 0 and number < len(self._pages):
+            with memoryview(self._pages[number]) as page:
+                parts.append(bytes(page[at : at + length]))
+            length -= len(parts[-1])
+            number, at = number + 1, 0
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     # ---- what is in flight ---------------------------------------------------------------------------------
 
@@ -76,6 +95,13 @@ class SendBuffer:
         """Remember a new segment in flight."""
         self.records.append(record)
         self.in_flight += record.length
+        self._has_bursts |= record.size > 0
+
+    def take_apart(self) -> None:
+        """Each segment of a burst gets a record of its own: something has happened to some of them."""
+        if self._has_bursts:
+            self._has_bursts = False
+            self.records = [part for record in self.records for part in _parts(record)]
 
     def sent_again(self, record: Record, now: float) -> None:
         """A record is in flight once more."""
@@ -114,20 +140,29 @@ class SendBuffer:
             self.lost_records -= record.lost
             self.sacked -= record.sacked
         if self.records and lt(self.records[0].seq, ack):
-            self._uncount(self.records[0], diff(ack, self.records[0].seq))
-            self.records[0].seq = ack
+            oldest = self.records[0]
+            self._uncount(oldest, diff(ack, oldest.seq))
+            if oldest.size:
+                covered.append(replace(oldest, end=ack))
+            oldest.seq = ack
         if self._known:
             self._known = tuple(block for block in self._known if lt(ack, block[1]))
-        length = min(max(diff(ack, self._start), 0), len(self._data))
-        del self._data[:length]
-        self._start = add(self._start, length)
+        self._forget_data(min(max(diff(ack, self._start), 0), self._length))
         return covered
+
+    def _forget_data(self, length: int) -> None:
+        self._start = add(self._start, length)
+        self._length -= length
+        self._gone += length
+        while self._gone >= _PAGE or (self._gone and not self._length):
+            self._gone -= len(self._pages.popleft())
 
     def mark_sacked(self, blocks: tuple[Block, ...], snd_una: int, snd_nxt: int) -> list[Record]:
         """The peer has these blocks (RFC 6675 §4, Update); return the records that it did not have before.
 
         Blocks outside of what is in flight are not believed.
         """
+        self.take_apart()
         news = []
         believed = tuple((a, b) for a, b in blocks if le(snd_una, a) and lt(a, b) and le(b, snd_nxt))
         for first, behind in believed:
@@ -159,3 +194,15 @@ class SendBuffer:
     def _uncount(self, record: Record, length: int) -> None:
         if not record.lost and not record.sacked:
             self.in_flight -= length
+
+
+def _parts(record: Record) -> list[Record]:
+    """The segments of a burst; any other record is one itself."""
+    if not record.size:
+        return [record]
+    count = max(record.length - bool(record.flags) - 1, 0) // record.size + 1
+    starts = [add(record.seq, number * record.size) for number in range(count)]
+    ends = [*starts[1:], record.end]
+    parts = [replace(record, seq=seq, end=end, flags=0, size=0) for seq, end in zip(starts, ends, strict=True)]
+    parts[-1].flags = record.flags
+    return parts

@@ -35,10 +35,10 @@ def pseudo_header(source: str, destination: str) -> int:
 
 def checksum(raw: bytes, pseudo: int) -> int:
     """The checksum field of the segment `raw`, whose own checksum field is zero; 0 if `raw` has the right one."""
-    return -(_sum(raw) + pseudo + len(raw)) % 0xFFFF
+    return -(word_sum(raw) + pseudo + len(raw)) % 0xFFFF
 
 
-def _sum(raw: bytes) -> int:
+def _word_sum(raw: bytes, /) -> int:
     """A number that is, modulo 65535, the ones' complement sum of the 16-bit words of `raw`.
 
     It is the number that the bytes spell, since 2^16 is 1 modulo 65535: one division in C, not a loop in Python.
@@ -46,13 +46,19 @@ def _sum(raw: bytes) -> int:
     return int.from_bytes(raw) << 8 if len(raw) & 1 else int.from_bytes(raw)
 
 
+try:  # twenty times as fast, if it was compiled
+    from chitcpd.tcp._checksum import word_sum as word_sum
+except ImportError:
+    word_sum = _word_sum
+
+
 def encode(seg: Segment, source_port: int, destination_port: int, pseudo: int) -> bytes:
     """The bytes of a segment between two ports; `pseudo` is of the pair of addresses."""
-    options = _encode_options(seg.options) if seg.options is not None else b""
+    options = encode_options(seg.options)
     head = HEADER.size + len(options)
     # What checksum says of the bytes, from the fields: the data is copied once, when all is known.
     total = source_port + destination_port + seg.seq + seg.ack + (head << 10 | seg.flags) + seg.wnd + seg.up
-    total += _sum(options) + _sum(seg.data) + pseudo + head + len(seg.data)
+    total += word_sum(options) + word_sum(seg.data) + pseudo + head + len(seg.data)
     header = HEADER.pack(
         source_port,
         destination_port,
@@ -97,11 +103,14 @@ def has_no_checksum(raw: bytes) -> bool:
 
 def options_length(options: Options | None) -> int:
     """The bytes that the options take in the header."""
-    return len(_encode_options(options)) if options is not None else 0
+    return len(encode_options(options))
 
 
-def _encode_options(options: Options) -> bytes:
+def encode_options(options: Options | None) -> bytes:
+    """The options as they stand in the header, padded to a multiple of 4 bytes."""
     raw = b""
+    if options is None:
+        return raw
     if options.mss is not None:
         raw += struct.pack("!BBH", _MSS, 4, options.mss)
     if options.window_scale is not None:

@@ -189,7 +189,7 @@ class Case:
             self.peers = Peers(
                 port=PORT,
                 addresses=[OWN],
-                deliver=lambda _, peer, raw: self.delivered.append((peer, raw)),
+                deliver=lambda _, peer, raws: self.delivered.extend((peer, raw) for raw in raws),
                 unreachable=lambda *_: None,
                 dropped=lambda *_: None,
                 refused=lambda *_: None,
@@ -266,7 +266,7 @@ class Case:
         self._note(f"we send {count} segments of {size} bytes to {address}")
         raw = bytes(size)
         for _ in range(count):
-            self.peers.send(OWN, address, raw)
+            self.peers.send(OWN, address, [raw])
             if self.random.random() < 0.001:
                 self.loop.settle()
 
@@ -311,7 +311,7 @@ class Case:
             self.delivered.clear()
             good.says(struct.pack("!HBB12x", 40, 1, 0) + bytes(40))
             assert self.delivered == [("10.0.1.1", bytes(40))]
-            self.peers.send(OWN, "10.0.1.1", bytes(20))
+            self.peers.send(OWN, "10.0.1.1", [bytes(20)])
             self.loop.settle()
             assert good._buffered == 36
         self.strangers.append(good)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from chitcpd.demux import ANY, FourTuple, Listener
@@ -31,6 +31,8 @@ def nothing() -> None:
 
 class Notes:
     """A recorder that keeps what a test may want to see."""
+
+    wants_segments = True
 
     def __init__(self) -> None:
         self.segments: list[tuple[str, str]] = []  # ("sent" or "received", the flags as tcpdump writes them)
@@ -92,8 +94,9 @@ class Host:
 
     # ---- the driver's network
 
-    def send(self, local: str, peer: str, raw: bytes) -> None:
-        self.lab.carry(local, peer, raw)
+    def send(self, local: str, peer: str, raws: Sequence[bytes]) -> None:
+        for raw in raws:
+            self.lab.carry(local, peer, raw)
 
     def source(self, peer: str) -> str:
         return self.address
@@ -145,13 +148,13 @@ class Lab:
         self.carried.append((local, peer, raw))
         if peer in self.hosts and not self.cut:
             due = self.now + DELAY
-            arrive: Callable[[], None] = partial(self.hosts[peer].driver.segment_arrives, peer, local, raw, due)
+            arrive: Callable[[], None] = partial(self.hosts[peer].driver.segments_arrive, peer, local, [raw], due)
             heapq.heappush(self._events, (due, next(self._ties), arrive))
 
     def inject(self, host: Host, source: tuple[str, int], port: int, seg: Segment) -> None:
         """A segment from somewhere arrives at `host` now."""
         raw = wire.encode(seg, source[1], port, wire.pseudo_header(source[0], host.address))
-        host.driver.segment_arrives(host.address, source[0], raw, self.now)
+        host.driver.segments_arrive(host.address, source[0], [raw], self.now)
 
     def run(self, *, until: float) -> None:
         """Time passes: segments arrive, timers expire."""

@@ -11,7 +11,7 @@ import gc
 import ipaddress
 import os
 import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -88,9 +88,10 @@ class Node:
             forwards=forwards,
         )
 
-    def _deliver(self, own: str, peer: str, raw: bytes) -> None:
-        self.ways.append((own, peer))
-        self.delivered.put_nowait(raw)
+    def _deliver(self, own: str, peer: str, raws: Sequence[bytes]) -> None:
+        for raw in raws:
+            self.ways.append((own, peer))
+            self.delivered.put_nowait(raw)
 
     def _refused(self, why: str, own: str, peer: str, raw: bytes) -> None:
         self.refusals.append(why)
@@ -99,7 +100,7 @@ class Node:
         self.drops.append(why)
 
     def send(self, peer: Node | str, raw: bytes) -> None:
-        self.peers.send(self.address, peer if isinstance(peer, str) else peer.address, raw)
+        self.peers.send(self.address, peer if isinstance(peer, str) else peer.address, [raw])
 
     def hang_up(self) -> None:
         """Its real connections break, as those of a process that is killed."""

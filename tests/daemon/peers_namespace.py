@@ -78,7 +78,7 @@ class TestIpv6:
                 with contextlib.suppress(ConnectionResetError):
                     assert await asyncio.get_running_loop().sock_recv(linked, 1) == b""
             assert not bob.peers._peers
-            bob.peers.send("::1", "fe80::1", segment(1))  # nor can it be dialled
+            bob.peers.send("::1", "fe80::1", [segment(1)])  # nor can it be dialled
             assert await bob.unreachable.get() == ("::1", "fe80::1")
 
 
@@ -90,14 +90,14 @@ class TestOwnAddresses:
         await host.peers.listen()
         for one, other in itertools.product(all_of, all_of):
             host.ways.clear()
-            host.peers.send(one, other, segment(1))
+            host.peers.send(one, other, [segment(1)])
             assert await host.numbers(1) == {1}
-            host.peers.send(other, one, segment(2))
+            host.peers.send(other, one, [segment(2)])
             assert await host.numbers(1) == {2}
             assert host.ways == [(other, one), (one, other)]
         for address in all_of:
             own = host.peers.source(address)
-            host.peers.send(own, address, segment(3))
+            host.peers.send(own, address, [segment(3)])
             assert await host.numbers(1) == {3}
         assert host.drops == []
         await host.peers.close(1.0)
@@ -111,7 +111,7 @@ class TestOwnAddresses:
             raw.writer.write(frame(segment(1)))
             assert await both.numbers(1) == {1}
             assert both.ways == [("127.0.0.1", "127.7.7.7")]
-        both.peers.send("::1", "::ffff:127.0.0.1", segment(1))
+        both.peers.send("::1", "::ffff:127.0.0.1", [segment(1)])
         assert await both.unreachable.get() == ("::1", "::ffff:127.0.0.1")
         await both.peers.close(1.0)
         await only_6.peers.listen()

@@ -499,7 +499,7 @@ class TestHold:
             four = hers.four
             raw = wire.encode(seg, four.local_port, four.peer_port, wire.pseudo_header(four.local, four.peer))
             for _ in range(1 + 1000 + 3):
-                bob.driver.segment_arrives(four.peer, four.local, raw, lab.now)
+                bob.driver.segments_arrive(four.peer, four.local, [raw], lab.now)
             assert len(asked) == 1
             assert bob.notes.drops == ["debugger"] * 3
             watch.stop(lab.now)

@@ -84,8 +84,8 @@ class TestConnections:
     def test_a_damaged_segment_is_dropped(self) -> None:
         lab, _, bob = two_hosts()
         raw = wire.encode(Segment(1, flags=SYN), 5000, PORT, wire.pseudo_header(ALICE, BOB))
-        bob.driver.segment_arrives(BOB, ALICE, raw[:-1] + b"\x01", lab.now)
-        bob.driver.segment_arrives(BOB, ALICE, raw[:10], lab.now)
+        bob.driver.segments_arrive(BOB, ALICE, [raw[:-1] + b"\x01"], lab.now)
+        bob.driver.segments_arrive(BOB, ALICE, [raw[:10]], lab.now)
         assert bob.notes.drops == ["wrong checksum", "10 bytes are less than a TCP header"]
         assert bob.notes.sent() == []
 
@@ -341,7 +341,7 @@ class TestChecksum:
             raw = raw[:16] + b"\0\0" + raw[16:18] + raw[20:]
         if damaged:
             raw = raw[:-1] + bytes([raw[-1] ^ 1])
-        host.driver.segment_arrives(four.local, four.peer, raw, lab.now)
+        host.driver.segments_arrive(four.local, four.peer, [raw], lab.now)
 
     def established(self, *, computes: bool) -> tuple[Lab, Host, Endpoint]:
         lab, alice, bob = two_hosts(config=Config(timestamps=False))
@@ -623,3 +623,60 @@ class TestSeed:
         one, other = self.openings(b"seed"), self.openings(b"another")
         assert not {four for four, _ in one} & {four for four, _ in other}
         assert not {iss for _, iss in one} & {iss for _, iss in other}
+
+
+class OneByOne(Connection):
+    """A TCP that has said nothing of bursts, as somebody's own; it notes what comes."""
+
+    takes_bursts = False
+    arrived: list[Segment]
+
+    def segment_arrives(self, seg: Segment, now: float) -> None:
+        self.arrived = [*getattr(self, "arrived", ()), seg]
+        super().segment_arrives(seg, now)
+
+
+class Noting(OneByOne):
+    takes_bursts = True
+
+
+class TestBursts:
+    """What came in a row arrives as one where the TCP wants that; in the records each segment is its own."""
+
+    def arrive(self, tcp: type[OneByOne], parts: int) -> tuple[Host, Endpoint, OneByOne]:
+        lab, alice, bob = two_hosts(tcp=tcp)
+        hers, his = connected(lab, alice, bob)
+        lab.cut = True
+        alice.write(hers, b"".join(bytes([number]) * 1448 for number in range(parts)))
+        raws = [raw for _, peer, raw in lab.carried if peer == BOB][-parts:]
+        bob.notes.segments.clear()
+        assert isinstance(his.connection, tcp)
+        his.connection.arrived = []
+        bob.driver.segments_arrive(BOB, ALICE, raws, lab.now)
+        return bob, his, his.connection
+
+    def test_as_one(self) -> None:
+        bob, his, tcp = self.arrive(Noting, 5)
+        [burst] = tcp.arrived
+        assert (len(burst.data), burst.size) == (5 * 1448, 1448)
+        assert [event for event, _ in bob.notes.segments] == ["received"] * 5 + ["sent"]  # and one ACK
+        assert (his.counters.data_segs_in, his.counters.bytes_received) == (5, 5 * 1448)
+
+    def test_one_by_one(self) -> None:
+        bob, his, tcp = self.arrive(OneByOne, 5)
+        assert [len(seg.data) for seg in tcp.arrived] == [1448] * 5
+        assert {seg.size for seg in tcp.arrived} == {0}
+        assert his.counters.data_segs_in == 5
+        assert bob.read(his) == b"".join(bytes([number]) * 1448 for number in range(5))
+
+    def test_a_damaged_one_is_dropped_and_what_follows_is_kept(self) -> None:
+        lab, alice, bob = two_hosts()
+        hers, his = connected(lab, alice, bob)
+        lab.cut = True
+        alice.write(hers, bytes(4 * 1448))
+        raws = [raw for _, peer, raw in lab.carried if peer == BOB][-4:]
+        bob.driver.segments_arrive(BOB, ALICE, [raws[0], raws[1][:-1] + b"!", *raws[2:]], lab.now)
+        assert bob.notes.drops == ["wrong checksum"]
+        assert his.connection.readable == 1448
+        bob.driver.segments_arrive(BOB, ALICE, raws[1:2], lab.now)
+        assert his.connection.readable == 4 * 1448

@@ -241,7 +241,7 @@ class TestTrace:
 
     def test_what_was_dropped_and_why(self) -> None:
         host = RecordedHost(Lab(), ALICE)
-        host.host.driver.segment_arrives(ALICE, BOB, b"short", 0.0)
+        host.host.driver.segments_arrive(ALICE, BOB, [b"short"], 0.0)
         [line] = host.trace
         assert line.pop("t") == pytest.approx(NOON / 1e9)
         why = "5 bytes are less than a TCP header"

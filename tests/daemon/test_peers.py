@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Sequence
 
 import pytest
 
@@ -375,7 +376,7 @@ class TestInterruptions:
     @in_event_loop
     async def test_an_address_that_is_not_ours_to_dial_from(self) -> None:
         async with node(listening=False) as alice, node() as bob:
-            alice.peers.send("192.0.2.1", bob.address, segment(1))
+            alice.peers.send("192.0.2.1", bob.address, [segment(1)])
             assert await alice.unreachable.get() == ("192.0.2.1", bob.address)
 
     @in_event_loop
@@ -503,10 +504,11 @@ class TestOwnAddresses:
         host = Node(free_address())
         seen: list[int] = []
 
-        def deliver(_own: str, _peer: str, raw: bytes) -> None:
-            seen.append(number_of(raw))
-            if number_of(raw) < 100:
-                host.send(host, segment(number_of(raw) + 100))
+        def deliver(_own: str, _peer: str, raws: Sequence[bytes]) -> None:
+            for raw in raws:
+                seen.append(number_of(raw))
+                if number_of(raw) < 100:
+                    host.send(host, segment(number_of(raw) + 100))
 
         host.peers.deliver = deliver
         for number in range(3):

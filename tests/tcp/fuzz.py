@@ -185,7 +185,7 @@ class Sequence:
         if draw.kind < 160:
             self._segment_step(draw)
             return
-        records, unsent = len(self.tcp._send.records), len(self.tcp._send._data)
+        records, unsent = len(self.tcp._send.records), self.tcp._send._length
         self._other_step(draw)
         self._judge_outputs(2 * records + (unsent + draw.length) // self.tcp.mss + 8)
         self._judge()
@@ -195,7 +195,7 @@ class Sequence:
     def _segment_step(self, draw: Draw) -> None:
         """A segment, or some of the same kind one after the other; each where the connection then is."""
         for _ in range(1 if draw.kind < 130 else draw.kind - 128):
-            records, unsent = len(self.tcp._send.records), len(self.tcp._send._data)
+            records, unsent = len(self.tcp._send.records), self.tcp._send._length
             seg = self._segment(draw)
             if self._log is not None:
                 self._note(
@@ -338,7 +338,7 @@ class Sequence:
                 if output.new in (State.LISTEN, State.SYN_RCVD):
                     self._edges = None
                 if output.new == State.LISTEN:
-                    self._written = len(tcp._send._data)  # what was queued in SYN-RECEIVED may be gone
+                    self._written = tcp._send._length  # what was queued in SYN-RECEIVED may be gone
             elif isinstance(output, Segment):
                 segments += 1
                 self._judge_segment(output)
@@ -396,7 +396,7 @@ class Sequence:
         held = tcp.readable + sum(len(data) for _, data in ahead)
         most = self._config.receive_buffer + (1 << tcp.rcv_wscale) - 1  # the window's unit
         assert held <= most, f"{held} bytes received are held, in a buffer of {self._config.receive_buffer}"
-        assert len(tcp._send._data) <= self._config.send_buffer
+        assert tcp._send._length <= self._config.send_buffer
         assert len(ahead) <= _MAX_BLOCKS
         assert len(tcp._receive._ranges) <= len(ahead)
         assert len(tcp._send.records) <= self._config.send_buffer + 2

@@ -98,10 +98,10 @@ GROUPS = {  # as appendix B has them, in its order
         R("SHLD-13", "3.8.5", "new applications don't use it", reason="chisocket has no call for it"),
     ],
     "TCP options": [
-        R("MUST-4", "3.1", "end of list, no-operation, MSS", "tcp/wire.py:_decode_options tcp/wire.py:_encode_options"),
+        R("MUST-4", "3.1", "end of list, no-operation, MSS", "tcp/wire.py:_decode_options tcp/wire.py:encode_options"),
         R("MUST-5", "3.1", "options in any segment", "tcp/wire.py:_decode_options"),
         R("MUST-6", "3.1", "ignore unknown ones", "tcp/wire.py:_decode_options"),
-        R("MUST-68", "3.1", "each has its length, but end and no-operation", "tcp/wire.py:_encode_options"),
+        R("MUST-68", "3.1", "each has its length, but end and no-operation", "tcp/wire.py:encode_options"),
         R("MUST-7", "3.1", "survive an illegal length", "tcp/wire.py:_decode_options"),
         R("MUST-64", "3.2", "wherever they begin", "tcp/wire.py:_decode_options"),
         R(
@@ -129,7 +129,7 @@ GROUPS = {  # as appendix B has them, in its order
         ),
         R("MUST-65", "3.1", "the MSS option in a SYN only", "tcp/connection.py:Connection._options"),
         R("MUST-67", "3.7.1", "the MSS is what IP can reassemble, less 20", "driver.py:Driver._new", lower=True),
-        R("MUST-69", "3.1", "padding is zero", "tcp/wire.py:_encode_options", "Nothing comes after the last option"),
+        R("MUST-69", "3.1", "padding is zero", "tcp/wire.py:encode_options", "Nothing comes after the last option"),
     ],
     "Checksum": [
         R("MUST-2", "3.1", "the sender makes the checksum", "tcp/wire.py:checksum"),

@@ -325,6 +325,8 @@ def _faults_raise() -> Iterator[None]:
 class Judge:
     """Looks at every segment and state, and after each step at every connection of the host where it happened."""
 
+    wants_segments = True
+
     def __init__(self, simulation: Simulation, mtu: int) -> None:
         self._simulation = simulation
         self._mtu = mtu

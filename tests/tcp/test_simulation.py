@@ -74,6 +74,8 @@ def test_a_bottleneck_is_used_well() -> None:
 class Log:
     """A recorder: what was sent and received, and when."""
 
+    wants_segments = True
+
     def __init__(self) -> None:
         self.simulation: Simulation | None = None
         self.segments: list[tuple[float, str, str, Segment]] = []
