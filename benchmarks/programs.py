@@ -1,0 +1,165 @@
+"""The applications whose traffic is measured: `python -m benchmarks.programs WORKLOAD-ROLE PLACE [NAME=VALUE ...]`.
+
+Each is a process of its own and prints one line of JSON at its end; a server prints, first, the place that reaches it.
+Which TCP they run over is the place's business (benchmarks/places.py): the code is the same.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import places
+
+PIECE = bytes(1 << 16)  # what a sender hands over at once
+ROOM = 1 << 18  # bytes that a receiver takes at once
+_LONGEST = 120  # seconds: whoever started us may be gone
+Said = dict[str, Any]
+
+
+def bulk_server(place: str) -> Said:
+    """Take one connection's data, and answer its end with a byte."""
+    with _accept_one(place) as sock:
+        received = _read_all(sock)
+        sock.sendall(b"!")
+    return {"bytes": received}
+
+
+def bulk_client(place: str, seconds: float) -> Said:
+    """Send for so long; the time counts until the server has all."""
+    with places.connect(place) as sock:
+        sent, begun = 0, time.monotonic()
+        while time.monotonic() - begun < seconds:
+            sock.sendall(PIECE)
+            sent += len(PIECE)
+        sock.shutdown(socket.SHUT_WR)
+        if sock.recv(1) != b"!":
+            raise RuntimeError("the server has not received all")
+        return {"bytes": sent, "seconds": time.monotonic() - begun}
+
+
+def echo_server(place: str) -> Said:
+    """Send back what comes."""
+    with _accept_one(place) as sock:
+        while data := sock.recv(ROOM):
+            sock.sendall(data)
+    return {}
+
+
+def echo_client(place: str, seconds: float) -> Said:
+    """Send a byte and wait for it, again and again: all round trips in seconds, but for a warm-up."""
+    with places.connect(place) as sock:
+        _round_trips(sock, seconds / 10)
+        trips = sorted(_round_trips(sock, seconds))
+    return {"median": trips[len(trips) // 2], "p99": trips[len(trips) * 99 // 100], "count": len(trips)}
+
+
+def _round_trips(sock: socket.socket, seconds: float) -> list[float]:
+    trips = []
+    now = begun = time.perf_counter()
+    while now - begun < seconds:
+        sock.send(b"?")
+        if not sock.recv(1):
+            raise RuntimeError("the server has gone")
+        before, now = now, time.perf_counter()
+        trips.append(now - before)
+    return trips
+
+
+def connects_server(place: str) -> Said:
+    """Take connections, a byte of each, and its end, until there were as many as the last one says."""
+    listener, poll = _listening(place)
+    connections: dict[int, socket.socket] = {}
+    ended, all_of_them, begun = 0, -1, 0.0
+    while ended != all_of_them:
+        for fd, _ in poll.poll():
+            if fd == listener.fileno():
+                sock, _ = listener.accept()
+                begun = begun or time.monotonic()
+                connections[sock.fileno()] = sock
+                poll.register(sock, select.EPOLLIN)
+            elif data := connections[fd].recv(16):
+                all_of_them = all_of_them if data == b"?" else int(data)
+            else:
+                connections.pop(fd).close()
+                ended += 1
+    return {"connections": ended, "seconds": time.monotonic() - begun}
+
+
+def connects_client(place: str, seconds: float, at_once: int) -> Said:
+    """Connect, send a byte and close, again and again, in so many threads; then tell how often."""
+    done: Counter[int] = Counter()
+    until = time.monotonic() + seconds
+
+    def connect_again_and_again(number: int) -> None:
+        while time.monotonic() < until:
+            with places.connect(place) as sock:
+                sock.send(b"?")
+            done[number] += 1
+
+    threads = [threading.Thread(target=connect_again_and_again, args=[i], daemon=True) for i in range(at_once)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with places.connect(place) as sock:
+        sock.send(b"%d" % (done.total() + 1))
+    return {"connections": done.total()}
+
+
+# ---- common ----------------------------------------------------------------------------------------------------
+
+
+def _listening(place: str) -> tuple[socket.socket, select.epoll]:
+    """A listener, and what waits for it; whoever started us is told of it."""
+    listener, reached = places.listen(place)
+    print(reached, flush=True)
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    return listener, poll
+
+
+def _accept_one(place: str) -> socket.socket:
+    listener, _ = _listening(place)
+    sock, _ = listener.accept()
+    places.send_at_once(sock)
+    return sock
+
+
+def _read_all(sock: socket.socket) -> int:
+    """The number of bytes that came until the end."""
+    buffer, received = bytearray(ROOM), 0
+    while count := sock.recv_into(buffer):
+        received += count
+    return received
+
+
+WORKLOADS: dict[str, Callable[..., Said]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (bulk_server, bulk_client, echo_server, echo_client, connects_server, connects_client)
+}
+
+
+def main() -> None:
+    """Run one of them, and say what it saw; the CPU seconds of this process besides."""
+    name, place, *given = sys.argv[1:]
+    workload = WORKLOADS[name]
+    kinds = {"float": float, "int": int}
+    parameters = inspect.signature(workload).parameters
+    values = dict(argument.split("=", 1) for argument in given)
+    signal.alarm(_LONGEST)
+    said = workload(place, **{key: kinds[parameters[key].annotation](value) for key, value in values.items()})
+    print(json.dumps({**said, "cpu": time.process_time()}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

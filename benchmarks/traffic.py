@@ -1,0 +1,107 @@
+"""Two applications, two daemons: goodput, round trips, connections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from benchmarks import paths
+from benchmarks.measures import Bar, Findings, Quantities, Samples, Session, benchmark, figure
+from benchmarks.paths import Way, carry
+
+OURS, RELAY, KERNEL = "chitcpd", "relay", "kernel TCP"
+_MB, _GB = 1e6, 1e9  # bytes
+_US = 1e6  # in a second
+
+
+def segment_size(size: int) -> tuple[str, ...]:
+    """The options of a chitcpd whose segments carry at most so many bytes."""
+    return "--set", f"mss={size}B", "--set", f"send_mss={size}B"
+
+
+@benchmark("bulk-65535", "one connection that carries all it can, in segments of 65,495 bytes (MTU 65,535)")
+def bulk_65535(session: Session) -> Findings:
+    """What bytes cost: of segments there are few."""
+    return _bulk(session, segment=65495, at_a_time=1 << 16, share_of_relay=0.5)
+
+
+@benchmark("bulk-1500", "one connection that carries all it can, in segments of 1,460 bytes (MTU 1,500)")
+def bulk_1500(session: Session) -> Findings:
+    """What segments cost."""
+    return _bulk(session, segment=1460, at_a_time=1460, share_of_relay=1 / 3, megabytes=60)
+
+
+def _bulk(
+    session: Session, *, segment: int, at_a_time: int, share_of_relay: float, megabytes: float | None = None
+) -> Findings:
+    relay = f"{RELAY}, {at_a_time} B"
+    with session.daemons(*segment_size(segment)) as ours, paths.relay(at_a_time) as theirs, paths.kernel() as system:
+        samples = in_turns(session, bulk, {OURS: ours, relay: theirs, KERNEL: system})
+    absolute = None if megabytes is None else Bar(megabytes, "figure")
+    return Findings(
+        [
+            figure(samples, "goodput", "MB/s", "more", of=OURS, beside=relay, bar=Bar(share_of_relay)),
+            figure(samples, "goodput", "MB/s", "more", of=OURS, beside=KERNEL, bar=absolute),
+            figure(samples, "CPU", "s/GB", "less", of=OURS, beside=relay),
+            figure(samples, "CPU", "s/GB", "less", of=OURS, beside=KERNEL),
+        ]
+    )
+
+
+@benchmark("ping-pong", "a byte there and back")
+def ping_pong(session: Session) -> Findings:
+    """What one segment costs that nobody waits behind."""
+    with session.daemons() as ours, paths.relay() as theirs, paths.kernel() as system:
+        samples = in_turns(session, round_trip, {OURS: ours, RELAY: theirs, KERNEL: system})
+    return Findings(
+        [
+            figure(samples, "median", "µs", "less", of=OURS, beside=RELAY, bar=Bar(1.5)),
+            figure(samples, "p99", "µs", "less", of=OURS, beside=RELAY),
+            figure(samples, "median", "µs", "less", of=OURS, beside=KERNEL),
+            figure(samples, "p99", "µs", "less", of=OURS, beside=KERNEL),
+        ]
+    )
+
+
+@benchmark("connects", "connections that carry a byte: connect, send, close")
+def connects(session: Session) -> Findings:
+    """What a connection costs, one after the other, and with the number of threads that is best for each."""
+    with session.daemons() as ours, paths.relay() as theirs, paths.kernel() as system:
+        samples = in_turns(session, connections, {OURS: ours, RELAY: theirs, KERNEL: system})
+    return Findings(
+        [
+            figure(samples, "best", "/s", "more", of=OURS, beside=RELAY, bar=Bar(2000, "figure")),
+            figure(samples, "best", "/s", "more", of=OURS, beside=KERNEL),
+            figure(samples, "1 thread", "/s", "more", of=OURS, beside=RELAY),
+        ]
+    )
+
+
+# ---- one measurement of a way ----------------------------------------------------------------------------------
+
+
+def in_turns(session: Session, measure: Callable[[Way, Session], Quantities], ways: Mapping[str, Way]) -> Samples:
+    """Measure each way in each round."""
+    return session.in_turns({name: partial(measure, way, session) for name, way in ways.items()})
+
+
+def bulk(way: Way, session: Session) -> Quantities:
+    """Goodput in MB/s, and CPU seconds of all processes for a gigabyte."""
+    traffic = carry(way, "bulk", client=[f"seconds={session.effort.seconds}"])
+    count = traffic.client["bytes"]
+    return {"goodput": count / traffic.client["seconds"] / _MB, "CPU": traffic.cpu / count * _GB}
+
+
+def round_trip(way: Way, session: Session) -> Quantities:
+    """Round trips in microseconds."""
+    client = carry(way, "echo", client=[f"seconds={session.effort.seconds}"]).client
+    return {"median": client["median"] * _US, "p99": client["p99"] * _US}
+
+
+def connections(way: Way, session: Session) -> Quantities:
+    """Connections per second for each number of threads, and the best of these."""
+    rates = {}
+    for threads in session.effort.at_once:
+        server = carry(way, "connects", client=[f"seconds={session.effort.seconds}", f"at_once={threads}"]).server
+        rates[f"{threads} thread" + "s" * (threads > 1)] = server["connections"] / server["seconds"]
+    return {**rates, "best": max(rates.values())}
