@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import sys
+import traceback
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +15,12 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from benchmarks import baseline, flames, report, traffic
+from benchmarks import baseline, classic, flames, idle, labs, report, simulator, traffic
 from benchmarks.measures import BENCHMARKS, QUICK, Effort, Session, Unavailable
 from benchmarks.processes import ProgramFailed
 from benchmarks.report import Report
 
-assert traffic  # has put its benchmarks there
+_MODULES = (traffic, classic, idle, simulator, labs)  # they have put their benchmarks into BENCHMARKS
 
 
 def _known(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -65,6 +67,7 @@ def main(
     if flame and flames.available() is None:
         raise click.UsageError("--flame needs py-spy: pip install -e '.[bench]'")
     signal.signal(signal.SIGTERM, _interrupt)
+    _allow_descriptors()
     output.mkdir(parents=True, exist_ok=True)
     effort = QUICK if quick else Effort()
     effort = replace(effort, rounds=rounds or effort.rounds)
@@ -79,10 +82,16 @@ def main(
     if output_format == "json":
         click.echo(text)
     else:
-        report.show(found, worse, Console())
+        report.show(found, worse, _console())
     if save:
         baseline.save(found.findings)
     sys.exit(1 if found.failed else 0)
+
+
+def _console() -> Console:
+    """The table is whole, also in a file."""
+    console = Console()
+    return console if console.is_terminal else Console(width=110)
 
 
 def _run(names: tuple[str, ...], effort: Effort, flame_graphs: Path | None, console: Console) -> Report:
@@ -108,6 +117,14 @@ def _try(name: str, session: Session, found: Report) -> None:
         found.left_out[name] = str(why)
     except ProgramFailed as why:
         found.failed[name] = str(why)
+    except Exception as error:  # the others' figures are not lost for that
+        found.failed[name] = "".join(traceback.format_exception(error))
+
+
+def _allow_descriptors() -> None:
+    """A thousand connections need more of them than most shells allow."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

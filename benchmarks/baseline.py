@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.measures import Better, Findings
+from benchmarks.measures import Better, Figure, Findings
 
 PATH = Path(__file__).with_name("baseline.json")
 _WORSE = 0.15
@@ -15,11 +15,7 @@ Ratios = dict[str, float]  # "BENCHMARK: FIGURE / REFERENCE" -> ratio
 
 def ratios(findings: Mapping[str, Findings]) -> Ratios:
     """Those of a run."""
-    return {
-        f"{name}: {figure.name} / {figure.reference}": figure.ratio
-        for name, found in findings.items()
-        for figure in found.figures
-    }
+    return {name: figure.ratio for name, figure in _named(findings) if figure.ratio is not None}
 
 
 def load(path: Path = PATH) -> Ratios:
@@ -39,16 +35,18 @@ def save(findings: Mapping[str, Findings], path: Path = PATH) -> None:
 
 def worse(findings: Mapping[str, Findings], before: Ratios) -> list[str]:
     """A line for each ratio that is worse by more than 15 % than it was."""
-    better = {
-        f"{name}: {figure.name} / {figure.reference}": figure.better
-        for name, found in findings.items()
-        for figure in found.figures
-    }
-    return [
-        f"{name} is {ratio:.3g}, and was {before[name]:.3g}: worse by {_change(before[name], ratio, better[name]):.0%}"
-        for name, ratio in ratios(findings).items()
-        if name in before and _change(before[name], ratio, better[name]) > _WORSE
-    ]
+    lines = []
+    for name, figure in _named(findings):
+        if name in before and figure.ratio is not None:
+            change = _change(before[name], figure.ratio, figure.better)
+            if change > _WORSE:
+                lines.append(f"{name} is {figure.ratio:.3g}, and was {before[name]:.3g}: worse by {change:.0%}")
+    return lines
+
+
+def _named(findings: Mapping[str, Findings]) -> Iterator[tuple[str, Figure]]:
+    for name, found in findings.items():
+        yield from ((f"{name}: {figure.name} / {figure.reference}", figure) for figure in found.figures)
 
 
 def _change(before: float, now: float, better: Better) -> float:

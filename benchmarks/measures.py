@@ -44,15 +44,15 @@ class Figure:
     value: float
     reference: str
     reference_value: float
-    ratio: float
+    ratio: float | None  # None if the reference is 0
     bar: Bar | None = None
 
     @property
     def reached(self) -> bool | None:
         """Whether the bar is reached; None if there is none."""
-        if self.bar is None:
+        found = self.ratio if self.bar is not None and self.bar.of == "ratio" else self.value
+        if self.bar is None or found is None:
             return None
-        found = self.ratio if self.bar.of == "ratio" else self.value
         return found >= self.bar.limit if self.better == "more" else found <= self.bar.limit
 
 
@@ -78,7 +78,7 @@ class Findings:
 class Effort:
     """How much to measure."""
 
-    rounds: int = 5
+    rounds: int = 3
     seconds: float = 1.5  # of traffic, in each
     connections: int = 1000  # that are "many"
     at_once: tuple[int, ...] = (1, 4, 16)  # threads that connect
@@ -138,7 +138,7 @@ def figure(
         value=statistics.median(ours),
         reference=beside,
         reference_value=statistics.median(theirs),
-        ratio=statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
+        ratio=statistics.median(a / b for a, b in zip(ours, theirs, strict=True)) if all(theirs) else None,
         bar=bar,
     )
 

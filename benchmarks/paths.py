@@ -6,7 +6,7 @@ import random
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,16 +43,24 @@ class Traffic:
         return self.cpu_between + float(self.client["cpu"]) + float(self.server["cpu"])
 
 
-def carry(way: Way, workload: str, *, client: Sequence[str] = (), server: Sequence[str] = ()) -> Traffic:
-    """Let a workload's client talk to its server (benchmarks/programs.py). Raises ProgramFailed."""
-    pids = [program.pid for program in way.between]
+@contextmanager
+def talking(
+    way: Way, workload: str, *, client: Sequence[str] = (), server: Sequence[str] = ()
+) -> Iterator[tuple[Program, Program]]:
+    """A workload's client that talks to its server (benchmarks/programs.py), and this. Raises ProgramFailed."""
     with ExitStack() as stack:
         serve = python("benchmarks.programs", f"{workload}-server", way.listen, *server)
         serving = stack.enter_context(running(serve, way.at_server))
         place = serving.line()
-        before = cpu_seconds(pids)
         ask = python("benchmarks.programs", f"{workload}-client", way.dial or place, *client)
-        asking = stack.enter_context(running(ask, way.at_client))
+        yield stack.enter_context(running(ask, way.at_client)), serving
+
+
+def carry(way: Way, workload: str, *, client: Sequence[str] = (), server: Sequence[str] = ()) -> Traffic:
+    """Let them talk until both have said what they saw. Raises ProgramFailed."""
+    pids = [program.pid for program in way.between]
+    before = cpu_seconds(pids)
+    with talking(way, workload, client=client, server=server) as (asking, serving):
         asked, served = asking.result(), serving.result()
         return Traffic(asked, served, cpu_seconds(pids) - before)
 
@@ -76,43 +84,44 @@ def relay(limit: int = 1 << 16) -> Iterator[Way]:
 
 @contextmanager
 def daemons(*options: str, capture: bool = False) -> Iterator[Way]:
-    """Two chitcpd with these options; `capture`: with a pcap file and a trace each."""
-    with tempfile.TemporaryDirectory(prefix="ct-") as name, ExitStack() as stack:
-        directory, network = Path(name), _free_network()
-        far = stack.enter_context(daemon(directory / "far", f"{network}.3", *options, capture=capture))
-        near = stack.enter_context(daemon(directory / "near", f"{network}.2", *options, capture=capture))
-        environments = [{"CHITCPD_SOCK": str(directory / side / "sock")} for side in ("far", "near")]
-        yield Way(f"chitcp:{network}.3:0", None, (near, far), *environments)
+    """Two chitcpd with these options; `capture`: each writes its segments to a file."""
+    with tempfile.TemporaryDirectory(prefix="ct-") as directory, ExitStack() as stack:
+        near_host, far_host = _free_addresses(2)
+        far = stack.enter_context(_daemon(Path(directory), far_host, *options, capture=capture))
+        near = stack.enter_context(_daemon(Path(directory), near_host, *options, capture=capture))
+        near.line()
+        far.line()
+        at_server, at_client = ({"CHITCPD_SOCK": f"{directory}/{host}"} for host in (far_host, near_host))
+        yield Way(f"chitcp:{far_host}:0", None, (near, far), at_server, at_client)
 
 
 @contextmanager
-def daemon(directory: Path, address: str, *options: str, capture: bool = False) -> Iterator[Program]:
-    """A chitcpd that is ready, with all its files in `directory`."""
-    directory.mkdir()
-    files = ["--capture", directory / "segments.pcap"] if capture else []
-    arguments = [
-        "--port",
-        PORT,
-        "--bind",
-        address,
-        "--socket",
-        directory / "sock",
-        "--announce",
-        "it",
-        *files,
-        *options,
-    ]
-    with running(python("chitcpd", *arguments)) as program:
-        program.line()
-        yield program
+def daemons_at_once(count: int) -> Iterator[list[Program]]:
+    """So many chitcpd, started at the same time, and ended likewise."""
+    with tempfile.TemporaryDirectory(prefix="ct-") as directory, ExitStack() as stack:
+        addresses = _free_addresses(count)
+        programs = [stack.enter_context(_daemon(Path(directory), address)) for address in addresses]
+        for program in programs:
+            program.line()
+        yield programs
+        for program in programs:
+            program.process.terminate()
 
 
-def _free_network() -> str:
-    """Three numbers of addresses on which nobody has the port: others may run daemons too."""
+def _daemon(directory: Path, address: str, *options: str, capture: bool = False) -> AbstractContextManager[Program]:
+    """A chitcpd whose files are in `directory`, by its address; its first line says that it is ready."""
+    files = ["--capture", f"{directory}/{address}.pcap"] if capture else []
+    socket_ = ["--socket", f"{directory}/{address}"]
+    return running(python("chitcpd", "--port", PORT, "--bind", address, "--announce", "it", *socket_, *files, *options))
+
+
+def _free_addresses(count: int) -> list[str]:
+    """Neighbours on loopback, on none of which anybody has the port: others may run daemons too."""
     for _ in range(_NETWORKS):
         network = f"127.{random.randrange(64, 128)}.{random.randrange(256)}"
-        if all(_is_free(f"{network}.{host}") for host in (2, 3)):
-            return network
+        addresses = [f"{network}.{host}" for host in range(2, 2 + count)]
+        if all(map(_is_free, addresses)):
+            return addresses
     raise RuntimeError(f"port {PORT} is taken on every loopback address: end the chitcpd that listens there")
 
 

@@ -95,6 +95,28 @@ def running(command: Sequence[str], environment: dict[str, str] | None = None) -
                 program.end()
 
 
+def finish(command: Sequence[str]) -> None:
+    """Run a program to its end. Raises ProgramFailed if it does not succeed."""
+    try:
+        ended = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, cwd=ROOT, timeout=PATIENCE, process_group=0
+        )
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise ProgramFailed(str(error)) from None
+    if ended.returncode:
+        text = (ended.stdout + ended.stderr).decode(errors="replace")[-_SHOWN:].strip()
+        raise ProgramFailed(f"{' '.join(command)} has ended with status {ended.returncode}. {text}")
+
+
+def succeeds(command: Sequence[str]) -> bool:
+    """Run a program to its end, and whether it succeeds."""
+    try:
+        finish(command)
+    except ProgramFailed:
+        return False
+    return True
+
+
 def python(module: str, *arguments: object) -> list[str]:
     """The command that runs a module of ours."""
     return [sys.executable, "-m", module, *map(str, arguments)]

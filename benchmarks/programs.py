@@ -116,6 +116,68 @@ def connects_client(place: str, seconds: float, at_once: int) -> Said:
     return {"connections": done.total()}
 
 
+def many_server(place: str, connections: int, seconds: float) -> Said:
+    """Take so many connections, and once data comes of all of them count for so long what each brings."""
+    listener, _ = _listening(place)
+    poll, buffer = select.epoll(), bytearray(ROOM)
+    taken: dict[int, socket.socket] = {}
+    while len(taken) < connections:
+        sock, _ = listener.accept()
+        taken[sock.fileno()] = sock
+        poll.register(sock, select.EPOLLIN)
+    silent = set(taken)
+    while silent:
+        silent -= _read_what_came(poll, taken, buffer).keys()
+    brought: Counter[int] = Counter()
+    begun = time.monotonic()
+    while (passed := time.monotonic() - begun) < seconds:
+        brought.update(_read_what_came(poll, taken, buffer))
+    return {"bytes": [brought[fd] for fd in taken], "seconds": passed}
+
+
+def _read_what_came(poll: select.epoll, taken: dict[int, socket.socket], buffer: bytearray) -> dict[int, int]:
+    """Descriptor -> bytes, of all that has something."""
+    return {fd: taken[fd].recv_into(buffer) for fd, _ in poll.poll(1)}
+
+
+def many_client(place: str, connections: int) -> Said:
+    """Send on so many connections whatever they take, until the server ends."""
+    poll = select.epoll()
+    socks = {sock.fileno(): sock for sock in (places.connect(place) for _ in range(connections))}
+    for fd, sock in socks.items():
+        sock.setblocking(False)
+        poll.register(fd, select.EPOLLOUT)
+    while socks:
+        for fd, _ in poll.poll():
+            try:
+                socks[fd].send(PIECE)
+            except BlockingIOError:
+                pass
+            except OSError:  # the server has seen enough
+                poll.unregister(fd)
+                socks.pop(fd).close()
+    return {}
+
+
+def hold_server(place: str, connections: int) -> Said:
+    """Take so many connections, a byte of each, and keep them."""
+    listener, _ = _listening(place)
+    taken = [listener.accept()[0] for _ in range(connections)]
+    return _keep(taken, {"bytes": sum(len(sock.recv(1)) for sock in taken)})
+
+
+def hold_client(place: str, connections: int) -> Said:
+    """Open so many connections, send a byte on each, and keep them."""
+    opened = [places.connect(place) for _ in range(connections)]
+    return _keep(opened, {"bytes": sum(sock.send(b"?") for sock in opened)})
+
+
+def _keep(_connections: list[socket.socket], said: Said) -> Said:
+    print(json.dumps(said), flush=True)
+    signal.pause()  # until we are ended
+    return said
+
+
 # ---- common ----------------------------------------------------------------------------------------------------
 
 
@@ -144,8 +206,16 @@ def _read_all(sock: socket.socket) -> int:
 
 
 WORKLOADS: dict[str, Callable[..., Said]] = {
-    function.__name__.replace("_", "-"): function
-    for function in (bulk_server, bulk_client, echo_server, echo_client, connects_server, connects_client)
+    "bulk-server": bulk_server,
+    "bulk-client": bulk_client,
+    "echo-server": echo_server,
+    "echo-client": echo_client,
+    "connects-server": connects_server,
+    "connects-client": connects_client,
+    "many-server": many_server,
+    "many-client": many_client,
+    "hold-server": hold_server,
+    "hold-client": hold_client,
 }
 
 

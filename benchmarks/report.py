@@ -84,15 +84,17 @@ def _table(findings: Mapping[str, Findings]) -> Table:
 
 
 def _cells(figure: Figure) -> list[str]:
-    numbers = [_short(number) for number in (figure.value, figure.reference_value, figure.ratio)]
-    return [f"{figure.name}, {figure.unit}", figure.reference, *numbers, _bar(figure), _REACHED[figure.reached]]
+    numbers = [_short(number) for number in (figure.value, figure.reference_value)]
+    ratio = "" if figure.ratio is None else _short(figure.ratio)
+    what = ", ".join(filter(None, (figure.name, figure.unit)))
+    return [what, figure.reference, *numbers, ratio, _bar(figure), _REACHED[figure.reached]]
 
 
 def _bar(figure: Figure) -> str:
     if figure.bar is None:
         return ""
     sign = "≥" if figure.better == "more" else "≤"
-    return f"{sign} {_short(figure.bar.limit)}" + (f" {figure.unit}" if figure.bar.of == "figure" else "")
+    return f"{sign} {_short(figure.bar.limit)}" + (f" {figure.unit}" if figure.bar.of == "figure" else " x")
 
 
 def _short(value: float) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from statistics import median
 
 from benchmarks import paths
-from benchmarks.measures import Bar, Findings, Quantities, Samples, Session, benchmark, figure
+from benchmarks.measures import Bar, Findings, Quantities, Samples, Series, Session, benchmark, figure
 from benchmarks.paths import Way, carry
 
 OURS, RELAY, KERNEL = "chitcpd", "relay", "kernel TCP"
@@ -73,8 +74,70 @@ def connects(session: Session) -> Findings:
             figure(samples, "best", "/s", "more", of=OURS, beside=RELAY, bar=Bar(2000, "figure")),
             figure(samples, "best", "/s", "more", of=OURS, beside=KERNEL),
             figure(samples, "1 thread", "/s", "more", of=OURS, beside=RELAY),
+            figure(samples, "CPU", "ms", "less", of=OURS, beside=RELAY),
         ]
     )
+
+
+@benchmark("many", "a thousand connections that all carry what they can, beside one")
+def many(session: Session) -> Findings:
+    """What it costs that connections share a daemon; fairness is Jain's: 1 if all get the same, 1/n if one gets all."""
+    count = session.effort.connections
+    with session.daemons() as ours, paths.relay() as theirs:
+        ways = {OURS: ours, RELAY: theirs}
+        alone = {f"{name}, 1 connection": partial(many_at_once, way, session, 1) for name, way in ways.items()}
+        crowd = {f"{name}, {count}": partial(many_at_once, way, session, count) for name, way in ways.items()}
+        samples = session.in_turns({**alone, **crowd})
+    (ours_many, theirs_many), (ours_one, _) = crowd, alone
+    return Findings(
+        [
+            figure(samples, "goodput", "MB/s", "more", of=ours_many, beside=ours_one, bar=Bar(0.8)),
+            figure(samples, "goodput", "MB/s", "more", of=ours_many, beside=theirs_many),
+            figure(samples, "fairness", "", "more", of=ours_many, beside=theirs_many),
+        ]
+    )
+
+
+@benchmark("captures", "one connection, with every segment written to a capture, beside none")
+def captures(session: Session) -> Findings:
+    """What it costs to watch."""
+    samples = session.in_turns(
+        {
+            "captured": partial(_bulk_of_new_daemons, session, capture=True),
+            "not captured": partial(_bulk_of_new_daemons, session, capture=False),
+        }
+    )
+    return Findings([figure(samples, "goodput", "MB/s", "more", of="captured", beside="not captured", bar=Bar(0.7))])
+
+
+def _bulk_of_new_daemons(session: Session, *, capture: bool) -> Quantities:
+    with session.daemons(capture=capture) as way:  # new ones each time: the captures go with them
+        return bulk(way, session)
+
+
+@benchmark("segment-size", "goodput over the size of segments")
+def segment_sizes(session: Session) -> Findings:
+    """A series: where bytes begin to cost more than segments."""
+    lines: dict[str, list[tuple[float, float]]] = {OURS: [], RELAY: []}
+    for size in (536, 1460, 9000, 65495):
+        with session.daemons(*segment_size(size)) as ours, paths.relay(size) as theirs:
+            samples = in_turns(session, bulk, {OURS: ours, RELAY: theirs})
+        for name, line in lines.items():
+            line.append((size, median(samples[name]["goodput"])))
+    return Findings(series=[Series("goodput by segment size", "bytes in a segment", "MB/s", lines)])
+
+
+@benchmark("connections", "goodput over the number of connections")
+def numbers_of_connections(session: Session) -> Findings:
+    """A series: what it costs that connections share a daemon."""
+    lines: dict[str, list[tuple[float, float]]] = {OURS: [], RELAY: []}
+    counts = [count for count in (1, 10, 100, 1000) if count <= session.effort.connections]
+    with session.daemons() as ours, paths.relay() as theirs:
+        for count in counts:
+            samples = in_turns(session, partial(many_at_once, count=count), {OURS: ours, RELAY: theirs})
+            for name, line in lines.items():
+                line.append((count, median(samples[name]["goodput"])))
+    return Findings(series=[Series("goodput by connections", "connections", "MB/s", lines)])
 
 
 # ---- one measurement of a way ----------------------------------------------------------------------------------
@@ -99,9 +162,21 @@ def round_trip(way: Way, session: Session) -> Quantities:
 
 
 def connections(way: Way, session: Session) -> Quantities:
-    """Connections per second for each number of threads, and the best of these."""
-    rates = {}
+    """Connections per second for each number of threads, and the best of these; CPU milliseconds of one connection."""
+    rates: dict[str, float] = {}
+    cpu: list[float] = []
     for threads in session.effort.at_once:
-        server = carry(way, "connects", client=[f"seconds={session.effort.seconds}", f"at_once={threads}"]).server
-        rates[f"{threads} thread" + "s" * (threads > 1)] = server["connections"] / server["seconds"]
-    return {**rates, "best": max(rates.values())}
+        traffic = carry(way, "connects", client=[f"seconds={session.effort.seconds}", f"at_once={threads}"])
+        count = traffic.server["connections"]
+        rates[f"{threads} thread" + "s" * (threads > 1)] = count / traffic.server["seconds"]
+        cpu.append(traffic.cpu / count * 1000)
+    return {**rates, "best": max(rates.values()), "CPU": min(cpu)}
+
+
+def many_at_once(way: Way, session: Session, count: int) -> Quantities:
+    """Goodput of all together in MB/s, and how equal their shares are."""
+    said = [f"connections={count}"]
+    server = carry(way, "many", client=said, server=[*said, f"seconds={session.effort.seconds}"]).server
+    shares = server["bytes"]
+    fairness = sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
+    return {"goodput": sum(shares) / server["seconds"] / _MB, "fairness": fairness}
