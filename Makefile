@@ -148,7 +148,7 @@ protocol: ## generate chisocket/protocol/chitcpd_pb2.py from chitcpd.proto anew
 
 clean: ## remove .venv/ and what tools keep between runs (not runs/, which is yours)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build
-	find chitcpd chisocket testbed tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find chitcpd chisocket testbed tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed anew when pyproject.toml has changed, and only then: the installation points at the sources here.
 .venv/installed: pyproject.toml | $(BIN)/python

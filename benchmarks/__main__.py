@@ -76,13 +76,14 @@ def main(
     worse = [] if quick or flame else baseline.worse(found.findings, baseline.load())
     text = json.dumps(report.as_json(found, worse), indent=2, ensure_ascii=False)
     (output / "report.json").write_text(text + "\n")
-    for findings in found.findings.values():
-        for series in findings.series:
-            report.plot(series, output / f"{series.name.replace(' ', '-')}.svg")
+    try:
+        report.plot(found.findings.values(), output)
+    except ImportError:
+        console.print("There are no plots without matplotlib: pip install -e '.[bench]'", style="yellow", markup=False)
     if output_format == "json":
         click.echo(text)
     else:
-        report.show(found, worse, _console())
+        report.show(found, worse, output, _console())
     if save:
         baseline.save(found.findings)
     sys.exit(1 if found.failed else 0)
@@ -91,7 +92,7 @@ def main(
 def _console() -> Console:
     """The table is whole, also in a file."""
     console = Console()
-    return console if console.is_terminal else Console(width=110)
+    return console if console.is_terminal else Console(width=120)
 
 
 def _run(names: tuple[str, ...], effort: Effort, flame_graphs: Path | None, console: Console) -> Report:

@@ -49,8 +49,8 @@ def _bulk_from_c(way: Way, session: Session, how: dict[str, str]) -> Quantities:
     host = way.listen.split(":")[1]
     with running([str(_PROGRAM), "receive", _PORT], {**way.at_server, **how}) as receiver:
         ctl.request(way.at_server["CHITCPD_SOCK"], "wait_listening", {"port": int(_PORT)}, timeout=10)
-        with running([str(_PROGRAM), "send", host, _PORT, str(count)], {**way.at_client, **how}) as sender:
-            sender.line()
+        with running([str(_PROGRAM), "send", host, _PORT, str(count)], {**way.at_client, **how}):
+            receiver.line()  # connection from ...
             _, received, *_, rate, _ = receiver.line().split()  # received N bytes in S s, R MB/s
     assert int(received) == count
     return {"goodput": float(rate)}

@@ -13,6 +13,12 @@ from typing import Any
 BACKLOG = 4096  # connections that wait to be accepted
 
 
+def prepare(place: str) -> None:
+    """Load what sockets of this place need: that is not to be measured."""
+    kind, _, _ = place.partition(":")
+    _class(kind)
+
+
 def listen(place: str) -> tuple[socket.socket, str]:
     """A socket that listens there, and the place that reaches it: port 0 is any that is free."""
     sock, address = _unbound(place)
@@ -48,8 +54,8 @@ def _unbound(place: str) -> tuple[socket.socket, Any]:
 
 
 def _class(kind: str) -> type[socket.socket]:
-    if kind == "tcp":
+    if kind != "chitcp":
         return socket.socket
-    import chisocket  # here: who doesn't need it starts faster, and is not charged for its memory
+    import chisocket  # here: who doesn't need it starts faster
 
     return chisocket.socket

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -60,13 +60,13 @@ class Program:
         return result
 
     def end(self) -> None:
-        """SIGTERM, and SIGKILL if that does not help."""
+        """SIGTERM, and SIGKILL if that does not help, or if we are interrupted here."""
         self.process.terminate()
         try:
-            self.process.wait(_GRACE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_GRACE)
+        finally:
+            self.process.kill()  # nothing, if it has ended
 
     def _failed(self, how: str) -> ProgramFailed:
         self.errors.seek(0)

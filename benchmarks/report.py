@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,10 @@ from rich.table import Table
 from benchmarks.measures import Figure, Findings, Series
 
 _REACHED = {True: "[green]reached[/]", False: "[bold red]missed[/]", None: ""}
+
+_MOMENT = 1.0  # seconds
+_IDLE, _WAITING = 3, 4  # fields of /proc/stat
+_BUSY = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +37,24 @@ def machine() -> dict[str, Any]:
     """What it was measured on, and how busy that was before."""
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "load": os.getloadavg()[0],
+        "busy": _busy(),
         "python": platform.python_version(),
         "kernel": platform.release(),
         "architecture": platform.machine(),
     }
+
+
+def _busy() -> float:
+    """The part of all cores' time that programs have used in a moment before we began."""
+    before = _cpu_times()
+    time.sleep(_MOMENT)
+    passed = [now - then for then, now in zip(before, _cpu_times(), strict=True)]
+    return round(1 - (passed[_IDLE] + passed[_WAITING]) / max(sum(passed), 1), 3)
+
+
+def _cpu_times() -> list[int]:
+    """What all cores did so far, in ticks: the fields of the first line of /proc/stat (man 5 proc)."""
+    return [int(field) for field in Path("/proc/stat").read_text().partition("\n")[0].split()[1:]]
 
 
 def as_json(report: Report, worse: list[str]) -> dict[str, Any]:
@@ -55,17 +73,19 @@ def as_json(report: Report, worse: list[str]) -> dict[str, Any]:
     }
 
 
-def show(report: Report, worse: list[str], console: Console) -> None:
+def show(report: Report, worse: list[str], output: Path, console: Console) -> None:
     """The table, and what is to be said below it."""
-    console.print(_table(report.findings))
+    if any(found.figures for found in report.findings.values()):
+        console.print(_table(report.findings))
     for name, why in report.left_out.items():
         console.print(f"{name} was left out: {why}", style="yellow", markup=False)
     for name, why in report.failed.items():
         console.print(f"{name} failed: {why}", style="bold red", markup=False)
     for line in worse:
         console.print(line, style="bold red", markup=False)
-    if report.machine["load"] > 0.5:
-        text = f"This machine was busy before (load {report.machine['load']:.1f}): do not trust these figures."
+    console.print(f"All figures and plots are in {output}/.", markup=False)
+    if report.machine["busy"] > _BUSY:
+        text = f"{report.machine['busy']:.0%} of this machine was busy before: do not trust these figures."
         console.print(text, style="yellow")
 
 
@@ -102,9 +122,15 @@ def _short(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 1 else f"{value:.2g}"
 
 
-def plot(series: Series, path: Path) -> None:
-    """Draw a series as SVG."""
-    from matplotlib.figure import Figure as Canvas  # here: who wants no plot need not have it
+def plot(findings: Iterable[Findings], output: Path) -> None:
+    """Draw each series as SVG. Raises ImportError without matplotlib, which is in the extra `bench`."""
+    for found in findings:
+        for series in found.series:
+            _plot(series, output / f"{series.name.replace(' ', '-')}.svg")
+
+
+def _plot(series: Series, path: Path) -> None:
+    from matplotlib.figure import Figure as Canvas  # here: who has no series need not have it
 
     canvas = Canvas(figsize=(7, 4.5), layout="constrained")
     axes = canvas.add_subplot(xlabel=series.x, ylabel=series.y, title=series.name, xscale="log")
