@@ -21,6 +21,7 @@ _REACHED = {True: "[green]reached[/]", False: "[bold red]missed[/]", None: ""}
 _MOMENT = 1.0  # seconds
 _IDLE, _WAITING = 3, 4  # fields of /proc/stat
 _BUSY = 0.1
+_MANY_TIMES = 20  # from the lowest to the highest: else the lowest can't be told from 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,14 @@ def _plot(series: Series, path: Path) -> None:
     axes = canvas.add_subplot(xlabel=series.x, ylabel=series.y, title=series.name, xscale="log")
     for subject, line in series.lines.items():
         axes.plot(*zip(*line, strict=True), marker="o", label=subject)
-    axes.set_ylim(bottom=0)
+    measured = sorted({x for line in series.lines.values() for x, _ in line})
+    axes.set_xticks(measured, [f"{x:,.0f}" for x in measured])
+    axes.minorticks_off()
+    heights = [y for line in series.lines.values() for _, y in line]
+    if min(heights) * _MANY_TIMES < max(heights):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.legend()
     canvas.savefig(path)
