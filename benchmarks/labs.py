@@ -62,7 +62,7 @@ def _up_and_down(hosts: int, backend: str) -> Quantities:
         names = [f"h{number}" for number in range(1, hosts + 1)]
         file.write_text(
             f"name: {lab}\nhosts: {{{', '.join(f'{name}: {{}}' for name in names)}}}\n"
-            f"links: [{{endpoints: [{', '.join(names)}]}}]\n"
+            f"links: [{{name: lan, endpoints: [{', '.join(names)}]}}]\n"
         )
         with ExitStack() as stack:
             stack.callback(succeeds, python("testbed", "down", lab))  # if we are interrupted

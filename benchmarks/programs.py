@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks import places
@@ -117,27 +117,30 @@ def connects_client(place: str, seconds: float, at_once: int) -> Said:
 
 
 def many_server(place: str, connections: int, seconds: float) -> Said:
-    """Take so many connections, and once data comes of all of them count for so long what each brings."""
-    listener, _ = _listening(place)
-    poll, buffer = select.epoll(), bytearray(ROOM)
+    """Take so many connections, and once data has come of all of them count for so long what each brings."""
+    listener, poll = _listening(place)
     taken: dict[int, socket.socket] = {}
-    while len(taken) < connections:
-        sock, _ = listener.accept()
-        taken[sock.fileno()] = sock
-        poll.register(sock, select.EPOLLIN)
-    silent = set(taken)
-    while silent:
-        silent -= _read_what_came(poll, taken, buffer).keys()
+    buffer = bytearray(ROOM)
+
+    def bring(wait: float) -> Iterator[tuple[int, int]]:
+        """(descriptor, bytes) of all that have something; whoever wants to connect is taken."""
+        for fd, _ in poll.poll(wait):
+            if fd != listener.fileno():
+                yield fd, taken[fd].recv_into(buffer)
+                continue
+            sock, _ = listener.accept()
+            taken[sock.fileno()] = sock
+            poll.register(sock, select.EPOLLIN)
+
+    heard: set[int] = set()
+    while len(heard) < connections:
+        heard.update(fd for fd, _ in bring(1.0))
     brought: Counter[int] = Counter()
     begun = time.monotonic()
     while (passed := time.monotonic() - begun) < seconds:
-        brought.update(_read_what_came(poll, taken, buffer))
+        for fd, count in bring(0.1):
+            brought[fd] += count
     return {"bytes": [brought[fd] for fd in taken], "seconds": passed}
-
-
-def _read_what_came(poll: select.epoll, taken: dict[int, socket.socket], buffer: bytearray) -> dict[int, int]:
-    """Descriptor -> bytes, of all that has something."""
-    return {fd: taken[fd].recv_into(buffer) for fd, _ in poll.poll(1)}
 
 
 def many_client(place: str, connections: int) -> Said:
