@@ -111,8 +111,8 @@ def daemons_at_once(count: int) -> Iterator[list[Program]]:
 def _daemon(directory: Path, address: str, *options: str, capture: bool = False) -> AbstractContextManager[Program]:
     """A chitcpd whose files are in `directory`, by its address; its first line says that it is ready."""
     files = ["--capture", f"{directory}/{address}.pcap"] if capture else []
-    socket_ = ["--socket", f"{directory}/{address}"]
-    return running(python("chitcpd", "--port", PORT, "--bind", address, "--announce", "it", *socket_, *files, *options))
+    where = ["--socket", f"{directory}/{address}"]
+    return running(python("chitcpd", "--port", PORT, "--bind", address, "--announce", "it", *where, *files, *options))
 
 
 def _free_addresses(count: int) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from statistics import median
 
@@ -13,6 +14,7 @@ from benchmarks.paths import Way, carry
 OURS, RELAY, KERNEL = "chitcpd", "relay", "kernel TCP"
 _MB, _GB = 1e6, 1e9  # bytes
 _US = 1e6  # in a second
+Opener = Callable[[], AbstractContextManager[Way]]  # starts what is between the applications
 
 
 def segment_size(size: int) -> tuple[str, ...]:
@@ -83,12 +85,15 @@ def connects(session: Session) -> Findings:
 def many(session: Session) -> Findings:
     """What it costs that connections share a daemon; fairness is Jain's: 1 if all get the same, 1/n if one gets all."""
     count = session.effort.connections
-    with session.daemons() as ours, paths.relay() as theirs:
-        ways = {OURS: ours, RELAY: theirs}
-        alone = {f"{name}, 1 connection": partial(many_at_once, way, session, 1) for name, way in ways.items()}
-        crowd = {f"{name}, {count}": partial(many_at_once, way, session, count) for name, way in ways.items()}
-        samples = session.in_turns({**alone, **crowd})
-    (ours_many, theirs_many), (ours_one, _) = crowd, alone
+    ours_one, ours_many = f"{OURS}, 1 connection", f"{OURS}, {count}"
+    theirs_many = f"{RELAY}, {count}"
+    samples = session.in_turns(
+        {
+            ours_one: partial(many_at_once, session.daemons, session, 1),
+            ours_many: partial(many_at_once, session.daemons, session, count),
+            theirs_many: partial(many_at_once, paths.relay, session, count),
+        }
+    )
     return Findings(
         [
             figure(samples, "goodput", "MB/s", "more", of=ours_many, beside=ours_one, bar=Bar(0.8)),
@@ -131,10 +136,11 @@ def segment_sizes(session: Session) -> Findings:
 def numbers_of_connections(session: Session) -> Findings:
     """A series: what it costs that connections share a daemon."""
     lines: dict[str, list[tuple[float, float]]] = {OURS: [], RELAY: []}
-    counts = [count for count in (1, 10, 100, 1000) if count <= session.effort.connections]
-    with session.daemons() as ours, paths.relay() as theirs:
-        for count in counts:
-            samples = in_turns(session, partial(many_at_once, count=count), {OURS: ours, RELAY: theirs})
+    ways: dict[str, Opener] = {OURS: session.daemons, RELAY: paths.relay}
+    for count in (1, 10, 100, 1000):
+        if count <= session.effort.connections:
+            measures = {name: partial(many_at_once, way, session, count) for name, way in ways.items()}
+            samples = session.in_turns(measures)
             for name, line in lines.items():
                 line.append((count, median(samples[name]["goodput"])))
     return Findings(series=[Series("goodput by connections", "connections", "MB/s", lines)])
@@ -173,10 +179,15 @@ def connections(way: Way, session: Session) -> Quantities:
     return {**rates, "best": max(rates.values()), "CPU": min(cpu)}
 
 
-def many_at_once(way: Way, session: Session, count: int) -> Quantities:
-    """Goodput of all together in MB/s, and how equal their shares are."""
+def many_at_once(opener: Opener, session: Session, count: int) -> Quantities:
+    """Goodput of all together in MB/s, and how equal their shares are.
+
+    Over a new way each time: what a thousand connections have left behind would be measured with the next.
+    """
     said = [f"connections={count}"]
-    server = carry(way, "many", client=said, server=[*said, f"seconds={session.effort.seconds}"]).server
+    with opener() as way:
+        server = carry(way, "many", client=said, server=[*said, f"seconds={session.effort.seconds}"]).server
     shares = server["bytes"]
-    fairness = sum(shares) ** 2 / (len(shares) * sum(share**2 for share in shares))
+    squares = sum(share**2 for share in shares)
+    fairness = sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
     return {"goodput": sum(shares) / server["seconds"] / _MB, "fairness": fairness}
