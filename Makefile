@@ -16,7 +16,7 @@ TIMEOUT := $(shell command -v timeout >/dev/null && echo timeout 900)
 BUILD := $(TIMEOUT) docker build $(DOCKER_BUILD_FLAGS) -t $(IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test netem c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants image protocol clean
+.PHONY: help demo test bench netem c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants image protocol clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -50,6 +50,9 @@ test: .venv/installed-dev ## lint, types and all tests; those for Docker and for
 	@$(BIN)/mypy
 	@echo "==> pytest"
 	@$(BIN)/pytest
+
+bench: .venv/installed-bench ## how fast it is, beside a relay in plain Python and the kernel's TCP, and what got slower (minutes)
+	@$(BIN)/python -m benchmarks
 
 netem: .venv/installed-dev image ## the tests of links shaped by netem, in a kernel that has it: an ordinary process (Linux, as root)
 	@echo "==> pytest -m netem, in a kernel in user mode (four minutes)"
@@ -145,7 +148,7 @@ protocol: ## generate chisocket/protocol/chitcpd_pb2.py from chitcpd.proto anew
 
 clean: ## remove .venv/ and what tools keep between runs (not runs/, which is yours)
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage dist build
-	find chitcpd chisocket testbed tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find chitcpd chisocket testbed tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Installed anew when pyproject.toml has changed, and only then: the installation points at the sources here.
 .venv/installed: pyproject.toml hatch_build.py chitcpd/tcp/_checksum.c | $(BIN)/python
@@ -156,6 +159,11 @@ clean: ## remove .venv/ and what tools keep between runs (not runs/, which is yo
 .venv/installed-dev: pyproject.toml hatch_build.py chitcpd/tcp/_checksum.c | $(BIN)/python
 	@echo "==> installing the project and the tools for its tests into .venv"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' || { $(INSTALL_FAILED); }
+	@touch $@ .venv/installed
+
+.venv/installed-bench: pyproject.toml | $(BIN)/python
+	@echo "==> installing the project and the tools for its benchmarks into .venv"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[bench]' || { $(INSTALL_FAILED); }
 	@touch $@ .venv/installed
 
 INSTALL_FAILED = echo "==> pip could not install. It needs the Python package index, or what PIP_INDEX_URL names;"; \

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OURS = {"chitcpd", "chisocket", "testbed"}
+OURS = {"chitcpd", "chisocket", "testbed", "benchmarks"}
 # What would make the TCP impure: it could wait, ask a clock, throw dice.
 IMPURE = {
     "asyncio",
@@ -97,6 +97,11 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
     )
     libraries = ("click", "docker", "pydantic", "pydantic_core", "pytest", "requests", "rich", "yaml")
     check("testbed", ("testbed", *faces), third_party=libraries)
+
+
+def test_benchmarks_use_the_public_faces_of_the_others() -> None:
+    faces = ("chisocket", "chitcpd", "chitcpd.__version__", "chitcpd.ctl", "chitcpd.sim")
+    check("benchmarks", ("benchmarks", *faces), third_party=("click", "matplotlib", "rich"))
 
 
 def test_only_the_plugin_needs_pytest() -> None:
