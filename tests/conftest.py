@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import random
 import socket
@@ -90,6 +91,22 @@ def _stop(daemon: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         daemon.kill()
         return daemon.wait()
+
+
+def own_number() -> int:
+    """A number from 1 to 62 that no other process of tests on this machine has at this time: for subnets of its own."""
+    return _held_number()[0]
+
+
+@functools.cache
+def _held_number() -> tuple[int, socket.socket]:
+    """The number, and what keeps others off it until this process ends: a name that only one socket can have."""
+    holder = socket.socket(socket.AF_UNIX)
+    for number in range(1, 63):
+        with contextlib.suppress(OSError):
+            holder.bind(f"\0chitcp-tests-{number}")
+            return number, holder
+    pytest.fail("62 processes run these tests: there are no more subnets")
 
 
 def _free_addresses() -> tuple[str, str]:
