@@ -48,8 +48,8 @@ test: .venv/installed-dev ## lint, types and all tests; those for Docker and for
 	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) || { echo "==> '$(BIN)/clang-format -i FILE' formats a file."; exit 1; }
 	@echo "==> mypy"
 	@$(BIN)/mypy
-	@echo "==> pytest"
-	@$(BIN)/pytest
+	@echo "==> pytest, a process for each processor; then, one after the other, the tests that are marked as alone"
+	@$(BIN)/pytest -n auto --dist worksteal -m "not alone"; beside=$$?; $(BIN)/pytest -m alone && exit $$beside
 
 netem: .venv/installed-dev image ## the tests of links shaped by netem, in a kernel that has it: an ordinary process (Linux, as root)
 	@echo "==> pytest -m netem, in a kernel in user mode (four minutes)"

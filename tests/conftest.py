@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -23,6 +24,13 @@ PROJECT = Path(chitcpd.__file__).parents[1]
 PORT = 23300
 PATIENCE = 10.0  # seconds for a daemon to answer, or to end
 SHOWN = 60  # lines of a log
+
+
+def pytest_configure() -> None:
+    """Signals do what they do by default, for the programs that tests start, too: nohup has them ignored, and `&`."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,7 @@ def test_the_file_arrives_and_the_run_says_so(two_hosts: tuple[Command, Path]) -
     assert received == (folder / "apps" / "server" / "files" / "payload.bin").read_bytes()
 
 
+@pytest.mark.alone
 def test_two_hosts_are_ready_within_three_seconds(two_hosts: tuple[Command, Path]) -> None:
     command, _ = two_hosts
     ready = re.search(r"2 hosts were ready after ([\d.]+) s", command.output)
