@@ -25,7 +25,7 @@ from tests.daemon.nodes import Node, dialled, frame, held, low_and_high, node, r
 
 CROSSINGS = int(os.environ.get("CROSSINGS", "1000"))
 RESTARTS = int(os.environ.get("RESTARTS", "100"))
-KILLS = int(os.environ.get("KILLS", "10"))
+KILLS = int(os.environ.get("KILLS", "3"))
 SEED = 1
 
 __all__ = ["directory"]
