@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -101,19 +102,15 @@ def _stop(daemon: subprocess.Popen[bytes]) -> int:
         return daemon.wait()
 
 
+@functools.cache
 def own_number() -> int:
     """A number from 1 to 62 that no other process of tests on this machine has at this time: for subnets of its own."""
-    return _held_number()[0]
-
-
-@functools.cache
-def _held_number() -> tuple[int, socket.socket]:
-    """The number, and what keeps others off it until this process ends: a name that only one socket can have."""
     holder = socket.socket(socket.AF_UNIX)
+    atexit.register(holder.close)  # until then it keeps others off: only one socket can have a name
     for number in range(1, 63):
         with contextlib.suppress(OSError):
             holder.bind(f"\0chitcp-tests-{number}")
-            return number, holder
+            return number
     pytest.fail("62 processes run these tests: there are no more subnets")
 
 
