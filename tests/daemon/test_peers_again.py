@@ -118,6 +118,7 @@ class TestManyPeers:
             await until(lambda: len(hub.peers.carriers) == count)
             assert hub.drops == []
 
+    @pytest.mark.alone
     @within(30)
     async def test_those_that_do_not_read_slow_nobody_else(self) -> None:
         async with AsyncExitStack() as stack:
