@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import random
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +25,13 @@ PROJECT = Path(chitcpd.__file__).parents[1]
 PORT = 23300
 PATIENCE = 10.0  # seconds for a daemon to answer, or to end
 SHOWN = 60  # lines of a log
+
+
+def pytest_configure() -> None:
+    """Signals do what they do by default, for the programs that tests start, too: nohup has them ignored, and `&`."""
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +100,18 @@ def _stop(daemon: subprocess.Popen[bytes]) -> int:
     except subprocess.TimeoutExpired:
         daemon.kill()
         return daemon.wait()
+
+
+@functools.cache
+def own_number() -> int:
+    """A number from 1 to 62 that no other process of tests on this machine has at this time: for subnets of its own."""
+    holder = socket.socket(socket.AF_UNIX)
+    atexit.register(holder.close)  # until then it keeps others off: only one socket can have a name
+    for number in range(1, 63):
+        with contextlib.suppress(OSError):
+            holder.bind(f"\0chitcp-tests-{number}")
+            return number
+    pytest.fail("62 processes run these tests: there are no more subnets")
 
 
 def _free_addresses() -> tuple[str, str]:

@@ -14,6 +14,9 @@ import pytest
 
 from tests.daemon.conftest import Daemon, running_daemon
 
+# To close a connection that is over is an error, by requests: no test is so slow that TIME-WAIT has ended.
+LASTING = ("--set", "msl=1min")
+
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
@@ -25,13 +28,13 @@ def directory() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def alice_daemon(directory: Path) -> Iterator[Daemon]:
-    with running_daemon(directory) as daemon:
+    with running_daemon(directory, *LASTING) as daemon:
         yield daemon
 
 
 @pytest.fixture(scope="module")
 def bob_daemon(directory: Path) -> Iterator[Daemon]:
-    with running_daemon(directory) as daemon:
+    with running_daemon(directory, *LASTING) as daemon:
         yield daemon
 
 
@@ -44,7 +47,7 @@ def ipv6_daemon(directory: Path) -> Iterator[Daemon]:
         except OSError as error:
             pytest.skip(f"this machine has no IPv6: {error}")
         port = probe.getsockname()[1]
-    with running_daemon(directory, "-p", str(port), address="::1") as daemon:
+    with running_daemon(directory, *LASTING, "-p", str(port), address="::1") as daemon:
         yield daemon
 
 

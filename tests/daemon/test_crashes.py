@@ -270,7 +270,7 @@ def descriptors(daemon: Daemon) -> int:
 
 class TestManyConnections:
     COUNT = 1000
-    SIZE = 100 << 10  # bytes that each carries
+    SIZE = 32 << 10  # bytes that each carries: more than an initial window
 
     def test_all_at_once_and_all_whole(self, use: Callable[[Daemon], None], hosts: tuple[Daemon, Daemon]) -> None:
         use(hosts[1])

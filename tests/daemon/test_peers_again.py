@@ -25,7 +25,7 @@ from tests.daemon.nodes import Node, dialled, frame, held, low_and_high, node, r
 
 CROSSINGS = int(os.environ.get("CROSSINGS", "1000"))
 RESTARTS = int(os.environ.get("RESTARTS", "100"))
-KILLS = int(os.environ.get("KILLS", "10"))
+KILLS = int(os.environ.get("KILLS", "3"))
 SEED = 1
 
 __all__ = ["directory"]
@@ -118,6 +118,7 @@ class TestManyPeers:
             await until(lambda: len(hub.peers.carriers) == count)
             assert hub.drops == []
 
+    @pytest.mark.alone
     @within(30)
     async def test_those_that_do_not_read_slow_nobody_else(self) -> None:
         async with AsyncExitStack() as stack:

@@ -368,6 +368,7 @@ class TestEnding:
         with pytest.raises(ConnectionResetError):
             pair.far.sendall(b"is anybody there?")
 
+    @pytest.mark.alone
     def test_a_second_signal_ends_it_at_once(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
         hosts[0].process.terminate()
         assert pair.far.recv(1) == b""
@@ -378,6 +379,7 @@ class TestEnding:
         with pytest.raises(ConnectionResetError):
             pair.far.sendall(b"is anybody there?")
 
+    @pytest.mark.alone
     def test_an_idle_one_ends_at_once(self, daemon: StartDaemon) -> None:
         """A listener, and a connection in TIME-WAIT, are nothing to wait for."""
         one = daemon()

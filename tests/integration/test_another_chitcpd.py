@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Iterator
 
 import docker
@@ -15,7 +16,7 @@ from tests.integration.conftest import Bench
 
 pytestmark = pytest.mark.docker
 
-TAG = "chitcp-test:another"
+TAG = f"chitcp-test:another-{os.getpid()}"
 # Ours under another name, without tc, without a socket for control that anybody else could find.
 ANOTHER = """
 FROM {image}
@@ -50,9 +51,9 @@ checks:
 @pytest.fixture(scope="module")
 def another(client: docker.DockerClient) -> Iterator[str]:
     file = io.BytesIO(ANOTHER.format(image=docker_labels.image()).encode())
-    built, _ = client.images.build(fileobj=file, tag=TAG, network_mode="host", rm=True)
+    client.images.build(fileobj=file, tag=TAG, network_mode="host", rm=True)
     yield TAG
-    client.images.remove(built.id, force=True)
+    client.images.remove(TAG)  # and not its id, which may bear another process's tag, too
 
 
 def test_it_takes_part_and_what_it_can_not_do_is_said(bench: Bench, another: str) -> None:

@@ -18,6 +18,7 @@ import docker
 import pytest
 import yaml
 
+from tests.conftest import own_number
 from tests.integration.conftest import PATIENCE, PROJECT
 
 pytestmark = pytest.mark.docker
@@ -47,7 +48,7 @@ class Desk:
     def __init__(self, compose: str, folder: Path) -> None:
         self.folder = folder
         self.project = f"chitcp-it-{os.getpid()}"
-        left, right = (f"10.214.{os.getpid() % 128 * 2 + number}" for number in range(2))
+        left, right = (f"10.214.{own_number() * 2 + side}" for side in range(2))
         lab = {"COMPOSE_PROJECT_NAME": self.project, "CHITCP_LEFT": left, "CHITCP_RIGHT": right}
         self.environment = {**os.environ, **lab}
         self._compose = compose

@@ -83,6 +83,7 @@ def test_gc_after_the_controller_was_killed_at_random_moments(
     state = tmp_path / "state"
     state.mkdir()
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(state))
+    monkeypatch.setenv("LOGNAME", bench.lab)  # gc removes what is the user's: other tests have left something, too
     seed = int(os.environ.get("KILLS_SEED", time.time_ns() % 10**6))
     print(f"KILLS_SEED={seed}")
     moments = random.Random(seed)

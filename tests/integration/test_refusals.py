@@ -17,11 +17,12 @@ from testbed import topology
 from testbed.backends.docker import DockerBackend
 from testbed.plan import plan
 from testbed.unavailable import Unavailable
+from tests.conftest import own_number
 from tests.integration.conftest import PROJECT, Bench
 
 pytestmark = pytest.mark.docker
 
-TAKEN = "10.213.254.0/29"
+TAKEN = f"10.215.{own_number()}.0/29"
 WANTS_TAKEN = f"""
 name: taken
 hosts: {{alice: {{}}, bob: {{}}}}

@@ -38,6 +38,7 @@ from testbed.backends.fake import Process
 from testbed.events import Reshape
 from testbed.plan import AppPlan, Plan, Underlay
 from testbed.unavailable import Unavailable
+from tests.conftest import own_number
 from tests.testbed.conftest import PROJECT
 from tests.testbed.plans import Written, an_app, plan_of
 
@@ -129,13 +130,14 @@ ROUTED: Written = {
 def lab_of(backend: Backend, written: Written, *apps: AppPlan) -> Plan:
     """The plan of a topology as a lab whose name nobody else has."""
     number = next(_numbers)
-    # Between the plan and `up` nobody else may take the subnets: so each process of tests has a part of its own.
+    # Between the plan and `up` nobody else may take the subnets: so each process of tests has a part of its own, and
+    # not the first, where those of `testbed run` begin.
     parts = list(ipaddress.IPv4Network(backend.pool).subnets(new_prefix=22))
     plan = plan_of(
         written,
         lab=f"contract-{os.getpid()}-{number}",
         run_id=f"20260101T000000Z-{number}",
-        pool=str(parts[os.getpid() % len(parts)]),
+        pool=str(parts[own_number()]),
         in_use=backend.subnets_in_use(),
     )
     return dataclasses.replace(plan, apps=apps)

@@ -58,8 +58,9 @@ apps:
 
 @pytest.fixture(autouse=True)
 def state(own_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The state directory of this test; the working directory is empty."""
+    """The state directory of this test; the working directory is empty, and no engine shows labs of others."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
     return own_state
 
 
@@ -217,8 +218,7 @@ def test_two_labs_run_at_once(state: Path) -> None:
     assert_nothing_is_left(state)
 
 
-def test_a_lab_stays_up_and_a_program_can_use_it(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent.sock")  # `--all` must not find labs of others there
+def test_a_lab_stays_up_and_a_program_can_use_it(state: Path) -> None:
     Path("waiting.yaml").write_text(WAITING)
     assert run_testbed("up", "waiting.yaml", "--backend", "local").returncode == 0
     items = json.loads(run_testbed("ps", "waiting", "--format", "json").stdout)
@@ -631,8 +631,7 @@ def test_another_process_sees_how_an_application_ended() -> None:
         assert items(LocalBackend(), plan, "app")["ends"].state == "exited 3"
 
 
-def test_doctor_really_tries_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+def test_doctor_really_tries_this_machine() -> None:
     examined = run_testbed("doctor", "--format", "json")
     assert examined.returncode == 0, examined.stderr
     found = json.loads(examined.stdout)
