@@ -69,6 +69,7 @@ _UNSENT = (
 Deliver = Callable[[str, str, bytes], None]  # our address, the peer's, the segment
 Unreachable = Callable[[str, str], None]  # our address, the peer's
 Dropped = Callable[[str, str, str, bytes], None]  # why, our address, the peer's, the segment
+Passed = Callable[[str, str, bytes], None]  # the source, the destination, the segment
 Probed = Callable[[str, bytes], None]  # the neighbour's address, what it sends
 
 
@@ -466,6 +467,7 @@ class Peers:
         self.deliver = deliver
         self.unreachable = unreachable
         self.dropped = dropped
+        self.passed: Passed = lambda _source, _destination, _raw: None  # told of what a router carries on
         self.probed: Probed = lambda _neighbour, _probe: None
         self.carriers: dict[Carrier, None] = {}  # all that are up, the oldest first
         self.dialling = 0  # connections that are not up yet
@@ -598,6 +600,7 @@ class Peers:
             elif destination == own or self.is_own(destination):
                 self.receiver(source)(destination, source, raw)
             elif self._forwards and routers and self.links.get(destination) is not None:
+                self.passed(source, destination, raw)
                 self.send(source, destination, raw, _ROUTE.pack(route[:4], route[4:8], routers - 1))
             else:
                 self.dropped("no route", source, destination, raw)

@@ -67,6 +67,7 @@ from testbed.backends.docker_labels import (
     image,
     image_id,
     item_of,
+    kind_of,
     labels_of,
     name_of,
     owner,
@@ -81,6 +82,8 @@ from testbed.plan import AppPlan, HostPlan, Interface, Plan
 from testbed.unavailable import Unavailable
 
 _GRACE = 3  # seconds between SIGTERM and SIGKILL
+# `tail` alone would see that nobody reads it any more when it writes next, and that may be never.
+_FOLLOW = 'tail -c +1 -f "$0" & cat >/dev/null; kill $!'
 
 
 class DockerBackend:
@@ -504,16 +507,17 @@ class DockerBackend:
         with path.open("wb") as file:
             file.writelines(self._api.logs(container, stdout=stdout, stderr=stderr, stream=True, follow=False))
 
-    def recording(self, lab: str, host: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
-        """Read by a command in the host's container."""
+    def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
+        """Read by a command in the node's container."""
         path = setup.WIRE if recording == "wire" else setup.SEGMENTS
-        container = name_of(lab, "beside" if self._reach.is_foreign(lab, host) else "host", host)
         with engine.faults():
+            found = next(one for one in self.nodes(lab) if one.name == node)
+            container = name_of(lab, kind_of(found), node)
             if engine.run(self._api, container, ["test", "-e", path], user="root").status != 0:
                 raise Unavailable(
-                    f"{host} of lab {lab} has no capture of {recording}.", "See `capture:` in the topology."
+                    f"{node} of lab {lab} has no capture of {recording}.", "See `capture:` in the topology."
                 )
-            command = ["tail", "-c", "+1", "-f", path] if follow else ["cat", path]
+            command = ["sh", "-c", _FOLLOW, path] if follow else ["cat", path]
             return engine.output(self._api, container, command, user="root")
 
     # ---- what is there

@@ -31,11 +31,11 @@ from testbed.backends.docker_labels import (
     SOCKET_DIRECTORY,
     TCP_FILE,
     UID,
-    Kind,
     confined,
     environment,
     image,
     image_id,
+    kind_of,
     labels_of,
     name_of,
     owner,
@@ -172,7 +172,7 @@ class Hosts:
             plan, node, trace=setup.TRACE, segments=setup.SEGMENTS, implementation=f"{setup.DATA}/{TCP_FILE}"
         )
         script = setup.script(node, options if node.image is None else None, capture_wire=plan.capture_wire)
-        kind: Kind = "beside" if node.image is not None else "router" if node.forwards else "host"
+        kind = kind_of(node)
         ends = [(networks[interface.link].result(), interface.address) for interface in node.interfaces]
         links, files = _links(plan, node)
         rest: dict[str, Any] = {}

@@ -42,6 +42,11 @@ def name_of(lab: str, kind: Kind, name: str) -> str:
     return f"chitcp-{lab}-{kind}-{name}"
 
 
+def kind_of(node: HostPlan) -> Literal["host", "router", "beside"]:
+    """That of the container of ours that shapes and captures the node's links."""
+    return "beside" if node.image is not None else "router" if node.forwards else "host"
+
+
 def owner() -> str:
     """This user, on this machine."""
     return f"{getpass.getuser()}@{socket.gethostname()}"

@@ -85,8 +85,11 @@ def run(api: APIClient, container: str, command: list[str], *, user: str = "") -
 
 
 def output(api: APIClient, container: str, command: list[str], *, user: str) -> Iterator[bytes]:
-    """What a command in a container that runs writes to its standard output, as it comes."""
-    execution = api.exec_create(container, command, user=user, stderr=False)["Id"]
+    """What a command in a container that runs writes to its standard output, as it comes.
+
+    Once nobody reads any more, it sees the end of its input.
+    """
+    execution = api.exec_create(container, command, user=user, stdin=True, stderr=False)["Id"]
     stream: Any = api.exec_start(execution, socket=True)
     try:
         yield from (piece for _, piece in frames_iter(stream, tty=False))  # type: ignore[no-untyped-call]

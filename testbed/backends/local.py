@@ -379,15 +379,15 @@ class LocalBackend:
         """Copy the files as they are."""
         _copy(self.lab(lab), directory)
 
-    def recording(self, lab: str, host: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
-        """Read the file; the wire's is the whole lab's, of which the host has its part."""
+    def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
+        """Read the file; the wire's is the whole lab's, of which the node has its part."""
         here = self.lab(lab)
-        path = here.directory / ("wire.pcap" if recording == "wire" else f"hosts/{host}/segments.pcap")
+        path = here.directory / ("wire.pcap" if recording == "wire" else f"hosts/{node}/segments.pcap")
         if not path.is_file():
             raise Unavailable(f"lab {lab} has no capture of {recording}.", "Ask for it in the topology: `capture:`.")
         if recording == "segments":
             return _pieces(path, here.directory, follow=follow)
-        own = {"", *(end.address for node in here.nodes if node.name == host for end in node.interfaces)}
+        own = {"", *(end.address for one in here.nodes if one.name == node for end in one.interfaces)}
         return _part(path, here.directory, own, follow=follow)
 
     def execute(self, lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
@@ -487,10 +487,10 @@ class LocalBackend:
         return (self._labs.get(name) or LocalLab.load(directory)) if directory.is_dir() else None
 
     def lab(self, name: str) -> LocalLab:
-        """The lab of this name. Raises LookupError if nothing of it is here."""
+        """The lab of this name. Raises Unavailable if nothing of it is here."""
         lab = self._find(name)
         if lab is None:
-            raise LookupError(f"there is no lab {name}")
+            raise Unavailable(f"there is no lab {name} any more.", "Somebody has taken it down.")
         return lab
 
 

@@ -248,6 +248,11 @@ def test_links_are_shown_and_changed(capsys: Captured) -> None:
         rows = (line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()[1:])
         return {direction: " ".join(rest.split()) for _, direction, rest in rows}
 
+    def link_in_ps() -> str:
+        capsys.readouterr()
+        assert main(["ps", "--format", "json"]) == 0
+        return str(json.loads(capsys.readouterr().out)[-1]["state"])
+
     assert main(["up", "lab.yaml"]) == 0
     assert shown() == {"alice->bob": "as it is", "bob->alice": "as it is"}
 
@@ -257,7 +262,9 @@ def test_links_are_shown_and_changed(capsys: Captured) -> None:
 
     assert main(["link", "down", "fake-lab", "alice-bob"]) == 0
     assert shown() == {"alice->bob": "down, 50ms, loss 2% changed", "bob->alice": "down changed"}
+    assert link_in_ps() == "down"
     assert main(["link", "up", "fake-lab", "alice-bob"]) == 0
+    assert link_in_ps() == "up"
     assert shown()["alice->bob"] == "50ms, loss 2% changed"
 
     assert main(["link", "reset", "fake-lab"]) == 0
@@ -348,7 +355,7 @@ def test_a_capture_that_is_not_there_leaves_no_file(capsys: Captured) -> None:
     assert main(["capture", "fake-lab", "alice", "--wire", "-o", "wire.pcap"]) == 3
     assert "lab fake-lab has no capture of wire" in capsys.readouterr().err
     assert main(["capture", "fake-lab", "carol"]) == 2
-    assert "lab fake-lab has no host 'carol', it has alice, bob" in capsys.readouterr().err
+    assert "lab fake-lab has no host or router 'carol', it has alice, bob" in capsys.readouterr().err
     assert not Path("wire.pcap").exists()
 
 
