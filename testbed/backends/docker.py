@@ -430,15 +430,16 @@ class DockerBackend:
         told: set[tuple[str, str]] = set()
 
         def tell(container: str) -> None:
-            with suppress(NotFound):  # of an earlier run, or removed by now
-                found = self._api.inspect_container(container)
-                end = (container, found["State"]["FinishedAt"])  # it may be started anew, and end once more
-                if found["State"]["Status"] == "exited" and end not in told:
-                    told.add(end)
-                    labels = found["Config"]["Labels"]
-                    kind: Literal["host", "app"] = "app" if labels[KIND] == "app" else "host"
-                    if labels[KIND] not in ("beside", "helper", "exec"):
-                        exits.put(Exit(kind, labels[NAME], found["State"]["ExitCode"]))
+            found = self._api.inspect_container(container)
+            end = (container, found["State"]["FinishedAt"])  # it may be started anew, and end once more
+            if found["State"]["Status"] in ("exited", "removing", "dead") and end not in told:
+                told.add(end)
+                put(found["Config"]["Labels"], found["State"]["ExitCode"])
+
+        def put(labels: dict[str, str], status: int) -> None:
+            kind: Literal["host", "app"] = "app" if labels[KIND] == "app" else "host"
+            if labels[KIND] not in ("beside", "helper", "exec"):
+                exits.put(Exit(kind, labels[NAME], status))
 
         # From the first moment on (`since`): the engine repeats the events that it remembers. It remembers a few
         # hundred, so look at what has ended as well.
@@ -447,12 +448,18 @@ class DockerBackend:
         )
         with engine.closing(events), suppress(RequestException):  # the engine has ended
             for container in self._containers(*label):
-                tell(container["Id"])
+                with suppress(NotFound):
+                    tell(container["Id"])
             for event in events:
-                if event["Action"] == "die" and event["Actor"]["ID"] in self._anew:
-                    self._anew.remove(event["Actor"]["ID"])
+                container, attributes = event["Actor"]["ID"], event["Actor"]["Attributes"]
+                if event["Action"] == "die" and container in self._anew:
+                    self._anew.remove(container)
                 elif event["Action"] == "die":
-                    tell(event["Actor"]["ID"])
+                    try:
+                        tell(container)
+                    except NotFound:  # somebody has removed it
+                        if container not in {ended for ended, _ in told}:
+                            put(attributes, int(attributes["exitCode"]))
                 elif not self._containers(*label):
                     return
 
