@@ -95,11 +95,14 @@ def up(topology: Topology, backend: Backend, *, lab: str, report: Report) -> tup
             )
         if lab in backend.labs():
             if items := backend.ps(lab):
-                changed = _change(topology, backend, lab, items, report)
+                items, built = _change(topology, backend, lab, items, report)
+                if built is not None:  # all links are as the topology says
+                    state.passing(lab).unlink(missing_ok=True)
                 signals.raise_if_any()
-                return changed
+                return items, built
             if lab in backend.garbage():  # whoever began to make it was killed before there was anything
                 backend.down(lab, report)
+        state.passing(lab).unlink(missing_ok=True)
         _, built = build(topology, backend, lab=lab, run_id=folder.run_id(), stays=True, signals=signals, report=report)
         if signals.came:
             backend.down(lab, report)
@@ -136,7 +139,9 @@ def down(lab: str, report: Report) -> int:
     """
     having(lab)  # before the lock: what is not a lab's name is no file's either
     with Signals(), state.lab_lock(lab):
-        return sum(backend.down(lab, report) for backend in having(lab))
+        removed = sum(backend.down(lab, report) for backend in having(lab))
+        state.passing(lab).unlink(missing_ok=True)
+        return removed
 
 
 def labs() -> tuple[list[str], dict[str, str]]:
