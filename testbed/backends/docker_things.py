@@ -97,7 +97,7 @@ class Things:
         return item_of(container["Labels"], kind, told, " ".join(addresses))
 
     def mark_whole(self, plan: Plan, *, stays: bool) -> None:
-        """Mark the lab as whole. The new mark first, then the old one goes: at no moment is a lab that is whole without one."""
+        """Mark the lab as whole; the old mark goes then: at no moment is a lab that is whole without one."""
         before = self.marks(plan.lab)
         nodes = json.dumps([saved.dump(node) for node in plan.nodes])
         self._api.create_volume(
