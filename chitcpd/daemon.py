@@ -214,6 +214,7 @@ def _build(
         refused=recorder.dropped,
         forwards=settings.forwards,
     )
+    peers.passed = recorder.passed
     driver = Driver(
         tcp=settings.tcp,
         config=settings.config,

@@ -61,6 +61,7 @@ class Capture:
             sink.write(_section())  # a file may have more than one
         elif not begun:
             sink.write(_file_header())
+        sink.flush()  # a capture without a packet can be opened too
 
     def take(self, packet: Packet) -> None:
         """A packet was sent or received; or dropped, and then this may be the one before again."""

@@ -71,6 +71,7 @@ _UNSENT = (
 Deliver = Callable[[str, str, Sequence[bytes]], None]  # our address, the peer's, the segments
 Unreachable = Callable[[str, str], None]  # our address, the peer's
 Dropped = Callable[[str, str, str, bytes], None]  # why, our address, the peer's, the segment
+Passed = Callable[[str, str, bytes], None]  # the source, the destination, the segment
 Probed = Callable[[str, bytes], None]  # the neighbour's address, what it sends
 
 
@@ -476,6 +477,7 @@ class Peers:
         self.deliver = deliver
         self.unreachable = unreachable
         self.dropped = dropped
+        self.passed: Passed = lambda _source, _destination, _raw: None  # told of what a router carries on
         self.probed: Probed = lambda _neighbour, _probe: None
         self.carriers: dict[Carrier, None] = {}  # all that are up, the oldest first
         self.dialling = 0  # connections that are not up yet
@@ -615,7 +617,10 @@ class Peers:
         if not route or (self.links.get(source) is not None and (destination == own or self.is_own(destination))):
             self.receiver(source)(destination, source, raws)
         elif self._forwards and routers and None not in (self.links.get(source), self.links.get(destination)):
-            self.send(source, destination, raws, _ROUTE.pack(route[:4], route[4:8], routers - 1))
+            onwards = _ROUTE.pack(route[:4], route[4:8], routers - 1)
+            for raw in raws:  # one by one: a capture marks the last that it was told of as lost
+                self.passed(source, destination, raw)
+                self.send(source, destination, (raw,), onwards)
         else:
             self._drop("no route", source, destination, raws)
 

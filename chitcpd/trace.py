@@ -123,6 +123,11 @@ class Recorder:
             self._told[endpoint.number] = info
             self._write(self._clock(), "tcp", endpoint, endpoint.four, _changes(before, info))
 
+    def passed(self, source: str, destination: str, raw: bytes) -> None:
+        """A router carries a segment on: for the capture, as what it sends. Nothing more happens to it here."""
+        if self._capture is not None:
+            self._take(self._clock(), True, source, destination, raw, None)
+
     def lost(self, why: str, local: str, peer: str, raw: bytes) -> None:
         """A segment of ours went no further."""
         self._tell_drop(True, why, local, peer, raw)

@@ -24,7 +24,7 @@ def options(plan: Plan, host: HostPlan, *, trace: str, segments: str, implementa
         said += ["--bind", interface.address]
     for name, value in host.settings.items():
         said += ["--set", f"{name}={value}"]
-    if plan.capture_segments and not host.forwards:
+    if plan.capture_segments:
         said += ["-c", segments]
     if host.implementation is not None:
         said += ["--tcp", implementation]

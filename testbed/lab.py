@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
@@ -94,11 +95,14 @@ def up(topology: Topology, backend: Backend, *, lab: str, report: Report) -> tup
             )
         if lab in backend.labs():
             if items := backend.ps(lab):
-                changed = _change(topology, backend, lab, items, report)
+                items, built = _change(topology, backend, lab, items, report)
+                if built is not None:  # all links are as the topology says
+                    state.passing(lab).unlink(missing_ok=True)
                 signals.raise_if_any()
-                return changed
+                return items, built
             if lab in backend.garbage():  # whoever began to make it was killed before there was anything
                 backend.down(lab, report)
+        state.passing(lab).unlink(missing_ok=True)
         _, built = build(topology, backend, lab=lab, run_id=folder.run_id(), stays=True, signals=signals, report=report)
         if signals.came:
             backend.down(lab, report)
@@ -135,7 +139,9 @@ def down(lab: str, report: Report) -> int:
     """
     having(lab)  # before the lock: what is not a lab's name is no file's either
     with Signals(), state.lab_lock(lab):
-        return sum(backend.down(lab, report) for backend in having(lab))
+        removed = sum(backend.down(lab, report) for backend in having(lab))
+        state.passing(lab).unlink(missing_ok=True)
+        return removed
 
 
 def labs() -> tuple[list[str], dict[str, str]]:
@@ -147,9 +153,35 @@ def labs() -> tuple[list[str], dict[str, str]]:
 def ps(lab: str | None) -> list[tuple[str, Item]]:
     """(backend, item) of one lab, or of all. Raises NoSuchLab if that one is nowhere."""
     if lab is not None:
-        return [(backend.name, item) for backend in having(lab) for item in backend.ps(lab)]
-    asked, _ = backends.with_labs()
-    return [(backend.name, item) for backend, found in asked if found for item in backend.ps(None)]
+        found = [(backend, backend.ps(lab)) for backend in having(lab)]
+    else:
+        asked, _ = backends.with_labs()
+        found = [(backend, backend.ps(None)) for backend, labs in asked if labs]
+    return [(backend.name, item) for backend, items in found for item in _with_links_down(backend, items)]
+
+
+def _with_links_down(backend: Backend, items: list[Item]) -> list[Item]:
+    """The same, but links that let nothing pass are down: the backend sees the networks, and the daemons know that."""
+    running = {(item.lab, item.name) for item in items if item.kind in ("host", "router") and item.state == "running"}
+    down = {
+        (lab, link) for lab in {lab for lab, _ in running} for link, is_down in _asked(backend, lab, running) if is_down
+    }
+    return [
+        replace(item, state="down") if item.kind == "link" and (item.lab, item.name) in down else item for item in items
+    ]
+
+
+def _asked(backend: Backend, lab: str, running: set[tuple[str, str]]) -> Iterator[tuple[str, bool]]:
+    """(link, whether it is down), as one end of it says. Of a link of which nobody answers there is nothing."""
+    known: set[str] = set()
+    with suppress(Unavailable, ValueError):  # it never came up whole, or another version of us has made it
+        ours = [node for node in backend.nodes(lab) if node.image is None and (lab, node.name) in running]
+        for node in sorted(ours, key=lambda node: -len(node.interfaces)):  # so that few are asked
+            with suppress(Unavailable):  # it stands still, or is gone: another end may answer
+                for end in node.interfaces:
+                    if end.link not in known:
+                        yield end.link, backend.now(lab, node, end).shape.down
+                        known.add(end.link)
 
 
 def logs(lab: str, names: tuple[str, ...], *, follow: bool) -> Iterator[tuple[str, str]]:
@@ -178,11 +210,16 @@ def collect(lab: str, runs: Path) -> Path:
     return directory
 
 
-def recording(lab: str, host: str, kind: Recording, *, follow: bool) -> Iterator[bytes]:
-    """A host's capture so far, and with `follow` what comes. Raises NoSuchLab, UnknownName and Unavailable."""
+def recording(lab: str, node: str, kind: Recording, *, follow: bool) -> Iterator[bytes]:
+    """A host's or router's capture so far, and with `follow` what comes.
+
+    Raises NoSuchLab, UnknownName and Unavailable.
+    """
     backend = having(lab)[0]
-    _known_host(backend, lab, host)
-    return backend.recording(lab, host, kind, follow=follow)
+    known = [one.name for one in backend.nodes(lab)]
+    if node not in known:
+        raise UnknownName(f"lab {lab} has no host or router {node!r}, it has {', '.join(known)}")
+    return backend.recording(lab, node, kind, follow=follow)
 
 
 def execute(lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
@@ -191,15 +228,11 @@ def execute(lab: str, host: str, command: Sequence[str], *, terminal: bool) -> i
     Raises NoSuchLab, UnknownName and Unavailable; and Interrupted, with the command ended.
     """
     backend = having(lab)[0]
-    _known_host(backend, lab, host)
-    with Signals() as signals, signals.interruptible():
-        return backend.execute(lab, host, command, terminal=terminal)
-
-
-def _known_host(backend: Backend, lab: str, host: str) -> None:
     hosts = [node.name for node in backend.nodes(lab) if not node.forwards]
     if host not in hosts:
         raise UnknownName(f"lab {lab} has no host {host!r}, it has {', '.join(hosts)}")
+    with Signals() as signals, signals.interruptible():
+        return backend.execute(lab, host, command, terminal=terminal)
 
 
 def gc(report: Report, *, dry_run: bool) -> tuple[dict[str, int], dict[str, str]]:

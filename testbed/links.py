@@ -1,9 +1,17 @@
-"""Links of a lab that is up: what they do, and something else for a while or for good."""
+"""Links of a lab that is up: what they do, and something else for a while or for good.
+
+The newest change of a setting holds. When one that passes is over, the setting is again what the newest of the others
+says that still lasts; when all are over, what it was before them, or what it was set to for good meanwhile. For that a
+file (`state.passing`) has, oldest first, what each end did before each change that lasts: what is over leaves it, and
+leaves what it found to the next one that has changed the same.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import asdict, dataclass, replace
+from secrets import token_hex
 from typing import Any
 
 from pydantic import ValidationError
@@ -45,13 +53,14 @@ class End:
         return self.now.shape == self.interface.shape and self.now.underlay == self.interface.underlay
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
-    """What an end of a link did before a change of some of it."""
+@dataclass(slots=True)
+class _Passing:
+    """A change of an end of a link that is to pass."""
 
+    change: str  # which
     node: str
     link: str
-    settings: dict[str, Any]  # of its Shape: those that were changed
+    before: dict[str, Any]  # of its Shape: what was changed
 
 
 def show(lab: str, names: Sequence[str] = ()) -> list[End]:
@@ -60,10 +69,10 @@ def show(lab: str, names: Sequence[str] = ()) -> list[End]:
     return [End(node, end, backend.now(lab, node, end)) for node, end in _ends(backend, lab, names, None)]
 
 
-def change(lab: str, link: str, settings: LinkChanges, sender: str | None) -> list[Before]:
-    """Let a link, or what `sender` sends over it, do this beside what it does; return what undoes it.
+def change(lab: str, link: str, settings: LinkChanges, sender: str | None, *, passing: bool = False) -> str:
+    """Let a link, or what `sender` sends over it, do this beside what it does; return what `undo` takes.
 
-    Raises NoSuchLab, UnknownName, BadSetting, and Unavailable.
+    `passing`: it will be undone. Raises NoSuchLab, UnknownName, BadSetting, and Unavailable.
     """
 
     def changed(now: Now, interface: Interface) -> Now:
@@ -71,22 +80,30 @@ def change(lab: str, link: str, settings: LinkChanges, sender: str | None) -> li
         _refuse_nonsense(shape, interface)
         return Now(shape, now.underlay)
 
-    names = settings.model_fields_set - {"queue"}
-    return _reshape(lab, link, sender, changed, names | _QUEUE if "queue" in settings.model_fields_set else names)
+    names = settings.model_fields_set - {"queue"} | (_QUEUE if "queue" in settings.model_fields_set else set())
+    return _reshape(lab, link, sender, changed, names, passing=passing)
 
 
-def set_down(lab: str, link: str, *, down: bool) -> list[Before]:
-    """Let nothing pass a link, or let it pass again; return what undoes it."""
-    return _reshape(lab, link, None, lambda now, _: Now(replace(now.shape, down=down), now.underlay), {"down"})
+def set_down(lab: str, link: str, *, down: bool, passing: bool = False) -> str:
+    """Let nothing pass a link, or let it pass again; as `change`."""
+
+    def changed(now: Now, _interface: Interface) -> Now:
+        return Now(replace(now.shape, down=down), now.underlay)
+
+    return _reshape(lab, link, None, changed, {"down"}, passing=passing)
 
 
 def reset(lab: str, link: str | None) -> None:
     """Let a link, or all of them, do what the topology says."""
-    _reshape(lab, link, None, lambda _, interface: Now(interface.shape, interface.underlay), ())
+
+    def planned(_now: Now, interface: Interface) -> Now:
+        return Now(interface.shape, interface.underlay)
+
+    _reshape(lab, link, None, planned, set(Shape.__dataclass_fields__), passing=False)
 
 
-def undo(lab: str, changes: Sequence[Before]) -> bool:
-    """Let ends of links do what they did before, and leave alone what was not changed; False if the lab is down by now.
+def undo(lab: str, change: str) -> str | None:
+    """A change is over; say for a person how the link is now. None if the lab is down by now.
 
     If another command is at work on the lab, wait for it, though not for ever. Raises Unavailable.
     """
@@ -94,13 +111,26 @@ def undo(lab: str, changes: Sequence[Before]) -> bool:
         try:
             backend = having(lab)[0]
         except NoSuchLab:
-            return False
-        before = {(change.node, change.link): change.settings for change in changes}
-        known = [(node, end) for node, end in _ends(backend, lab, (), None) if (node.name, end.link) in before]
+            return None
+        passing = _passing(lab)
+        due = {
+            (one.node, one.link): _due(one, passing[at + 1 :]) for at, one in enumerate(passing) if one.change == change
+        }
+        _keep(lab, [one for one in passing if one.change != change])
+        known = [(node, end) for node, end in _ends(backend, lab, (), None) if due.get((node.name, end.link))]
         ends = [End(node, end, backend.now(lab, node, end)) for node, end in known]
-        after = [_with(end, before[end.node.name, end.interface.link]) for end in ends]
+        after = [_with(end, due[end.node.name, end.interface.link]) for end in ends]
         backend.reshape(lab, [_as_reshape(end) for end in after])
-        return True
+        return "as it was" if ends else "as it was changed later"
+
+
+def _due(over: _Passing, later: Sequence[_Passing]) -> dict[str, Any]:
+    """What an end has to do again; the rest is left to later changes of the same, for their own end."""
+    due: dict[str, Any] = {}
+    for name, value in over.before.items():
+        heirs = (one.before for one in later if (one.node, one.link) == (over.node, over.link) and name in one.before)
+        next(heirs, due)[name] = value
+    return due
 
 
 def _with(end: End, settings: Mapping[str, Any]) -> End:
@@ -139,9 +169,15 @@ def _ends(backend: Backend, lab: str, names: Sequence[str], sender: str | None) 
 
 
 def _reshape(
-    lab: str, link: str | None, sender: str | None, changed: Callable[[Now, Interface], Now], names: Iterable[str]
-) -> list[Before]:
-    """Change ends of links; return what they did before in the settings of these names."""
+    lab: str,
+    link: str | None,
+    sender: str | None,
+    changed: Callable[[Now, Interface], Now],
+    names: Set[str],
+    *,
+    passing: bool,
+) -> str:
+    """Change ends of links, in the settings of these names; return which change that is."""
     with state.lab_lock(lab):
         backend = having(lab)[0]
         before = [
@@ -150,10 +186,29 @@ def _reshape(
         ]
         after = [replace(end, now=changed(end.now, end.interface)) for end in before]
         backend.reshape(lab, [_as_reshape(end) for end in after])
-        return [
-            Before(end.node.name, end.interface.link, {name: getattr(end.now.shape, name) for name in names})
-            for end in before
-        ]
+        which, kept = token_hex(8), _passing(lab)
+        for end in before:
+            own = end.node.name, end.interface.link
+            if passing:
+                kept.append(_Passing(which, *own, {name: getattr(end.now.shape, name) for name in names}))
+            else:  # from now on nobody goes back behind this
+                for one in kept:
+                    if (one.node, one.link) == own:
+                        one.before = {name: value for name, value in one.before.items() if name not in names}
+        _keep(lab, kept)
+        return which
+
+
+def _passing(lab: str) -> list[_Passing]:
+    path = state.passing(lab)
+    return [_Passing(**one) for one in json.loads(path.read_text())] if path.exists() else []
+
+
+def _keep(lab: str, passing: Sequence[_Passing]) -> None:
+    path = state.passing(lab)
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps([asdict(one) for one in passing]))
+    fresh.replace(path)  # whole or not at all
 
 
 def _as_reshape(end: End) -> Reshape:

@@ -87,12 +87,21 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
     _attempt(outcome, play.stop_all)
     _attempt(outcome, lambda: _quiet(report)("collecting"))
     _attempt(outcome, lambda: backend.collect(plan, directory))
+    _attempt(outcome, lambda: _require_lab(backend, outcome))
     _attempt(outcome, lambda: _judge(topology, outcome, log))
     _attempt(outcome, write_manifest)
     if not _attempt(outcome, lambda: backend.down(plan.lab, _quiet(report))):
         outcome.error = f"{outcome.error}; what is left of the lab goes with: testbed down {plan.lab}"
         _attempt(outcome, write_manifest)
     _attempt(outcome, lambda: folder.point_latest(directory))
+
+
+def _require_lab(backend: Backend, outcome: Outcome) -> None:
+    """Raise Unavailable if somebody has taken the lab down meanwhile: what else went wrong may follow from that."""
+    lab = outcome.plan.lab
+    if not {node.name for node in outcome.plan.nodes} <= {item.name for item in backend.ps(lab)}:
+        outcome.error = None
+        raise Unavailable(f"somebody has taken lab {lab} down while it ran.", "Run it again.")
 
 
 class _Play:

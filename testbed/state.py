@@ -3,6 +3,7 @@
 $XDG_RUNTIME_DIR/chitcp, else /tmp/chitcp-<uid>
   locks/LAB         held (flock) by the command that works on the lab, says who that is
   allocation.lock   held while subnets are chosen and taken
+  links/LAB         what is to be undone of changes of links that pass
   local/LAB/        what the local backend keeps of a lab
 """
 
@@ -74,6 +75,13 @@ def lab_lock(lab: str, *, patience: float = 0.0) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         os.close(descriptor)
+
+
+def passing(lab: str) -> Path:
+    """Where it says what is to be undone of changes of the lab's links; its lock must be held."""
+    links = directory() / "links"
+    links.mkdir(exist_ok=True)
+    return links / lab
 
 
 def _hold(path: Path, lab: str, until: float) -> int:

@@ -43,7 +43,7 @@ class Item:
     run_id: str
     kind: Literal["host", "router", "app", "link"]
     name: str
-    state: str  # "running", "exited 0", ...
+    state: str  # "running", "exited 0", ...; of a link "up": that it may be down by now, its daemons know
     detail: str  # addresses of a host, subnet of a link, command of an app
 
 
@@ -180,8 +180,8 @@ class Backend(Protocol):
     def snapshot(self, lab: str, directory: Path) -> None:
         """Write the same, of a lab that goes on, as it is at this moment."""
 
-    def recording(self, lab: str, host: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
-        """A host's capture so far; with `follow` also what comes, until the lab is down. Raises Unavailable."""
+    def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
+        """A node's capture so far; with `follow` also what comes, until the lab is down. Raises Unavailable."""
 
     def execute(self, lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
         """Run a command as an application of the host, with our standard streams; return its status."""

@@ -31,11 +31,11 @@ from testbed.backends.docker_labels import (
     SOCKET_DIRECTORY,
     TCP_FILE,
     UID,
-    Kind,
     confined,
     environment,
     image,
     image_id,
+    kind_of,
     labels_of,
     name_of,
     owner,
@@ -47,7 +47,6 @@ from testbed.plan import HostPlan, LinkPlan, Plan, Underlay
 from testbed.unavailable import Unavailable
 
 _MOST_IN_ENVIRONMENT = 1 << 15  # bytes; Linux takes four times as many, and a shell passes them on
-WORKERS = 8  # requests at a time; an engine does not become faster with more
 _LAST_LINES = 5  # of a log, in a message
 _TOLD_WITHIN = 30.0  # seconds until a host has told that it is ready, and what its probes found, beside the links' own
 _RIGHTS = ["NET_ADMIN", "NET_RAW", "SETGID", "SETUID"]  # of root's: tc, tcpdump, and to start chitcpd as its user
@@ -83,7 +82,7 @@ class Hosts:
         """Start these hosts and routers of the plan, and make the links that are not `known` (link -> network's id)."""
         if nodes:
             report(f"starting chitcpd on {', '.join(node.name for node in nodes)}")
-        with ThreadPoolExecutor(2) as links, ThreadPoolExecutor(WORKERS) as pool:
+        with ThreadPoolExecutor(2) as links, ThreadPoolExecutor(engine.WORKERS) as pool:
             try:
                 started, networks = self._start_all(plan, known, nodes, links, pool)
                 # All are ready first: of one that does not start, others would only know that no probe comes back.
@@ -172,7 +171,7 @@ class Hosts:
             plan, node, trace=setup.TRACE, segments=setup.SEGMENTS, implementation=f"{setup.DATA}/{TCP_FILE}"
         )
         script = setup.script(node, options if node.image is None else None, capture_wire=plan.capture_wire)
-        kind: Kind = "beside" if node.image is not None else "router" if node.forwards else "host"
+        kind = kind_of(node)
         ends = [(networks[interface.link].result(), interface.address) for interface in node.interfaces]
         links, files = _links(plan, node)
         rest: dict[str, Any] = {}

@@ -29,6 +29,7 @@ Kind = Literal["host", "router", "beside", "app", "exec", "link", "volume", "hel
 USER, UID = "chitcp", 23300
 SOCKET_DIRECTORY, WORK = "/run/chitcp", "/work"
 TCP_FILE = "tcp.py"
+GRACE = 3  # seconds between SIGTERM and SIGKILL
 _MOST_LOG = "1g"  # bytes that an application may write
 
 
@@ -40,6 +41,11 @@ def image() -> str:
 def name_of(lab: str, kind: Kind, name: str) -> str:
     """What the engine calls it."""
     return f"chitcp-{lab}-{kind}-{name}"
+
+
+def kind_of(node: HostPlan) -> Literal["host", "router", "beside"]:
+    """That of the container of ours that shapes and captures the node's links."""
+    return "beside" if node.image is not None else "router" if node.forwards else "host"
 
 
 def owner() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import select
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Set
@@ -14,31 +15,50 @@ from typing import IO, Any
 
 import docker
 from docker import APIClient
+from docker.context import Context, ContextAPI
+from docker.context.config import get_current_context_name
 from docker.errors import APIError, DockerException
 from docker.utils.socket import frames_iter
 from requests.exceptions import RequestException
 
 from testbed.unavailable import Unavailable
 
+WORKERS = 8  # requests at a time; an engine does not become faster with more
+
 
 def connect(connections: int) -> APIClient:
-    """A client of the engine that the environment names, else of this machine's, with so many connections kept open.
+    """A client of the engine that `docker` itself would ask, with so many connections kept open.
 
     Raises Unavailable if no engine answers, or not this user.
     """
+    where = _where()
     try:
         return docker.from_env(max_pool_size=connections).api
     except DockerException as error:
         cause = _first_cause(error)
         if isinstance(cause, PermissionError):
             raise Unavailable(
-                "this user may not open the Docker engine's socket.",
+                f"this user may not open the Docker engine's socket, {where}.",
                 "Join its group (usually `sudo usermod -aG docker $USER`, then log in anew), or use --backend local.",
             ) from error
         raise Unavailable(
-            f"no Docker engine answers ({cause}).",
-            "Start one (`sudo systemctl start docker`; DOCKER_HOST names one elsewhere), or use --backend local.",
+            f"no Docker engine answers at {where}: {cause}.",
+            "Start one (`sudo systemctl start docker`), name another one (DOCKER_HOST, `docker context use`), "
+            "or use --backend local.",
         ) from error
+
+
+def _where() -> str:
+    """The address that `from_env` takes, and who says so. Raises Unavailable if that is a context that is not there."""
+    if address := os.environ.get("DOCKER_HOST"):
+        return f"{address} (DOCKER_HOST)"
+    name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
+    context: Context | None = ContextAPI.get_context(name)
+    if context is None:  # `from_env` would take another engine
+        raise Unavailable(
+            f"no Docker context {name} is found.", "Choose one of `docker context ls`, or set DOCKER_HOST."
+        )
+    return str(context.Host) if name == "default" else f"{context.Host} (Docker context {name})"
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -85,8 +105,11 @@ def run(api: APIClient, container: str, command: list[str], *, user: str = "") -
 
 
 def output(api: APIClient, container: str, command: list[str], *, user: str) -> Iterator[bytes]:
-    """What a command in a container that runs writes to its standard output, as it comes."""
-    execution = api.exec_create(container, command, user=user, stderr=False)["Id"]
+    """What a command in a container that runs writes to its standard output, as it comes.
+
+    Once nobody reads any more, it sees the end of its input.
+    """
+    execution = api.exec_create(container, command, user=user, stdin=True, stderr=False)["Id"]
     stream: Any = api.exec_start(execution, socket=True)
     try:
         yield from (piece for _, piece in frames_iter(stream, tty=False))  # type: ignore[no-untyped-call]

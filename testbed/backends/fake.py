@@ -305,7 +305,7 @@ class FakeBackend:
             here.mkdir(parents=True)
             (here / "chitcpd.log").write_text("".join(f"{line}\n" for line in up.logs[host.name]))
             (here / "trace.jsonl").write_text("".join(f"{json.dumps(event)}\n" for event in up.traces[host.name]))
-            if plan.capture_segments and not host.forwards:
+            if plan.capture_segments:
                 (here / "segments.pcap").write_bytes(_EMPTY_PCAP)
             if plan.capture_wire:
                 (here / "wire.pcap").write_bytes(_EMPTY_PCAP)
@@ -317,7 +317,7 @@ class FakeBackend:
             for file, content in process.files.items():
                 (here / "files" / file).write_bytes(content)
 
-    def recording(self, lab: str, host: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
+    def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
         """A capture without a packet."""
         plan = self._labs[lab].plan
         if not (plan.capture_wire if recording == "wire" else plan.capture_segments):

@@ -11,20 +11,16 @@ import errno
 import ipaddress
 import json
 import os
-import re
 import resource
 import shlex
-import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from signal import Signals
@@ -32,7 +28,7 @@ from typing import Any, Literal
 
 from chitcpd import ctl
 from testbed import daemon, saved, state
-from testbed.backends import processes, wire
+from testbed.backends import local_left, processes, wire
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Probed, Recording, Report
 from testbed.backends.local_lab import LABEL, Entry, Kind, LocalLab
 from testbed.backends.spawner import Spawner
@@ -289,7 +285,7 @@ class LocalBackend:
             if left <= 0:
                 return False
             if app.says is not None:
-                if _has_said(lab.directory / "apps" / app.name, app.says):
+                if local_left.has_said(lab.directory / "apps" / app.name, app.says):
                     return True
                 time.sleep(min(0.02, left))  # files have no event
                 continue
@@ -373,22 +369,15 @@ class LocalBackend:
         kinds: tuple[Kind, ...] = ("app", "host", "capture")
         for kind in kinds:
             lab.end(kind, grace=_GRACE)
-        _copy(lab, directory)
+        local_left.copy(lab, directory)
 
     def snapshot(self, lab: str, directory: Path) -> None:
         """Copy the files as they are."""
-        _copy(self.lab(lab), directory)
+        local_left.copy(self.lab(lab), directory)
 
-    def recording(self, lab: str, host: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
-        """Read the file; the wire's is the whole lab's, of which the host has its part."""
-        here = self.lab(lab)
-        path = here.directory / ("wire.pcap" if recording == "wire" else f"hosts/{host}/segments.pcap")
-        if not path.is_file():
-            raise Unavailable(f"lab {lab} has no capture of {recording}.", "Ask for it in the topology: `capture:`.")
-        if recording == "segments":
-            return _pieces(path, here.directory, follow=follow)
-        own = {"", *(end.address for node in here.nodes if node.name == host for end in node.interfaces)}
-        return _part(path, here.directory, own, follow=follow)
+    def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
+        """Read the file."""
+        return local_left.recording(self.lab(lab), node, recording, follow=follow)
 
     def execute(self, lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
         """Run it here, with the host's environment."""
@@ -415,17 +404,7 @@ class LocalBackend:
 
     def logs(self, lab: str, names: tuple[str, ...], *, follow: bool) -> Iterator[tuple[str, str]]:
         """Lines of chitcpd's log, and of what applications wrote."""
-        here = self.lab(lab)
-        read: dict[Path, int] = {}
-        while True:
-            own = [e for e in here.entries if e.kind != "capture" and (not names or e.name in names)]
-            over = not follow or not here.directory.is_dir() or all(entry.state != "running" for entry in own)
-            for entry in own:
-                for path in _outputs(here, entry):
-                    yield from ((entry.name, line) for line in _fresh_lines(path, read, whole_only=not over))
-            if over:
-                return
-            time.sleep(0.1)  # files have no event to wait for
+        return local_left.logs(self.lab(lab), names, follow=follow)
 
     def down(self, lab: str, report: Report) -> int:
         """End every process of the lab, those too that no record knows, and remove its directory."""
@@ -487,10 +466,10 @@ class LocalBackend:
         return (self._labs.get(name) or LocalLab.load(directory)) if directory.is_dir() else None
 
     def lab(self, name: str) -> LocalLab:
-        """The lab of this name. Raises LookupError if nothing of it is here."""
+        """The lab of this name. Raises Unavailable if nothing of it is here."""
         lab = self._find(name)
         if lab is None:
-            raise LookupError(f"there is no lab {name}")
+            raise Unavailable(f"there is no lab {name} any more.", "Somebody has taken it down.")
         return lab
 
 
@@ -592,11 +571,6 @@ def _refuse_what_only_docker_has(plan: Plan) -> None:
             raise Unavailable(*_NO_UNDERLAY)
 
 
-def _has_said(app: Path, pattern: str) -> bool:
-    texts = (path.read_text(errors="replace") for path in (app / "stdout", app / "stderr") if path.is_file())
-    return any(re.search(pattern, line) for text in texts for line in text.splitlines())
-
-
 def _mechanism(node: HostPlan, interface: Interface) -> Mechanism:
     shape = interface.shape
     mechanism = Mechanism(interface.link, f"{node.name}->{interface.towards}")
@@ -604,50 +578,6 @@ def _mechanism(node: HostPlan, interface: Interface) -> Mechanism:
         mechanism.delay_jitter_rate = "chitcpd"
         mechanism.why = "all links of the local backend share the loopback interface, which can't be shaped for one"
     return mechanism
-
-
-def _copy(lab: LocalLab, directory: Path) -> None:
-    for part in ("hosts", "apps"):
-        if (lab.directory / part).is_dir():
-            shutil.copytree(
-                lab.directory / part, directory / part, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True
-            )
-    hosts = {directory / "hosts" / node.name: [end.address for end in node.interfaces] for node in lab.nodes}
-    if (lab.directory / "wire.pcap").is_file():
-        there = {here / "wire.pcap": addresses for here, addresses in hosts.items() if here.is_dir()}
-        wire.split(lab.directory / "wire.pcap", there)
-
-
-def _pieces(path: Path, lab: Path, *, follow: bool) -> Generator[bytes, None, None]:
-    """A file in pieces, as it grows; until its lab is gone."""
-    with path.open("rb") as file:
-        while True:
-            over = not follow or not lab.is_dir()
-            yield from iter(partial(file.read, 1 << 16), b"")
-            if over:
-                return
-            time.sleep(0.05)  # files have no event
-
-
-def _part(path: Path, lab: Path, addresses: set[str], *, follow: bool) -> Iterator[bytes]:
-    """A capture's header, and the packets from or to these addresses."""
-    with closing(_pieces(path, lab, follow=follow)) as pieces:
-        yield from (record for record, ends in wire.records(_Readable(pieces)) if addresses.intersection(ends))
-
-
-class _Readable:
-    """Pieces as a file, of which a read is whole."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int, /) -> bytes:
-        """So many bytes; fewer only at the end."""
-        while len(self._rest) < size and (piece := next(self._pieces, b"")):
-            self._rest += piece
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
 
 
 def _listening(wanted: int) -> Iterator[str]:
@@ -659,33 +589,6 @@ def _listening(wanted: int) -> Iterator[str]:
             address, _, number = local.partition(":")
             if tcp_state == "0A" and int(number, 16) == wanted:
                 yield socket.inet_ntoa(bytes.fromhex(address)[:: -1 if sys.byteorder == "little" else 1])
-
-
-def _not_to_copy(directory: str, names: list[str]) -> list[str]:
-    """What is ours, and FIFOs, sockets and devices that an application made: they can't be copied."""
-    kinds = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
-    modes = {name: os.lstat(os.path.join(directory, name)).st_mode for name in names}
-    ours = {"links.json", "arguments.json"} if os.path.basename(os.path.dirname(directory)) == "hosts" else set()
-    return [name for name, mode in modes.items() if name in ours or not any(kind(mode) for kind in kinds)]
-
-
-def _outputs(lab: LocalLab, entry: Entry) -> list[Path]:
-    here = lab.directory / f"{entry.kind}s" / entry.name
-    return [here / "chitcpd.log"] if entry.kind == "host" else [here / "stdout", here / "stderr"]
-
-
-def _fresh_lines(path: Path, read: dict[Path, int], *, whole_only: bool) -> list[str]:
-    """The lines that were not read yet; not the last one if its end is still to be written."""
-    try:
-        with path.open("rb") as file:
-            file.seek(read.get(path, 0))
-            text = file.read()
-    except FileNotFoundError:
-        return []
-    if whole_only:
-        text = text[: text.rfind(b"\n") + 1]
-    read[path] = read.get(path, 0) + len(text)
-    return text.decode(errors="replace").splitlines()
 
 
 def _items(lab: LocalLab) -> list[Item]:

@@ -10,7 +10,7 @@ import click
 
 from testbed import links as core
 from testbed.cli.complete import labs
-from testbed.cli.output import format_option, print_json, say, table, verbose_option
+from testbed.cli.output import Group, format_option, print_json, say, table, verbose_option
 from testbed.graph import said
 from testbed.signals import Interrupted, Signals
 from testbed.topology.scalars import read_timeout
@@ -33,11 +33,11 @@ for_option = click.option(
     "duration",
     metavar="TIME",
     callback=_seconds,
-    help="Like 10s: wait so long, then make it as it was. Ctrl-C does this at once.",
+    help="Like 10s: wait so long, then undo it. Ctrl-C does this at once.",
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def link() -> None:
     """Look at the links of a lab that is up, and change them while it runs.
 
@@ -49,7 +49,8 @@ def link() -> None:
       testbed link down two-hosts alice-bob --for 2s
       testbed link reset two-hosts
 
-    A change holds until the next one, until `reset`, or with --for for so long.
+    A change holds until the next one, until `reset`, or with --for for so long. Of several with --for the newest holds
+    that is not over; when all are over, the link is as it was before them.
     """
 
 
@@ -108,7 +109,9 @@ def set_(lab: str, link: str, settings: tuple[str, ...], sender: str | None, dur
     What is not named stays as it is.
     """
     changes = core.parse(settings)
-    return _for_a_while(lab, link, lambda: core.change(lab, link, changes, sender), duration)
+    return _for_a_while(
+        lab, link, lambda: core.change(lab, link, changes, sender, passing=duration is not None), duration
+    )
 
 
 @link.command()
@@ -124,7 +127,7 @@ def down(lab: str, link: str, duration: float | None) -> int:
       testbed link down two-hosts alice-bob --for 2s
       testbed link down two-hosts alice-bob
     """
-    return _for_a_while(lab, link, lambda: core.set_down(lab, link, down=True), duration)
+    return _for_a_while(lab, link, lambda: core.set_down(lab, link, down=True, passing=duration is not None), duration)
 
 
 @link.command()
@@ -158,11 +161,11 @@ def reset(lab: str, link: str | None) -> int:
     return 0
 
 
-def _for_a_while(lab: str, link: str, change: Callable[[], list[core.Before]], duration: float | None) -> int:
+def _for_a_while(lab: str, link: str, change: Callable[[], str], duration: float | None) -> int:
     """Make a change; with a duration wait so long, and make it as it was, also after a signal that comes earlier."""
     interrupted: Interrupted | None = None
     with Signals() as signals:
-        before = change()
+        which = change()
         if duration is None:
             _say_what_it_does(lab, link)
             return 0
@@ -173,8 +176,8 @@ def _for_a_while(lab: str, link: str, change: Callable[[], list[core.Before]], d
         except Interrupted as signal:
             interrupted = signal
         finally:
-            is_up = core.undo(lab, before)
-    say(f"{link} is as it was" if is_up else f"lab {lab} is down by now")
+            now = core.undo(lab, which)
+    say(f"{link} is {now}" if now is not None else f"lab {lab} is down by now")
     return interrupted.status if interrupted else 0
 
 

@@ -11,8 +11,8 @@ import click
 from testbed import lab as core
 from testbed.backends.base import Recording
 from testbed.cli.complete import labs
+from testbed.cli.options import runs_option
 from testbed.cli.output import complain, format_option, print_json, progress, result_for, say, verbose_option
-from testbed.cli.run import runs_option
 
 _lab = click.argument("lab", shell_complete=labs)
 _RAW = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -57,7 +57,7 @@ def shell(lab: str, host: str) -> int:
 
 @click.command()
 @_lab
-@click.argument("host")
+@click.argument("node", metavar="HOST|ROUTER")
 @click.option(
     "--wire/--segments",
     default=False,
@@ -66,8 +66,8 @@ def shell(lab: str, host: str) -> int:
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until the lab is down.")
 @click.option("-o", "--output", type=click.File("wb"), default="-", help="A file; by default the standard output.")
 @verbose_option
-def capture(lab: str, host: str, wire: bool, follow: bool, output: IO[bytes]) -> int:
-    """Write a host's capture so far, as pcap.
+def capture(lab: str, node: str, wire: bool, follow: bool, output: IO[bytes]) -> int:
+    """Write the capture of a host, or of a router, so far, as pcap.
 
     \b
     Examples:
@@ -76,7 +76,7 @@ def capture(lab: str, host: str, wire: bool, follow: bool, output: IO[bytes]) ->
       testbed capture two-hosts alice --wire | tshark -r -
     """
     kind: Recording = "wire" if wire else "segments"
-    pieces = core.recording(lab, host, kind, follow=follow)
+    pieces = core.recording(lab, node, kind, follow=follow)
     if output.name in ("-", "<stdout>") and sys.stdout.isatty():
         raise click.UsageError("a capture is nothing for a terminal: give -o FILE, or a pipe")
     for piece in pieces:

@@ -417,7 +417,7 @@ def _form(form: tuple[tuple[str, ...], tuple[str, ...]]) -> str:
 
 
 class Capture(Part):
-    """What is captured on each host."""
+    """What is captured on each host and router."""
 
     segments: Flag = Field(default=True, description="the segments of the TCP under study")
     wire: Flag = Field(default=True, description="the packets of the real connections")

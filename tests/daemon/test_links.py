@@ -45,6 +45,15 @@ class TestRoutes:
             assert alice.peers.source(bob.address) == alice.address
 
     @in_event_loop
+    async def test_what_a_router_carries_on_is_told_once_and_before_it_may_be_lost(self) -> None:
+        async with alice_router_bob(loss=1.0) as (alice, router, bob):
+            seen: list[object] = []
+            router.peers.passed = lambda *told: seen.append((told, list(router.drops)))
+            alice.send(bob, segment(1))
+            await until(lambda: router.drops == ["loss"])
+            assert seen == [((alice.address, bob.address, segment(1)), [])]
+
+    @in_event_loop
     async def test_the_router_s_link_does_what_it_does_to_all(self) -> None:
         async with alice_router_bob(loss=1.0) as (alice, router, bob):
             alice.send(bob, segment(1))

@@ -104,9 +104,9 @@ class Bench:
         with self._start("run", file, "--backend", "docker", "--name", self.lab, **environment) as running:
             yield running
 
-    def command(self, *arguments: str) -> Command:
+    def command(self, *arguments: str, **environment: str) -> Command:
         """Any command of testbed, to its end."""
-        with self._start(*arguments) as running:
+        with self._start(*arguments, **environment) as running:
             return running.end()
 
     @contextmanager

@@ -76,6 +76,17 @@ def test_a_daemon_that_dies_ends_the_run_with_its_last_lines(bench: Bench) -> No
     assert bench.left() == []
 
 
+def test_a_lab_that_somebody_takes_down_meanwhile_ends_the_run_which_says_so(bench: Bench, tmp_path: Path) -> None:
+    elsewhere = {"XDG_RUNTIME_DIR": str(tmp_path)}  # another user's: no lock of theirs is ours
+    with bench.running(bench.topology(SLEEPER)) as running:
+        running.wait_for(WAITS)
+        assert bench.command("down", bench.lab, **elsewhere).status == 0
+        command = running.end()
+    assert command.status == 3, command.output
+    assert f"somebody has taken lab {bench.lab} down while it ran" in command.output
+    assert bench.left() == []
+
+
 def test_gc_after_the_controller_was_killed_at_random_moments(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

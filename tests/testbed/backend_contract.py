@@ -44,6 +44,7 @@ from tests.testbed.plans import Written, an_app, plan_of
 
 _numbers = itertools.count(1)
 _PATIENCE = 30.0  # seconds for what must come
+FIRST_PACKET = slice(24 + 16, 24 + 16 + 40)  # of a pcap, behind its header and that of the record: IP and TCP header
 
 # name -> the command; PROGRAMS has the same for the fake
 _COMMANDS: dict[str, tuple[str, ...]] = {
@@ -423,7 +424,8 @@ class BackendContract:
             backend.collect(plan, tmp_path)
         assert (tmp_path / "apps" / "asks" / "stdout").read_text() == "hello\n"
         assert {path.name for path in (tmp_path / "hosts").iterdir()} == {"alice", "bob", "carol", "r1"}
-        assert not (tmp_path / "hosts" / "r1" / "segments.pcap").exists()  # it has none of its own
+        alice, r1 = ((tmp_path / "hosts" / name / "segments.pcap").read_bytes() for name in ("alice", "r1"))
+        assert alice[FIRST_PACKET] in r1
 
     def ask(self, backend: Backend, plan: Plan) -> None:
         """Start the server and the client of a plan; the client gets its answer."""
@@ -647,6 +649,7 @@ class BackendContract:
         with up(backend, plan) as built:
             if kind == "wire" and any("wire" in note for note in built.notes):
                 pytest.skip(built.notes[0])
+            assert len(b"".join(backend.recording(plan.lab, "alice", kind, follow=False))) >= 24  # the header, at once
             self.ask(backend, plan)
             whole = b"".join(backend.recording(plan.lab, "alice", kind, follow=False))
             assert whole[:4] in (b"\xd4\xc3\xb2\xa1", b"\x4d\x3c\xb2\xa1")  # pcap, of micro- or nanoseconds
@@ -655,6 +658,15 @@ class BackendContract:
             backend.down(plan.lab, ignore)
             for _ in pieces:  # until the lab is down, and no longer
                 pass
+
+    def test_a_router_s_capture_can_be_read_too(self, backend: Backend) -> None:
+        plan = lab_of(backend, ROUTED, app("serves", host="bob"), app("asks"))
+        with up(backend, plan):
+            self.ask(backend, plan)
+            alice, r1 = (
+                b"".join(backend.recording(plan.lab, name, "segments", follow=False)) for name in ("alice", "r1")
+            )
+            assert alice[FIRST_PACKET] in r1
 
     def test_a_capture_that_is_not_there_is_refused(self, backend: Backend) -> None:
         plan = dataclasses.replace(two_hosts(backend), capture_segments=False, capture_wire=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,8 +15,10 @@ from typing import Any
 import pytest
 
 from testbed import backends, doctor, links, state
+from testbed.backends.base import Now
 from testbed.backends.fake import FakeBackend, Process, Program
 from testbed.cli import main
+from testbed.plan import HostPlan, Interface
 from testbed.unavailable import Unavailable
 from tests.testbed.plans import TWO, plan_of
 
@@ -248,6 +251,11 @@ def test_links_are_shown_and_changed(capsys: Captured) -> None:
         rows = (line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()[1:])
         return {direction: " ".join(rest.split()) for _, direction, rest in rows}
 
+    def link_in_ps() -> str:
+        capsys.readouterr()
+        assert main(["ps", "--format", "json"]) == 0
+        return str(json.loads(capsys.readouterr().out)[-1]["state"])
+
     assert main(["up", "lab.yaml"]) == 0
     assert shown() == {"alice->bob": "as it is", "bob->alice": "as it is"}
 
@@ -257,12 +265,33 @@ def test_links_are_shown_and_changed(capsys: Captured) -> None:
 
     assert main(["link", "down", "fake-lab", "alice-bob"]) == 0
     assert shown() == {"alice->bob": "down, 50ms, loss 2% changed", "bob->alice": "down changed"}
+    assert link_in_ps() == "down"
     assert main(["link", "up", "fake-lab", "alice-bob"]) == 0
+    assert link_in_ps() == "up"
     assert shown()["alice->bob"] == "50ms, loss 2% changed"
 
     assert main(["link", "reset", "fake-lab"]) == 0
     assert capsys.readouterr().out.endswith("every link of fake-lab is as the topology says\n")
     assert shown() == {"alice->bob": "as it is", "bob->alice": "as it is"}
+
+
+@pytest.mark.parametrize(("silent", "state"), [(["alice"], "down"), (["bob"], "down"), (["alice", "bob"], "up")])
+def test_of_a_link_that_is_down_the_other_end_knows_too(
+    silent: list[str], state: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    assert main(["link", "down", "fake-lab", "alice-bob"]) == 0
+    real = FakeBackend.now
+
+    def now(backend: FakeBackend, lab: str, node: HostPlan, interface: Interface) -> Now:
+        if node.name in silent:
+            raise Unavailable(f"chitcpd of {node.name} does not answer.", "Wait.")
+        return real(backend, lab, node, interface)
+
+    monkeypatch.setattr(FakeBackend, "now", now)
+    capsys.readouterr()
+    assert main(["ps", "fake-lab", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[-1]["state"] == state
 
 
 @pytest.mark.parametrize("command", [["set", "fake-lab", "alice-bob", "loss=2%"], ["down", "fake-lab", "alice-bob"]])
@@ -348,7 +377,7 @@ def test_a_capture_that_is_not_there_leaves_no_file(capsys: Captured) -> None:
     assert main(["capture", "fake-lab", "alice", "--wire", "-o", "wire.pcap"]) == 3
     assert "lab fake-lab has no capture of wire" in capsys.readouterr().err
     assert main(["capture", "fake-lab", "carol"]) == 2
-    assert "lab fake-lab has no host 'carol', it has alice, bob" in capsys.readouterr().err
+    assert "lab fake-lab has no host or router 'carol', it has alice, bob" in capsys.readouterr().err
     assert not Path("wire.pcap").exists()
 
 
@@ -451,6 +480,26 @@ def test_validate_for_programs(capsys: Captured) -> None:
     assert (good["good"], good["hosts"], good["faults"]) == (True, ["alice", "bob"], [])
 
 
+def test_a_table_for_a_narrow_terminal_has_its_widest_cells_below_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "40"}.items():
+        monkeypatch.setenv(name, value)
+    capsys.readouterr()
+    assert main(["ps"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:4] == [
+        "LAB  KIND  NAME  STATE  BACKEND",
+        "  DETAIL",
+        "fake-lab  host  alice  running  fake",
+        "  127.128.0.2",
+    ]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["ps"]) == 0
+    assert "fake-lab  host  alice" in capsys.readouterr().out.splitlines()[1]
+
+
 def test_doctor_tries_everything_and_names_the_backend(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     def lame() -> str:
         raise Unavailable("tcpdump is not installed.", "Install it.")
@@ -486,5 +535,8 @@ def test_help_fits_a_narrow_terminal_and_teaches(
     assert main([*command, "--help"]) == 0
     said = capsys.readouterr().out
     assert "testbed" in said
+    assert "..." not in said.partition("\nCommands:\n")[2]  # no sentence is cut off
+    examples = re.compile(r" {4,6}\S")  # a copy of them is to be whole
+    assert max(len(line) for line in said.splitlines() if not examples.match(line)) <= 40
     if command != ["doctor"]:
         assert "testbed run" in said or f"  testbed {' '.join(command)}" in said

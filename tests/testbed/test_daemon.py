@@ -55,12 +55,11 @@ def test_a_host_is_told_who_it_is_and_what_it_writes() -> None:
     ]
 
 
-def test_a_router_forwards_and_captures_no_segments() -> None:
+def test_a_router_forwards_and_captures_what_passes() -> None:
     lab = plan_of(LAB)
     said = options(lab, lab.node("r1"))
 
-    assert said[-5:] == ["--bind", R1, "--bind", R1_OFFICE, "--forward"]
-    assert "-c" not in said
+    assert said[-7:] == ["--bind", R1, "--bind", R1_OFFICE, "-c", "s.pcap", "--forward"]
 
 
 def test_a_daemon_captures_and_runs_somebody_s_own_tcp_only_if_it_is_to() -> None:

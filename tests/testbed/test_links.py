@@ -97,7 +97,7 @@ def test_reset_is_what_the_topology_says(link: str | None) -> None:
 @pytest.mark.usefixtures("backend")
 def test_a_change_can_be_undone_and_then_it_is_as_it_was_just_before() -> None:
     links.change("lab", "office", parse(["delay=5ms"]), None)
-    undo = links.change("lab", "office", parse(["delay=20ms", "jitter=1ms"]), "carol")
+    undo = links.change("lab", "office", parse(["delay=20ms", "jitter=1ms"]), "carol", passing=True)
     assert shapes()["carol->office"] == Shape(delay=0.02, jitter=0.001)
     links.undo("lab", undo)
     assert shapes()["carol->office"] == Shape(delay=0.005)
@@ -105,9 +105,9 @@ def test_a_change_can_be_undone_and_then_it_is_as_it_was_just_before() -> None:
 
 @pytest.mark.usefixtures("backend")
 def test_of_two_changes_that_overlap_each_undoes_its_own() -> None:
-    slow = links.change("lab", "office", parse(["delay=20ms", "rate=8mbit", "queue=10pkt"]), "carol")
-    lossy = links.change("lab", "office", parse(["loss=5%"]), "carol")
-    down = links.set_down("lab", "office", down=True)
+    slow = links.change("lab", "office", parse(["delay=20ms", "rate=8mbit", "queue=10pkt"]), "carol", passing=True)
+    lossy = links.change("lab", "office", parse(["loss=5%"]), "carol", passing=True)
+    down = links.set_down("lab", "office", down=True, passing=True)
     links.undo("lab", slow)
     assert shapes()["carol->office"] == Shape(loss=0.05, down=True)
     links.undo("lab", lossy)
@@ -115,23 +115,87 @@ def test_of_two_changes_that_overlap_each_undoes_its_own() -> None:
     assert shapes()["carol->office"] == Shape()
 
 
+def carols_delay() -> float:
+    return shapes()["carol->office"].delay
+
+
+def for_a_while(delay: str, sender: str | None = "carol") -> str:
+    return links.change("lab", "office", parse([f"delay={delay}"]), sender, passing=True)
+
+
+@pytest.mark.usefixtures("backend")
+@pytest.mark.parametrize(
+    ("order", "then"),
+    [
+        ((0, 1, 2), [0.03, 0.03, 0.005]),
+        ((0, 2, 1), [0.03, 0.02, 0.005]),
+        ((1, 0, 2), [0.03, 0.03, 0.005]),
+        ((1, 2, 0), [0.03, 0.01, 0.005]),
+        ((2, 0, 1), [0.02, 0.02, 0.005]),
+        ((2, 1, 0), [0.02, 0.01, 0.005]),
+    ],
+)
+def test_of_changes_of_one_setting_the_newest_holds_that_lasts_and_in_the_end_it_is_as_before_them(
+    order: tuple[int, ...], then: list[float]
+) -> None:
+    links.change("lab", "office", parse(["delay=5ms"]), None)
+    changes = [for_a_while("10ms"), for_a_while("20ms", None), for_a_while("30ms")]
+    found = []
+    for which in order:
+        links.undo("lab", changes[which])
+        found.append(carols_delay())
+    assert found == then
+    assert {shape.delay for shape in shapes("office").values()} == {0.005}
+
+
+@pytest.mark.usefixtures("backend")
+def test_a_change_for_good_holds_whatever_is_over_later() -> None:
+    first, second = for_a_while("10ms"), for_a_while("20ms", None)
+    links.change("lab", "office", parse(["delay=7ms"]), "carol")
+    assert links.undo("lab", first) == "as it was changed later"
+    assert links.undo("lab", second) == "as it was"  # at the other ends
+    assert {direction: shape.delay for direction, shape in shapes("office").items()} == {
+        "bob->office": 0.0,
+        "carol->office": 0.007,
+        "r1->office": 0.0,
+    }
+
+
+@pytest.mark.usefixtures("backend")
+def test_after_a_reset_there_is_nothing_to_undo() -> None:
+    undo = for_a_while("10ms")
+    links.reset("lab", None)
+    links.change("lab", "office", parse(["delay=7ms"]), "carol")
+    links.undo("lab", undo)
+    assert carols_delay() == 0.007
+
+
+def test_a_lab_that_is_up_anew_has_nothing_to_undo_either(backend: Backend) -> None:
+    undo = for_a_while("10ms")
+    lab.down("lab", lambda _step: None)
+    lab.up(Topology.model_validate(LAB), backend, lab="lab", report=lambda _step: None)
+    links.change("lab", "office", parse(["delay=7ms"]), "carol")
+    links.undo("lab", undo)
+    assert carols_delay() == 0.007
+
+
 def test_in_a_lab_that_is_down_there_is_nothing_to_undo(backend: Backend) -> None:
-    undo = links.set_down("lab", "office", down=True)
+    undo = links.set_down("lab", "office", down=True, passing=True)
     backend.down("lab", lambda _step: None)
-    assert not links.undo("lab", undo)
+    assert links.undo("lab", undo) is None
 
 
 def test_nor_is_there_at_a_link_that_is_gone(backend: Backend) -> None:
-    undo = links.set_down("lab", "office", down=True)
+    undo = links.set_down("lab", "office", down=True, passing=True)
     without: Written = LAB | {"links": [LAB["links"][0], {"endpoints": ["r1", "bob", "carol"], "name": "home"}]}
     lab.up(Topology.model_validate(without), backend, lab="lab", report=lambda _step: None)
-    assert links.undo("lab", undo)
+    assert links.undo("lab", undo) is not None
     assert all(end.is_as_planned for end in links.show("lab"))
 
 
 @pytest.mark.usefixtures("backend")
 def test_to_undo_a_change_waits_for_another_command() -> None:
-    undo = links.change("lab", "office", parse(["delay=20ms"]), "carol")
+    undo = links.change("lab", "office", parse(["delay=20ms"]), "carol", passing=True)
     with ThreadPoolExecutor() as pool:
         with state.lab_lock("lab"):
             undone = pool.submit(links.undo, "lab", undo)

@@ -194,6 +194,16 @@ def test_a_daemon_that_dies_ends_the_run(state: Path) -> None:
     assert_nothing_is_left(state)
 
 
+def test_a_lab_that_somebody_takes_down_meanwhile_ends_the_run_which_says_so(state: Path) -> None:
+    with a_run_that_waits(state) as controller:
+        LocalBackend().down("waiting", ignore)
+        said, _ = controller.communicate(timeout=30)
+    assert controller.returncode == 3
+    assert "testbed: somebody has taken lab waiting down while it ran. Run it again.\n" in said
+    assert "fault of testbed's" not in said
+    assert_nothing_is_left(state)
+
+
 def test_a_port_in_use_is_refused_and_leaves_nothing(state: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("", int(os.environ["CHITCPD_PORT"])))

@@ -206,6 +206,18 @@ def test_a_daemon_that_dies_ends_the_run_at_once_with_its_last_lines(lab: Lab) -
     assert (outcome.directory / "hosts" / "bob" / "chitcpd.log").exists()
 
 
+def test_a_lab_that_somebody_takes_down_meanwhile_is_neither_the_application_s_fault_nor_ours(lab: Lab) -> None:
+    def bereft(_process: Process) -> int:
+        lab.backend.down("fake-lab", lab.steps.append)
+        return 1
+
+    lab.programs["client"] = bereft
+    outcome = lab.run()
+    assert outcome.status == 3
+    assert outcome.error == "somebody has taken lab fake-lab down while it ran. Run it again."
+    assert lab.manifest()["error"] == outcome.error
+
+
 @pytest.mark.parametrize("name", ["server", "client"])
 def test_an_application_that_fails_because_its_daemon_died_is_not_blamed(lab: Lab, name: str) -> None:
     def failing(process: Process) -> int:

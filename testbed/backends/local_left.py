@@ -1,0 +1,121 @@
+"""Reads out what the processes of a lab on this machine have left or go on to write: files, captures, logs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from testbed.backends import wire
+from testbed.backends.base import Recording
+from testbed.backends.local_lab import Entry, LocalLab
+from testbed.unavailable import Unavailable
+
+
+def copy(lab: LocalLab, directory: Path) -> None:
+    """All files of hosts and applications, and each host's part of the wire, as they are."""
+    for part in ("hosts", "apps"):
+        if (lab.directory / part).is_dir():
+            shutil.copytree(
+                lab.directory / part, directory / part, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True
+            )
+    hosts = {directory / "hosts" / node.name: [end.address for end in node.interfaces] for node in lab.nodes}
+    if (lab.directory / "wire.pcap").is_file():
+        there = {here / "wire.pcap": addresses for here, addresses in hosts.items() if here.is_dir()}
+        wire.split(lab.directory / "wire.pcap", there)
+
+
+def _not_to_copy(directory: str, names: list[str]) -> list[str]:
+    """What is ours, and FIFOs, sockets and devices that an application made: they can't be copied."""
+    kinds = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
+    modes = {name: os.lstat(os.path.join(directory, name)).st_mode for name in names}
+    ours = {"links.json", "arguments.json"} if os.path.basename(os.path.dirname(directory)) == "hosts" else set()
+    return [name for name, mode in modes.items() if name in ours or not any(kind(mode) for kind in kinds)]
+
+
+def recording(lab: LocalLab, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
+    """A node's capture; the wire's is the whole lab's, of which the node has its part. Raises Unavailable."""
+    path = lab.directory / ("wire.pcap" if recording == "wire" else f"hosts/{node}/segments.pcap")
+    if not path.is_file():
+        raise Unavailable(f"lab {lab.name} has no capture of {recording}.", "Ask for it in the topology: `capture:`.")
+    if recording == "segments":
+        return _pieces(path, lab.directory, follow=follow)
+    own = {"", *(end.address for one in lab.nodes if one.name == node for end in one.interfaces)}
+    return _part(path, lab.directory, own, follow=follow)
+
+
+def _pieces(path: Path, lab: Path, *, follow: bool) -> Generator[bytes, None, None]:
+    """A file in pieces, as it grows; until its lab is gone."""
+    with path.open("rb") as file:
+        while True:
+            over = not follow or not lab.is_dir()
+            yield from iter(partial(file.read, 1 << 16), b"")
+            if over:
+                return
+            time.sleep(0.05)  # files have no event
+
+
+def _part(path: Path, lab: Path, addresses: set[str], *, follow: bool) -> Iterator[bytes]:
+    """A capture's header, and the packets from or to these addresses."""
+    with closing(_pieces(path, lab, follow=follow)) as pieces:
+        yield from (record for record, ends in wire.records(_Readable(pieces)) if addresses.intersection(ends))
+
+
+class _Readable:
+    """Pieces as a file, of which a read is whole."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = b""
+
+    def read(self, size: int, /) -> bytes:
+        """So many bytes; fewer only at the end."""
+        while len(self._rest) < size and (piece := next(self._pieces, b"")):
+            self._rest += piece
+        data, self._rest = self._rest[:size], self._rest[size:]
+        return data
+
+
+def logs(lab: LocalLab, names: tuple[str, ...], *, follow: bool) -> Iterator[tuple[str, str]]:
+    """(host or app, line) of the named ones, or of all; with `follow` until they end."""
+    read: dict[Path, int] = {}
+    while True:
+        own = [e for e in lab.entries if e.kind != "capture" and (not names or e.name in names)]
+        over = not follow or not lab.directory.is_dir() or all(entry.state != "running" for entry in own)
+        for entry in own:
+            for path in _outputs(lab, entry):
+                yield from ((entry.name, line) for line in _fresh_lines(path, read, whole_only=not over))
+        if over:
+            return
+        time.sleep(0.1)  # files have no event to wait for
+
+
+def has_said(app: Path, pattern: str) -> bool:
+    """Whether an application, of this directory, has written a line that matches."""
+    texts = (path.read_text(errors="replace") for path in (app / "stdout", app / "stderr") if path.is_file())
+    return any(re.search(pattern, line) for text in texts for line in text.splitlines())
+
+
+def _outputs(lab: LocalLab, entry: Entry) -> list[Path]:
+    here = lab.directory / f"{entry.kind}s" / entry.name
+    return [here / "chitcpd.log"] if entry.kind == "host" else [here / "stdout", here / "stderr"]
+
+
+def _fresh_lines(path: Path, read: dict[Path, int], *, whole_only: bool) -> list[str]:
+    """The lines that were not read yet; not the last one if its end is still to be written."""
+    try:
+        with path.open("rb") as file:
+            file.seek(read.get(path, 0))
+            text = file.read()
+    except FileNotFoundError:
+        return []
+    if whole_only:
+        text = text[: text.rfind(b"\n") + 1]
+    read[path] = read.get(path, 0) + len(text)
+    return text.decode(errors="replace").splitlines()

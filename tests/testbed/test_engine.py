@@ -1,0 +1,57 @@
+"""Which Docker engine is asked, and what is said if none is there. No engine is needed for it."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from docker.context import ContextAPI
+
+from testbed.backends import engine
+from testbed.unavailable import Unavailable
+
+
+@pytest.fixture(autouse=True)
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A configuration of `docker` that says nothing."""
+    for name in ("DOCKER_HOST", "DOCKER_CONTEXT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address at which nobody listens."""
+    with closing(socket.socket()) as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{bound.getsockname()[1]}"
+
+
+def test_docker_host_is_asked_before_all_contexts(monkeypatch: pytest.MonkeyPatch, nobody: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"tcp://{nobody}")
+    monkeypatch.setenv("DOCKER_CONTEXT", "no-such-context")
+    with pytest.raises(Unavailable, match=f"at tcp://{nobody} \\(DOCKER_HOST\\): .*refused"):
+        engine.connect(1)
+
+
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_else_the_current_context_is(by_variable: bool, monkeypatch: pytest.MonkeyPatch, nobody: str) -> None:
+    ContextAPI.create_context("elsewhere", host=f"tcp://{nobody}")
+    if by_variable:
+        monkeypatch.setenv("DOCKER_CONTEXT", "elsewhere")
+    else:
+        ContextAPI.set_current_context("elsewhere")
+    with pytest.raises(Unavailable, match=f"at \\S*{nobody} \\(Docker context elsewhere\\): .*refused") as refused:
+        engine.connect(1)
+    assert "DOCKER_HOST" in refused.value.remedy
+
+
+def test_a_context_that_is_not_there_is_not_replaced_by_another_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONTEXT", "no-such-context")
+    with pytest.raises(Unavailable, match="no Docker context no-such-context is found"):
+        engine.connect(1)
