@@ -82,8 +82,8 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         """What could not be done, and why, for a person."""
-        missed = [happened.step for happened in self.events if happened.at is None]
-        return self.built.notes + [f"the run ended before {step.at:g} s: {step.title}" for step in missed]
+        missed = [happened for happened in self.events if happened.at is None]
+        return self.built.notes + [f"{_why_not(happened)}: {happened.step.title}" for happened in missed]
 
     @property
     def status(self) -> int:
@@ -105,3 +105,9 @@ class Outcome:
         if self.failure is not None:
             return "failed: cut short"
         return f"failed: {', '.join(failed)}" if failed else "passed"
+
+
+def _why_not(happened: Happened) -> str:
+    if happened.error is None:
+        return f"the run ended before {happened.step.at:g} s"
+    return f"what was to happen at {happened.step.at:g} s could not be done ({str(happened.error).rstrip('.')})"
