@@ -21,13 +21,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import shutil
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
@@ -79,6 +78,7 @@ from testbed.backends.docker_labels import (
 from testbed.backends.docker_reach import Reach
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan
+from testbed.search import LineSearch
 from testbed.unavailable import Unavailable
 
 _GRACE = 3  # seconds between SIGTERM and SIGKILL
@@ -94,6 +94,7 @@ class DockerBackend:
 
     def __init__(self) -> None:
         self._exits: dict[tuple[str, str], SimpleQueue[Exit]] = {}  # by lab and run
+        self._begins: dict[str, float | None] = {}  # when an application's earlier life has written its last line
         self._anew: set[str] = set()  # containers that end because a deed starts them anew: nobody is told of it
 
     @cached_property
@@ -325,8 +326,11 @@ class DockerBackend:
         with engine.faults():
             name = name_of(plan.lab, "app", app.name)
             with suppress(NotFound):
+                end = engine.end_of_log(api, name)
                 api.start(name)
+                self._begins[name] = end
                 return
+            self._begins.pop(name, None)  # it was of another lab
             container = api.create_container(
                 image(),
                 list(app.run),
@@ -392,9 +396,7 @@ class DockerBackend:
 
         def serves() -> bool:
             if app.says is not None:
-                pieces = self._api.logs(container, stream=True, follow=True)
-                with engine.closing(pieces):
-                    return any(re.search(app.says, line) for line in engine.lines(pieces))
+                return bool(search.found())
             command = ["chitcpd", "ctl", "--wait", str(app.timeout), "listening", str(app.listening)]
             return engine.run(self._api, name_of(plan.lab, "host", app.host), command, user=USER).status == 0
 
@@ -408,13 +410,23 @@ class DockerBackend:
             except (APIError, RequestException):  # one of the containers is not there, or not running, any more
                 answers.put(False)
 
-        for question in (serves, ended):
-            # Daemons: the slower one ends with its container, and nobody should have to wait for that.
-            Thread(target=answer, args=(question,), daemon=True).start()
-        try:
-            return answers.get(timeout=app.timeout + 1)
-        except Empty:
-            return False
+        with ExitStack() as stack:
+            if app.says is not None:
+                search = stack.enter_context(LineSearch(app.says, self._written(container)))
+            for question in (serves, ended):
+                # Daemons: the slower one ends with its container, and nobody should have to wait for that.
+                Thread(target=answer, args=(question,), daemon=True).start()
+            try:
+                return answers.get(timeout=app.timeout + 1)
+            except Empty:
+                return False
+
+    def _written(self, container: str) -> Iterator[bytes]:
+        """What an application writes; of what an earlier life of it has written, nothing."""
+        with suppress(APIError, RequestException):  # its container is not there any more
+            pieces = self._api.logs(container, stream=True, follow=True, since=self._begins.get(container))
+            with engine.closing(pieces):
+                yield from pieces
 
     def exits(self, plan: Plan) -> SimpleQueue[Exit]:
         """Filled by a thread that follows the engine's events."""

@@ -44,6 +44,7 @@ class Process:
         self.files: dict[str, bytes] = dict(app.files) if before is None else before.files  # its working directory
         self.stdout: list[str] = [] if before is None else before.stdout
         self.stderr: list[str] = [] if before is None else before.stderr
+        self._earlier = len(self.stdout), len(self.stderr)
         self.status: int | None = None  # None: it runs
         self.signals: list[str] = []
         self._stop = threading.Event()
@@ -59,6 +60,11 @@ class Process:
         with self.lab.changed:
             self.stderr.append(line)
             self.lab.changed.notify_all()
+
+    def has_written(self, pattern: str) -> bool:
+        """Whether a line that it has written, since its own start, matches."""
+        out, err = self._earlier
+        return any(re.search(pattern, line) for line in self.stdout[out:] + self.stderr[err:])
 
     def listen(self, port: int) -> None:
         """Have its host's daemon listen on a port."""
@@ -220,19 +226,18 @@ class FakeBackend:
         process = lab.processes[app.name]
 
         def settled() -> bool:
-            return self._is_ready(lab, process) or _ended(lab, process)
+            return self._is_ready(lab, process, app) or _ended(lab, process)
 
         # In slices: a Condition is deaf to signals as long as it waits.
         until = time.monotonic() + app.timeout
         with lab.changed:
             while not settled() and time.monotonic() < until:
                 lab.changed.wait(min(0.1, max(0.0, until - time.monotonic())))
-            return self._is_ready(lab, process) and not _ended(lab, process)
+            return self._is_ready(lab, process, app) and not _ended(lab, process)
 
-    def _is_ready(self, lab: Lab, process: Process) -> bool:
-        app = process.app
+    def _is_ready(self, lab: Lab, process: Process, app: AppPlan) -> bool:
         if app.says is not None:
-            return any(re.search(app.says, line) for line in process.stdout + process.stderr)
+            return process.has_written(app.says)
         return (app.host, app.listening) in lab.listeners and app.host not in lab.paused
 
     def exits(self, plan: Plan) -> SimpleQueue[Exit]:

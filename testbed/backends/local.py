@@ -11,7 +11,6 @@ import errno
 import ipaddress
 import json
 import os
-import re
 import resource
 import shlex
 import shutil
@@ -22,7 +21,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
@@ -31,18 +30,20 @@ from signal import Signals
 from typing import Any, Literal
 
 from chitcpd import ctl
-from testbed import daemon, saved, state
+from testbed import daemon, folder, saved, state
 from testbed.backends import processes, wire
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Probed, Recording, Report
 from testbed.backends.local_lab import LABEL, Entry, Kind, LocalLab
 from testbed.backends.spawner import Spawner
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay
+from testbed.search import LineSearch
 from testbed.unavailable import Unavailable
 
 _READY_WITHIN = 20.0  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
 _GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 _C_BUILD = Path(__file__).parents[2] / "build" / "c"
+_PIECE = 1 << 16  # bytes of a file that are read at once; a longer line is several
 _SLICE = 0.25  # seconds that one question to a daemon waits, before we look whether it can still be answered
 
 
@@ -85,6 +86,7 @@ class LocalBackend:
         self._labs: dict[str, LocalLab] = {}
         self._exits: dict[str, SimpleQueue[Exit]] = {}
         self._spawners: dict[str, Spawner] = {}
+        self._begins: dict[tuple[str, str], dict[Path, int]] = {}  # of a lab's application: what an earlier life wrote
 
     def check(self) -> None:
         """Raise Unavailable if this is not Linux, if there is no state directory, or if the port is taken."""
@@ -265,10 +267,12 @@ class LocalBackend:
                 (here / "files" / name).write_bytes(content)
                 (here / "files" / name).chmod(0o755 if name in app.executables else 0o644)
         lab.entries[:] = [entry for entry in lab.entries if (entry.kind, entry.name) != ("app", app.name)]
+        outputs = (here / "stdout", here / "stderr")
+        self._begins[lab.name, app.name] = {path: path.stat().st_size if path.exists() else 0 for path in outputs}
         own = {**_of_an_application(lab, plan.node(app.host)), **app.env}
         entry = Entry("app", app.name, list(app.run))
         try:
-            process = self._spawn(lab, entry, own, here / "files", here / "stdout", here / "stderr")
+            process = self._spawn(lab, entry, own, here / "files", *outputs)
             _limit_memory(process.pid, app.memory)
         except OSError as error:
             # As a shell does it: such an application has ended, and the reason is in its standard error.
@@ -284,15 +288,12 @@ class LocalBackend:
         """
         lab = self.lab(plan.lab)
         until = time.monotonic() + app.timeout
+        if app.says is not None:
+            return self._wait_said(lab, app, app.says, until)
         while self._may_get_ready(lab, app):
             left = until - time.monotonic()
             if left <= 0:
                 return False
-            if app.says is not None:
-                if _has_said(lab.directory / "apps" / app.name, app.says):
-                    return True
-                time.sleep(min(0.02, left))  # files have no event
-                continue
             wait = min(_SLICE, left)
             try:
                 ctl.request(
@@ -301,6 +302,14 @@ class LocalBackend:
             except OSError:
                 continue
             return True
+        return False
+
+    def _wait_said(self, lab: LocalLab, app: AppPlan, pattern: str, until: float) -> bool:
+        written = _Written(self._begins[lab.name, app.name])
+        with written, LineSearch(pattern, written.pieces()) as search:
+            while self._may_get_ready(lab, app) and (left := until - time.monotonic()) > 0:
+                if (found := search.found(min(_SLICE, left))) is not None:
+                    return found
         return False
 
     def _may_get_ready(self, lab: LocalLab, app: AppPlan) -> bool:
@@ -422,7 +431,8 @@ class LocalBackend:
             over = not follow or not here.directory.is_dir() or all(entry.state != "running" for entry in own)
             for entry in own:
                 for path in _outputs(here, entry):
-                    yield from ((entry.name, line) for line in _fresh_lines(path, read, whole_only=not over))
+                    while text := _fresh(path, read, whole_only=not over):
+                        yield from ((entry.name, line) for line in text.decode(errors="replace").splitlines())
             if over:
                 return
             time.sleep(0.1)  # files have no event to wait for
@@ -554,8 +564,7 @@ def _wait_answer(lab: LocalLab, node: HostPlan, spawner: Spawner) -> None:
     spawner.wait(lambda: name in spawner.ready or name in spawner.statuses, _READY_WITHIN)
     if name in spawner.ready:
         return
-    log = (lab.directory / "hosts" / name / "chitcpd.log").read_text(errors="replace").strip()
-    said = "\n  ".join(log.splitlines()[-5:]) or "nothing"
+    said = "\n  ".join(folder.last_lines(lab.directory / "hosts" / name / "chitcpd.log", 5)) or "nothing"
     if name in spawner.statuses:
         what = f"ended with status {spawner.statuses[name]}"
         remedy = "Mend what the log complains of, then try again."
@@ -590,11 +599,6 @@ def _refuse_what_only_docker_has(plan: Plan) -> None:
             )
         if any(interface.underlay != Underlay() for interface in node.interfaces):
             raise Unavailable(*_NO_UNDERLAY)
-
-
-def _has_said(app: Path, pattern: str) -> bool:
-    texts = (path.read_text(errors="replace") for path in (app / "stdout", app / "stderr") if path.is_file())
-    return any(re.search(pattern, line) for text in texts for line in text.splitlines())
 
 
 def _mechanism(node: HostPlan, interface: Interface) -> Mechanism:
@@ -674,18 +678,44 @@ def _outputs(lab: LocalLab, entry: Entry) -> list[Path]:
     return [here / "chitcpd.log"] if entry.kind == "host" else [here / "stdout", here / "stderr"]
 
 
-def _fresh_lines(path: Path, read: dict[Path, int], *, whole_only: bool) -> list[str]:
-    """The lines that were not read yet; not the last one if its end is still to be written."""
+def _fresh(path: Path, read: dict[Path, int], *, whole_only: bool) -> bytes:
+    """What was not read yet, at most _PIECE bytes.
+
+    Cut at the end of a line, if there is one; `whole_only`: not the last line if its end is still to be written.
+    """
     try:
         with path.open("rb") as file:
             file.seek(read.get(path, 0))
-            text = file.read()
+            text = file.read(_PIECE)
     except FileNotFoundError:
-        return []
-    if whole_only:
-        text = text[: text.rfind(b"\n") + 1]
+        return b""
+    end, is_cut = text.rfind(b"\n") + 1, len(text) == _PIECE
+    if (whole_only or is_cut) and (end or not is_cut):
+        text = text[:end]
     read[path] = read.get(path, 0) + len(text)
-    return text.decode(errors="replace").splitlines()
+    return text
+
+
+class _Written:
+    """What an application writes, for as long as the block lasts."""
+
+    def __init__(self, begins: Mapping[Path, int]) -> None:
+        self._read = dict(begins)
+        self._over = threading.Event()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Whole lines, as they come."""
+        while not self._over.is_set():
+            pieces = [_fresh(path, self._read, whole_only=True) for path in self._read]
+            yield from filter(None, pieces)
+            if not any(pieces):
+                self._over.wait(0.02)  # files have no event
 
 
 def _items(lab: LocalLab) -> list[Item]:

@@ -461,6 +461,15 @@ def test_an_application_that_ignores_sigterm_is_killed() -> None:
         assert next_exit(backend, plan) == Exit("app", "waits", 137)
 
 
+def test_an_expression_that_takes_for_ever_is_an_application_that_is_not_ready() -> None:
+    backend = LocalBackend()
+    many = ("python", "-c", "import signal; print('a' * 60, flush=True); signal.pause()")
+    plan = two_hosts(backend, app("waits", run=many, says="^(a+)+b$", timeout=1.0))
+    with up(backend, plan):
+        backend.start(plan, plan.apps[0])
+        assert not backend.wait_ready(plan, plan.apps[0])
+
+
 def test_what_an_application_leaves_running_goes_with_it(state: Path) -> None:
     backend = LocalBackend()
     leaves = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True); print('left', flush=True)"
@@ -599,6 +608,19 @@ def test_a_chirun_that_was_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: 
         assert next_exit(backend, plan) == Exit("app", "ends", 127)
         said = list(backend.logs(plan.lab, ("ends",), follow=False))
     assert said == [("ends", "chirun: No such file or directory (`make c` builds it)")]
+
+
+def test_lines_are_told_whole_but_for_very_long_ones() -> None:
+    backend = LocalBackend()
+    plan = two_hosts(
+        backend, app("ends", run=("python", "-c", "print(('x' * 99 + '\\n') * 1000 + 'y' * 100000, end='')"))
+    )
+    with up(backend, plan):
+        backend.start(plan, plan.apps[0])
+        next_exit(backend, plan)
+        said = [line for _, line in backend.logs(plan.lab, ("ends",), follow=False)]
+    assert said[:1000] == ["x" * 99] * 1000
+    assert list(map(len, said[1000:])) == [1 << 16, 100_000 - (1 << 16)]
 
 
 def test_special_files_of_an_application_do_not_stop_the_collecting(tmp_path: Path) -> None:
