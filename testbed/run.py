@@ -302,19 +302,16 @@ def _judge(topology: Topology, outcome: Outcome, log: str | None) -> None:
     plan, directory = outcome.plan, outcome.directory
     for app in plan.apps:
         for stream in ("stdout", "stderr") if outcome.endings[app.name].went_wrong else ("stdout",):
-            outcome.said += [(app.name, line) for line in _last_lines(directory / "apps" / app.name / stream)]
+            path = directory / "apps" / app.name / stream
+            outcome.said += [(app.name, line) for line in folder.last_lines(path, _LAST_LINES)]
     if log is not None:
-        tail = "".join(f"\n  {line}" for line in _last_lines(directory / log))
+        tail = "".join(f"\n  {line}" for line in folder.last_lines(directory / log, _LAST_LINES))
         outcome.failure = f"{outcome.failure}; the last lines of {log}:{tail}" if tail else outcome.failure
     if outcome.failure is not None:
         return  # verdicts on a run that was cut short would say nothing
     outcome.checks += [checks.exit_status(e) for e in outcome.endings.values() if e.app.expect_exit is not None]
     addresses = {host.name: frozenset(end.address for end in host.interfaces) for host in plan.hosts}
     outcome.checks += [checks.judge(check, outcome.endings, addresses, directory) for check in topology.checks]
-
-
-def _last_lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines()[-_LAST_LINES:] if path.is_file() else []
 
 
 def _attempt(outcome: Outcome, step: Callable[[], object]) -> bool:
