@@ -186,6 +186,16 @@ class TestProbes:
                 assert (await measured).rtt < 1
 
     @in_event_loop
+    async def test_an_answer_that_comes_late_counts_from_its_own_question_on(self) -> None:
+        async with node() as alice, node() as bob:
+            alice.peers.links.set_shape([bob.address], Shape(delay=0.3), 1, {})
+            bob.peers.links.set_shape([alice.address], Shape(), 1, {})
+            measuring, _ = Prober(alice.peers), Prober(bob.peers)
+            found = await asyncio.wait_for(measuring.measure(bob.address, good_rtt=0.01, rate=None), 60)
+            assert 0.3 <= found.rtt < 0.4
+            assert measuring._asked == {}
+
+    @in_event_loop
     async def test_they_count_for_no_rule_and_touch_no_random_choice(self) -> None:
         shape = Shape(loss=0.5, drops=(Drop("any", 1, 1),))
         async with node() as alice, node() as bob:
