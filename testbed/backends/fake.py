@@ -386,7 +386,7 @@ def _built(plan: Plan) -> Built:
                 asked_rate=probe.near.shape.rate,
                 measured_rate=probe.near.shape.rate,
             )
-            for probe in daemon.probes(plan)
+            for probe in daemon.probes(plan, by_netem=False)
         ],
         versions={"chitcpd": "fake"},
     )
