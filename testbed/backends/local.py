@@ -172,7 +172,7 @@ class LocalBackend:
         report("probing the links")
         return Built(
             mechanisms=[_mechanism(node, interface) for node in plan.nodes for interface in node.interfaces],
-            probed=self._probed(plan, {node.name for node in nodes}, spawner),
+            probed=self._probed(plan, lab, {node.name for node in nodes}, spawner),
             versions={"chitcpd": spawner.ready[nodes[0].name]} if nodes else {},
             notes=[note] if note else [],
         )
@@ -223,17 +223,24 @@ class LocalBackend:
         told = [{key: link[key] for key in link if key != "probe"} for link in links]
         _ask(lab, node.name, "links", links=told, only=True)
 
-    def _probed(self, plan: Plan, fresh: set[str], spawner: Spawner) -> list[Probed]:
-        """What was measured of each link that a fresh daemon probes."""
-        probes = [probe for probe in daemon.probes(plan) if probe.host.name in fresh]
+    def _probed(self, plan: Plan, lab: LocalLab, fresh: set[str], spawner: Spawner) -> list[Probed]:
+        """What was measured of each link that a fresh daemon probes. Raises Unavailable if one of these ends."""
+        probes = [probe for probe in daemon.probes(plan, by_netem=False) if probe.host.name in fresh]
         keys = [(probe.host.name, probe.far.address) for probe in probes]
         longest = max((probe.good_rtt for probe in probes), default=0.0)
-        if not spawner.wait(lambda: all(key in spawner.probed for key in keys), _READY_WITHIN + 10 * longest):
-            lost = next(probe for probe, key in zip(probes, keys, strict=True) if key not in spawner.probed)
-            raise Unavailable(
-                f"no probe of link {lost.near.link} came back from {lost.far.address} to {lost.host.name}.",
-                "See what `testbed doctor` says of this machine.",
-            )
+
+        def is_over() -> bool:
+            return not fresh.isdisjoint(spawner.statuses) or all(key in spawner.probed for key in keys)
+
+        spawner.wait(is_over, _READY_WITHIN + 10 * longest)
+        for name in fresh & spawner.statuses.keys():
+            raise _has_ended(lab, name, spawner)
+        for probe, key in zip(probes, keys, strict=True):
+            if key not in spawner.probed:
+                raise Unavailable(
+                    f"no probe of link {probe.near.link} came back from {probe.far.address} to {probe.host.name}.",
+                    "See what `testbed doctor` says of this machine.",
+                )
         return [probe.found(spawner.probed[key]) for probe, key in zip(probes, keys, strict=True)]
 
     def _start_capture(self, plan: Plan, lab: LocalLab) -> str:
@@ -562,15 +569,19 @@ def _wait_answer(lab: LocalLab, node: HostPlan, spawner: Spawner) -> None:
     """Return once the host's chitcpd is ready. Raises Unavailable if it ends, or never is."""
     name = node.name
     spawner.wait(lambda: name in spawner.ready or name in spawner.statuses, _READY_WITHIN)
-    if name in spawner.ready:
-        return
+    if name not in spawner.ready:
+        raise _has_ended(lab, name, spawner)
+
+
+def _has_ended(lab: LocalLab, name: str, spawner: Spawner) -> Unavailable:
+    """Or does not answer."""
     said = "\n  ".join(folder.last_lines(lab.directory / "hosts" / name / "chitcpd.log", 5)) or "nothing"
     if name in spawner.statuses:
         what = f"ended with status {spawner.statuses[name]}"
         remedy = "Mend what the log complains of, then try again."
     else:
         what, remedy = "does not answer", "See what `testbed doctor` says of this machine."
-    raise Unavailable(f"chitcpd of {name} {what}; its log says:\n  {said}", remedy)
+    return Unavailable(f"chitcpd of {name} {what}; its log says:\n  {said}", remedy)
 
 
 _NO_UNDERLAY = (

@@ -464,6 +464,19 @@ class BackendContract:
         backend.start(plan, client)
         assert next_exit(backend, plan) == Exit("app", client.name, 0)
 
+    def test_a_daemon_that_dies_while_links_are_probed_is_named_at_once(self, backend: Backend) -> None:
+        plan = lab_of(backend, TWO_HOSTS | {"links": [{"endpoints": ["alice", "bob"], "delay": "5s"}]})
+
+        def kill(step: str) -> None:
+            if step == "probing the links":
+                self.kill_host(backend, plan, "bob")
+
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="chitcpd of bob ended with status 137"):
+            backend.up(plan, kill, stays=False)
+        assert time.monotonic() - began < 60  # an answer would have been waited for 100 s
+        assert plan.lab not in backend.labs()
+
     def test_each_link_was_probed(self, backend: Backend) -> None:
         plan = lab_of(backend, ROUTED)
         with up(backend, plan) as built:
