@@ -48,7 +48,6 @@ from testbed.plan import HostPlan, LinkPlan, Plan, Underlay
 from testbed.unavailable import Unavailable
 
 _MOST_IN_ENVIRONMENT = 1 << 15  # bytes; Linux takes four times as many, and a shell passes them on
-WORKERS = 8  # requests at a time; an engine does not become faster with more
 _LAST_LINES = 5  # of a log, in a message
 _TOLD_WITHIN = 30.0  # seconds until a host has told that it is ready, and what its probes found, beside the links' own
 _LOOK_AFTER = 1.0  # seconds, whether the others still run
@@ -85,7 +84,7 @@ class Hosts:
         """Start these hosts and routers of the plan, and make the links that are not `known` (link -> network's id)."""
         if nodes:
             report(f"starting chitcpd on {', '.join(node.name for node in nodes)}")
-        with ThreadPoolExecutor(2) as links, ThreadPoolExecutor(WORKERS) as pool:
+        with ThreadPoolExecutor(2) as links, ThreadPoolExecutor(engine.WORKERS) as pool:
             try:
                 started, networks = self._start_all(plan, known, nodes, links, pool)
                 # All are ready first: of one that does not start, others would only know that no probe comes back.

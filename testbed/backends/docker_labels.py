@@ -29,6 +29,7 @@ Kind = Literal["host", "router", "beside", "app", "exec", "link", "volume", "hel
 USER, UID = "chitcp", 23300
 SOCKET_DIRECTORY, WORK = "/run/chitcp", "/work"
 TCP_FILE = "tcp.py"
+GRACE = 3  # seconds between SIGTERM and SIGKILL
 _MOST_LOG = "1g"  # bytes that an application may write
 
 

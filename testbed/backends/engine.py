@@ -24,6 +24,8 @@ from requests.exceptions import RequestException
 
 from testbed.unavailable import Unavailable
 
+WORKERS = 8  # requests at a time; an engine does not become faster with more
+
 
 def connect(connections: int) -> APIClient:
     """A client of the engine that `docker` itself would ask, with so many connections kept open.

@@ -13,17 +13,14 @@ import json
 import os
 import resource
 import shlex
-import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
-from functools import partial
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from signal import Signals
@@ -31,7 +28,7 @@ from typing import Any, Literal
 
 from chitcpd import ctl
 from testbed import daemon, folder, saved, state
-from testbed.backends import processes, wire
+from testbed.backends import local_left, processes, wire
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Probed, Recording, Report
 from testbed.backends.local_lab import LABEL, Entry, Kind, LocalLab
 from testbed.backends.spawner import Spawner
@@ -43,7 +40,6 @@ from testbed.unavailable import Unavailable
 _READY_WITHIN = 20.0  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
 _GRACE = 3.0  # seconds between SIGTERM and SIGKILL
 _C_BUILD = Path(__file__).parents[2] / "build" / "c"
-_PIECE = 1 << 16  # bytes of a file that are read at once; a longer line is several
 _SLICE = 0.25  # seconds that one question to a daemon waits, before we look whether it can still be answered
 
 
@@ -312,7 +308,7 @@ class LocalBackend:
         return False
 
     def _wait_said(self, lab: LocalLab, app: AppPlan, pattern: str, until: float) -> bool:
-        written = _Written(self._begins[lab.name, app.name])
+        written = local_left.Written(self._begins[lab.name, app.name])
         with written, LineSearch(pattern, written.pieces()) as search:
             while self._may_get_ready(lab, app) and (left := until - time.monotonic()) > 0:
                 if (found := search.found(min(_SLICE, left))) is not None:
@@ -389,22 +385,15 @@ class LocalBackend:
         kinds: tuple[Kind, ...] = ("app", "host", "capture")
         for kind in kinds:
             lab.end(kind, grace=_GRACE)
-        _copy(lab, directory)
+        local_left.copy(lab, directory)
 
     def snapshot(self, lab: str, directory: Path) -> None:
         """Copy the files as they are."""
-        _copy(self.lab(lab), directory)
+        local_left.copy(self.lab(lab), directory)
 
     def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
-        """Read the file; the wire's is the whole lab's, of which the node has its part."""
-        here = self.lab(lab)
-        path = here.directory / ("wire.pcap" if recording == "wire" else f"hosts/{node}/segments.pcap")
-        if not path.is_file():
-            raise Unavailable(f"lab {lab} has no capture of {recording}.", "Ask for it in the topology: `capture:`.")
-        if recording == "segments":
-            return _pieces(path, here.directory, follow=follow)
-        own = {"", *(end.address for one in here.nodes if one.name == node for end in one.interfaces)}
-        return _part(path, here.directory, own, follow=follow)
+        """Read the file."""
+        return local_left.recording(self.lab(lab), node, recording, follow=follow)
 
     def execute(self, lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
         """Run it here, with the host's environment."""
@@ -431,18 +420,7 @@ class LocalBackend:
 
     def logs(self, lab: str, names: tuple[str, ...], *, follow: bool) -> Iterator[tuple[str, str]]:
         """Lines of chitcpd's log, and of what applications wrote."""
-        here = self.lab(lab)
-        read: dict[Path, int] = {}
-        while True:
-            own = [e for e in here.entries if e.kind != "capture" and (not names or e.name in names)]
-            over = not follow or not here.directory.is_dir() or all(entry.state != "running" for entry in own)
-            for entry in own:
-                for path in _outputs(here, entry):
-                    while text := _fresh(path, read, whole_only=not over):
-                        yield from ((entry.name, line) for line in text.decode(errors="replace").splitlines())
-            if over:
-                return
-            time.sleep(0.1)  # files have no event to wait for
+        return local_left.logs(self.lab(lab), names, follow=follow)
 
     def down(self, lab: str, report: Report) -> int:
         """End every process of the lab, those too that no record knows, and remove its directory."""
@@ -621,50 +599,6 @@ def _mechanism(node: HostPlan, interface: Interface) -> Mechanism:
     return mechanism
 
 
-def _copy(lab: LocalLab, directory: Path) -> None:
-    for part in ("hosts", "apps"):
-        if (lab.directory / part).is_dir():
-            shutil.copytree(
-                lab.directory / part, directory / part, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True
-            )
-    hosts = {directory / "hosts" / node.name: [end.address for end in node.interfaces] for node in lab.nodes}
-    if (lab.directory / "wire.pcap").is_file():
-        there = {here / "wire.pcap": addresses for here, addresses in hosts.items() if here.is_dir()}
-        wire.split(lab.directory / "wire.pcap", there)
-
-
-def _pieces(path: Path, lab: Path, *, follow: bool) -> Generator[bytes, None, None]:
-    """A file in pieces, as it grows; until its lab is gone."""
-    with path.open("rb") as file:
-        while True:
-            over = not follow or not lab.is_dir()
-            yield from iter(partial(file.read, 1 << 16), b"")
-            if over:
-                return
-            time.sleep(0.05)  # files have no event
-
-
-def _part(path: Path, lab: Path, addresses: set[str], *, follow: bool) -> Iterator[bytes]:
-    """A capture's header, and the packets from or to these addresses."""
-    with closing(_pieces(path, lab, follow=follow)) as pieces:
-        yield from (record for record, ends in wire.records(_Readable(pieces)) if addresses.intersection(ends))
-
-
-class _Readable:
-    """Pieces as a file, of which a read is whole."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = b""
-
-    def read(self, size: int, /) -> bytes:
-        """So many bytes; fewer only at the end."""
-        while len(self._rest) < size and (piece := next(self._pieces, b"")):
-            self._rest += piece
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
-
-
 def _listening(wanted: int) -> Iterator[str]:
     """The IPv4 addresses on which any process of this machine listens at this port."""
     with open("/proc/net/tcp", encoding="ascii") as table:
@@ -674,59 +608,6 @@ def _listening(wanted: int) -> Iterator[str]:
             address, _, number = local.partition(":")
             if tcp_state == "0A" and int(number, 16) == wanted:
                 yield socket.inet_ntoa(bytes.fromhex(address)[:: -1 if sys.byteorder == "little" else 1])
-
-
-def _not_to_copy(directory: str, names: list[str]) -> list[str]:
-    """What is ours, and FIFOs, sockets and devices that an application made: they can't be copied."""
-    kinds = (stat.S_ISREG, stat.S_ISDIR, stat.S_ISLNK)
-    modes = {name: os.lstat(os.path.join(directory, name)).st_mode for name in names}
-    ours = {"links.json", "arguments.json"} if os.path.basename(os.path.dirname(directory)) == "hosts" else set()
-    return [name for name, mode in modes.items() if name in ours or not any(kind(mode) for kind in kinds)]
-
-
-def _outputs(lab: LocalLab, entry: Entry) -> list[Path]:
-    here = lab.directory / f"{entry.kind}s" / entry.name
-    return [here / "chitcpd.log"] if entry.kind == "host" else [here / "stdout", here / "stderr"]
-
-
-def _fresh(path: Path, read: dict[Path, int], *, whole_only: bool) -> bytes:
-    """What was not read yet, at most _PIECE bytes.
-
-    Cut at the end of a line, if there is one; `whole_only`: not the last line if its end is still to be written.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(read.get(path, 0))
-            text = file.read(_PIECE)
-    except FileNotFoundError:
-        return b""
-    end, is_cut = text.rfind(b"\n") + 1, len(text) == _PIECE
-    if (whole_only or is_cut) and (end or not is_cut):
-        text = text[:end]
-    read[path] = read.get(path, 0) + len(text)
-    return text
-
-
-class _Written:
-    """What an application writes, for as long as the block lasts."""
-
-    def __init__(self, begins: Mapping[Path, int]) -> None:
-        self._read = dict(begins)
-        self._over = threading.Event()
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_: object) -> None:
-        self._over.set()
-
-    def pieces(self) -> Iterator[bytes]:
-        """Whole lines, as they come."""
-        while not self._over.is_set():
-            pieces = [_fresh(path, self._read, whole_only=True) for path in self._read]
-            yield from filter(None, pieces)
-            if not any(pieces):
-                self._over.wait(0.02)  # files have no event
 
 
 def _items(lab: LocalLab) -> list[Item]:

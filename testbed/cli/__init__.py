@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import click
 import chitcpd
 from testbed.backends import UnknownBackend
 from testbed.cli import completion, doctor, graph, init, lab, link, plan, run, schema, use, validate
-from testbed.cli.output import Settings, complain
+from testbed.cli.output import Group, Settings, complain
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.links import BadSetting
 from testbed.signals import Interrupted
@@ -20,7 +21,7 @@ from testbed.topology import TopologyError
 from testbed.unavailable import Unavailable
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(chitcpd.__version__, prog_name="testbed")
 def cli() -> None:
     """Labs of hosts, links and applications over a TCP that you can write.
@@ -32,7 +33,7 @@ def cli() -> None:
       ls runs/two-hosts/latest/
 
     \b
-    A lab that stays up until you take it down:
+    A lab that stays, until `down`:
       testbed up topologies/two-hosts.yaml
       testbed ps
       testbed shell two-hosts alice
@@ -47,9 +48,8 @@ def cli() -> None:
       testbed graph my-lab.yaml
       testbed run my-lab.yaml --seed 7
 
-    \b
-    Exit status: 0 good; 1 a check or an application failed; 2 wrong usage
-    or topology; 3 this machine can't; 4 our fault; 128 + n after a signal.
+    Exit status: 0 good; 1 a check or an application failed; 2 wrong usage or topology; 3 this machine can't; 4 our
+    fault; 128 + n after a signal.
     """
 
 
@@ -66,8 +66,10 @@ for command in _COMMANDS:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (sys.argv's if None) and return its exit status."""
     settings = Settings()
+    width = min(shutil.get_terminal_size().columns, 80) - 2  # click would take no less than 50
     try:
-        return int(cli.main(arguments, prog_name="testbed", obj=settings, standalone_mode=False) or 0)
+        status = cli.main(arguments, "testbed", obj=settings, standalone_mode=False, terminal_width=width)
+        return int(status or 0)
     except click.ClickException as error:
         error.show()
         return 2

@@ -8,15 +8,14 @@ import click
 
 from testbed import graph as core
 from testbed import topology
-from testbed.cli.complete import topologies
+from testbed.cli.options import file_argument, variables_option
 from testbed.cli.output import say, verbose_option
-from testbed.cli.run import variables_option
 
 _FORMATS = {"ascii": core.ascii, "mermaid": core.mermaid, "dot": core.dot}
 
 
 @click.command()
-@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path), shell_complete=topologies)
+@file_argument
 @click.option(
     "--format",
     "output_format",

@@ -9,7 +9,8 @@ import click
 
 from testbed import backends
 from testbed import lab as core
-from testbed.cli.complete import labs, labs_and_topologies, topologies
+from testbed.cli.complete import labs, labs_and_topologies
+from testbed.cli.options import Wanted, lab_options
 from testbed.cli.output import (
     complain,
     format_option,
@@ -21,18 +22,14 @@ from testbed.cli.output import (
     table,
     verbose_option,
 )
-from testbed.cli.run import backend_option, load, name_option, seed_option, tell_built, variables_option
+from testbed.cli.run import tell_built
 from testbed.unavailable import Unavailable
 
 
 @click.command()
-@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path), shell_complete=topologies)
-@backend_option
-@seed_option
-@variables_option
-@name_option
+@lab_options
 @verbose_option
-def up(file: Path, backend: str | None, seed: int | None, variables: dict[str, str], name: str | None) -> int:
+def up(wanted: Wanted) -> int:
     """Bring a lab's hosts and links up, and leave them up.
 
     \b
@@ -45,12 +42,11 @@ def up(file: Path, backend: str | None, seed: int | None, variables: dict[str, s
     something fails, nothing stays behind. If the lab is up already, what differs from the topology is added, removed or
     changed, and nothing else.
     """
-    wanted = load(file, seed, variables)
-    lab = name or wanted.name
-    choice = backends.choose(backend or next(iter(core.where(lab)), None))  # where it is up already
+    lab = wanted.lab
+    choice = backends.choose(wanted.backend or next(iter(core.where(lab)), None))  # where it is up already
     say(f"backend {choice.backend.name}: {choice.why}")
     with progress() as step:
-        items, built = core.up(wanted, choice.backend, lab=lab, report=step)
+        items, built = core.up(wanted.topology, choice.backend, lab=lab, report=step)
     for item in items:
         say(f"{item.kind} {item.name}: {item.state}, {item.detail}")
     if built is None:

@@ -10,7 +10,7 @@ import click
 
 from testbed import links as core
 from testbed.cli.complete import labs
-from testbed.cli.output import format_option, print_json, say, table, verbose_option
+from testbed.cli.output import Group, format_option, print_json, say, table, verbose_option
 from testbed.graph import said
 from testbed.signals import Interrupted, Signals
 from testbed.topology.scalars import read_timeout
@@ -37,7 +37,7 @@ for_option = click.option(
 )
 
 
-@click.group()
+@click.group(cls=Group)
 def link() -> None:
     """Look at the links of a lab that is up, and change them while it runs.
 

@@ -19,6 +19,7 @@ from testbed.backends.base import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # an application's output must not steer the terminal
+_LEAST = 12  # columns for the widest cells of a table: in fewer they can't be read
 _STYLES = {"good": "green", "bad": "bold red", "note": "yellow", "plain": ""}
 
 
@@ -27,6 +28,17 @@ class Settings:
     """What holds for the whole command, and for the one sentence if it fails."""
 
     verbose: bool = False
+
+
+class Group(click.Group):
+    """Commands; their list has the whole first sentence of each one's help."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [(name, self.commands[name].get_short_help_str(200)) for name in self.list_commands(ctx)]
+            )
 
 
 def verbose_option(command: _Command) -> _Command:
@@ -87,20 +99,27 @@ def progress() -> Iterator[Report]:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table; on a terminal its cells are folded so that it fits, elsewhere each row is one line."""
+    """A table; on a terminal its cells are folded so that it fits, elsewhere each row is one line.
+
+    If the terminal is too narrow even so, the widest cell of each row has a line of its own, below the others.
+    """
     console = Console(highlight=False)
+    lines = [tuple(columns), *(tuple(_CONTROL.sub("?", cell) for cell in row) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widest = widths.index(max(widths))
     if not console.is_terminal:
-        lines = [tuple(columns), *(tuple(_CONTROL.sub("?", cell) for cell in row) for row in rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         for line in lines:
             say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-        return
-    printed = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in columns:
-        printed.add_column(column, overflow="fold")
-    for row in rows:
-        printed.add_row(*(Text(_CONTROL.sub("?", cell)) for cell in row))
-    console.print(printed)
+    elif sum(widths) - widths[widest] + 2 * len(widths) + _LEAST > console.width:
+        for line in lines:
+            say("  ".join(cell for at, cell in enumerate(line) if cell and at != widest) + f"\n  {line[widest]}")
+    else:
+        printed = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+        for column in columns:
+            printed.add_column(column, overflow="fold")
+        for line in lines[1:]:
+            printed.add_row(*map(Text, line))
+        console.print(printed)
 
 
 @contextmanager

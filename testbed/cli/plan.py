@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 import shlex
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import click
 
 from testbed import backends, daemon
-from testbed.cli.complete import topologies
+from testbed.cli.options import Wanted, lab_options
 from testbed.cli.output import format_option, print_json, say, verbose_option
-from testbed.cli.run import backend_option, load, name_option, seed_option, variables_option
 from testbed.events import timeline
 from testbed.graph import said
 from testbed.plan import AppPlan, HostPlan, Plan
@@ -21,21 +19,10 @@ from testbed.plan import plan as make
 
 
 @click.command()
-@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path), shell_complete=topologies)
-@backend_option
-@seed_option
-@variables_option
-@name_option
+@lab_options
 @format_option
 @verbose_option
-def plan(
-    file: Path,
-    backend: str | None,
-    seed: int | None,
-    variables: dict[str, str],
-    name: str | None,
-    output_format: str,
-) -> int:
+def plan(wanted: Wanted, output_format: str) -> int:
     """Show what a run would make of a topology: every address, every seed, every command.
 
     \b
@@ -45,17 +32,16 @@ def plan(
 
     Nothing is started. Subnets that are in use at this moment are passed over, as a run would.
     """
-    topology = load(file, seed, variables)
-    choice = backends.choose(backend)
+    choice = backends.choose(wanted.backend)
     made = make(
-        topology,
+        wanted.topology,
         run_id="plan",
-        lab=name or topology.name,
+        lab=wanted.lab,
         pool=choice.backend.pool,
         in_use=choice.backend.subnets_in_use(),
     )
     if output_format == "json":
-        events = [{"at": step.at, "event": step.title} for step in timeline(topology, made)]
+        events = [{"at": step.at, "event": step.title} for step in timeline(wanted.topology, made)]
         print_json({"backend": choice.backend.name, **_for_programs(asdict(made)), "events": events})
         return 0
     say(f"lab {made.lab}, seed {made.seed}, backend {choice.backend.name}: {choice.why}")
@@ -65,7 +51,7 @@ def plan(
         _show_host(made, host)
     for app in made.apps:
         _show_app(app)
-    for step in timeline(topology, made):
+    for step in timeline(wanted.topology, made):
         say(f"at {step.at:g} s: {step.title}")
     return 0
 

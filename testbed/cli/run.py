@@ -5,102 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from pydantic import TypeAdapter, ValidationError
 
-from testbed import backends, topology
+from testbed import backends
 from testbed import run as core
 from testbed.backends.base import Built, Probed
-from testbed.cli.complete import topologies
+from testbed.cli.options import Wanted, lab_options, runs_option
 from testbed.cli.output import Settings, complain, format_option, progress, result_for, say, verbose_option
 from testbed.outcome import Outcome, Result
-from testbed.topology.model import LabName
-
-backend_option = click.option(
-    "--backend",
-    metavar="NAME",
-    help="docker or local. By default docker where an engine answers and has the image, else local.",
-)
-seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), help="In place of the topology's: all random choices follow from it."
-)
-
-
-def lab_name(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """Check a lab's name, as the topology's is."""
-    if value is None:
-        return None
-    try:
-        return TypeAdapter(LabName).validate_python(value)
-    except ValidationError as error:
-        raise click.BadParameter(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
-
-
-name_option = click.option(
-    "--name", metavar="LAB", callback=lab_name, help="The lab's name; by default the topology's."
-)
-
-
-runs_option = click.option(
-    "--runs",
-    metavar="DIR",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("runs"),
-    show_default=True,
-    help="Where the run folder is made: DIR/LAB/TIME.",
-)
-
-
-def _variables(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    variables = dict(value.partition("=")[::2] for value in values)
-    if not all("=" in value for value in values):
-        raise click.BadParameter("expected NAME=VALUE, like DELAY=50ms")
-    return variables
-
-
-variables_option = click.option(
-    "--var",
-    "variables",
-    metavar="NAME=VALUE",
-    multiple=True,
-    callback=_variables,
-    help="What stands for ${NAME} in the topology, in place of the environment's; again for more.",
-)
-
-
-def load(path: Path, seed: int | None, variables: dict[str, str]) -> topology.Topology:
-    """The topology in this file, with another seed if there is one."""
-    loaded = topology.load(path, variables)
-    tell_unused(loaded, variables)
-    return loaded if seed is None else loaded.model_copy(update={"seed": seed})
-
-
-def tell_unused(loaded: topology.Topology, variables: dict[str, str]) -> None:
-    """A variable that nothing asks for is a mistyped one, as a rule."""
-    for name in sorted(variables.keys() - loaded.variables.keys()):
-        known = ", ".join(sorted(loaded.variables)) or "none"
-        complain(f"note: nothing in the topology asks for {name}; it has {known}.")
 
 
 @click.command()
-@click.argument("file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path), shell_complete=topologies)
-@backend_option
-@seed_option
-@variables_option
-@name_option
+@lab_options
 @runs_option
 @format_option
 @verbose_option
 @click.pass_obj
-def run(
-    settings: Settings,
-    file: Path,
-    backend: str | None,
-    seed: int | None,
-    variables: dict[str, str],
-    name: str | None,
-    runs: Path,
-    output_format: str,
-) -> int:
+def run(settings: Settings, wanted: Wanted, runs: Path, output_format: str) -> int:
     """Bring a lab up, run its applications, check, collect, take it down.
 
     \b
@@ -112,14 +32,12 @@ def run(
     wire, what applications wrote, manifest.json; --format json prints this one. Ctrl-C ends the run early, and takes
     the lab down too.
     """
-    wanted = load(file, seed, variables)
-    choice = backends.choose(backend)
-    lab = name or wanted.name
+    choice = backends.choose(wanted.backend)
     with result_for(output_format):
         say(f"backend {choice.backend.name}: {choice.why}")
-        say(f"lab {lab}, seed {wanted.seed}")
+        say(f"lab {wanted.lab}, seed {wanted.topology.seed}")
         with progress() as step:
-            outcome = core.run(wanted, file, choice, name=lab, runs=runs, report=step)
+            outcome = core.run(wanted.topology, wanted.file, choice, name=wanted.lab, runs=runs, report=step)
         _tell(outcome, settings)
     if output_format == "json":
         click.echo((outcome.directory / "manifest.json").read_text(), nl=False)

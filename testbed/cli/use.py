@@ -11,8 +11,8 @@ import click
 from testbed import lab as core
 from testbed.backends.base import Recording
 from testbed.cli.complete import labs
+from testbed.cli.options import runs_option
 from testbed.cli.output import complain, format_option, print_json, progress, result_for, say, verbose_option
-from testbed.cli.run import runs_option
 
 _lab = click.argument("lab", shell_complete=labs)
 _RAW = {"ignore_unknown_options": True, "allow_interspersed_args": False}

@@ -8,8 +8,8 @@ import click
 
 from testbed import topology
 from testbed.cli.complete import topologies
+from testbed.cli.options import variables_option
 from testbed.cli.output import complain, format_option, print_json, say, verbose_option
-from testbed.cli.run import variables_option
 
 
 @click.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -458,6 +459,26 @@ def test_validate_for_programs(capsys: Captured) -> None:
     assert (good["good"], good["hosts"], good["faults"]) == (True, ["alice", "bob"], [])
 
 
+def test_a_table_for_a_narrow_terminal_has_its_widest_cells_below_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm", "COLUMNS": "40"}.items():
+        monkeypatch.setenv(name, value)
+    capsys.readouterr()
+    assert main(["ps"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[:4] == [
+        "LAB  KIND  NAME  STATE  BACKEND",
+        "  DETAIL",
+        "fake-lab  host  alice  running  fake",
+        "  127.128.0.2",
+    ]
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["ps"]) == 0
+    assert "fake-lab  host  alice" in capsys.readouterr().out.splitlines()[1]
+
+
 def test_doctor_tries_everything_and_names_the_backend(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
     def lame() -> str:
         raise Unavailable("tcpdump is not installed.", "Install it.")
@@ -493,5 +514,8 @@ def test_help_fits_a_narrow_terminal_and_teaches(
     assert main([*command, "--help"]) == 0
     said = capsys.readouterr().out
     assert "testbed" in said
+    assert "..." not in said.partition("\nCommands:\n")[2]  # no sentence is cut off
+    examples = re.compile(r" {4,6}\S")  # a copy of them is to be whole
+    assert max(len(line) for line in said.splitlines() if not examples.match(line)) <= 40
     if command != ["doctor"]:
         assert "testbed run" in said or f"  testbed {' '.join(command)}" in said
