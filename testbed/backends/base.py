@@ -54,7 +54,8 @@ class Mechanism:
     link: str
     direction: str  # "alice->bob", or "alice->LAN"
     delay_jitter_rate: Literal["netem", "chitcpd", "none"] = "none"
-    why: str = ""  # why chitcpd shapes in place of netem
+    why: str = ""  # why netem does not
+    all_else: Literal["chitcpd", "none"] = "chitcpd"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,8 @@ from typing import Any
 from docker import APIClient
 from docker.errors import ImageNotFound, NotFound
 
-from testbed import daemon, saved
+from chitcpd.faults import Shape
+from testbed import daemon, saved, shaping
 from testbed.backends import engine, processes, setup
 from testbed.backends.base import Built, Exit, Item, Now, Recording, Report
 from testbed.backends.docker_apps import Applications
@@ -223,22 +224,32 @@ class DockerBackend:
         """As the daemon says; of another chitcpd, as tc does."""
         if node.image is None:
             return daemon.now(self._reach.ask(lab, node.name, "link", peer=next(iter(interface.peers.values()))))
-        return Now(interface.shape, interface.underlay)
+        return Now(*setup.shown(self._reach.root(lab, node.name, setup.show(interface))))
 
     def reshape(self, lab: str, changes: Sequence[Reshape]) -> None:
-        """Tell netem at all ends at once, then the daemons."""
+        """Tell netem at all ends at once, then the daemons.
+
+        What another chitcpd than ours sends meets only what netem does. Raises Unavailable if that is nothing of what
+        is asked for, at all ends.
+        """
 
         def shape(change: Reshape) -> bool:
             return self._reach.shape(lab, change.node, change.interface, change.shape, change.underlay)
 
-        def tell(change: Reshape, by_netem: bool) -> None:
-            if not self._reach.is_foreign(lab, change.node):
+        def tell(change: Reshape, by_netem: bool, foreign: bool) -> None:
+            if not foreign:
                 link = daemon.link(change.interface, change.shape, change.underlay, by_netem=by_netem)
                 self._reach.ask(lab, change.node, "links", links=[link])
 
         with ThreadPoolExecutor(engine.WORKERS) as pool:
-            by_netem = list(pool.map(shape, changes))
-            list(pool.map(tell, changes, by_netem))
+            foreign = list(pool.map(lambda change: self._reach.is_foreign(lab, change.node), changes))
+            undone = [change for change in changes if not _is_for_netem(change)] if all(foreign) else []
+            by_netem = [] if undone else list(pool.map(shape, changes))
+            if all(foreign) and not all(by_netem):
+                undone = [change for change in changes if shaping.has_work(change.shape, change.underlay)]
+            if undone:
+                raise _can_not(undone[0])
+            list(pool.map(tell, changes, by_netem, foreign))
 
     def block(self, lab: str, host: str, addresses: Sequence[str]) -> None:
         """Tell the daemon."""
@@ -341,6 +352,20 @@ class DockerBackend:
     def ps(self, lab: str | None) -> list[Item]:
         """Containers and networks; volumes belong to their containers."""
         return self._things.items(lab)
+
+
+def _is_for_netem(change: Reshape) -> bool:
+    """Whether netem does all of it that is not as it was planned."""
+    left, planned = (shaping.left_for_chitcpd(shape) for shape in (change.shape, change.interface.shape))
+    return left in (Shape(), planned)
+
+
+def _can_not(change: Reshape) -> Unavailable:
+    return Unavailable(
+        f"what {change.node} sends over {change.interface.link} can't be changed so: its chitcpd is another, and netem "
+        "does only delay, jitter, and a rate without a queue, where the kernel has it.",
+        "Change what others send (`--from`), or see `testbed doctor`.",
+    )
 
 
 def _is_as(plan: Plan, name: str, network: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from threading import Event, Thread
-from typing import Any
+from typing import Any, Literal
 
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -391,9 +391,10 @@ def _note(node: HostPlan, said: dict[str, Any], told: _Told, due: dict[str, daem
 
 def _mechanisms(node: HostPlan, told: _Told) -> Iterator[Mechanism]:
     for interface in node.interfaces:
-        mechanism = Mechanism(interface.link, f"{node.name}->{interface.towards}")
+        all_else: Literal["chitcpd", "none"] = "chitcpd" if node.image is None else "none"
+        mechanism = Mechanism(interface.link, f"{node.name}->{interface.towards}", all_else=all_else)
         if told.shaped is not None and shaping.has_work(interface.shape, interface.underlay):
-            mechanism.delay_jitter_rate = "netem" if told.shaped.by_netem else "chitcpd"
+            mechanism.delay_jitter_rate = "netem" if told.shaped.by_netem else mechanism.all_else
             mechanism.why = told.shaped.why
         yield mechanism
 
