@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from chitcpd.faults import Drop, Impairment, Shape
+from chitcpd.links import UnderWay
 from chitcpd.peers import HEADER, ROUTED
 from chitcpd.probe import Prober
 from tests.daemon.conftest import PORT, free_address
@@ -258,6 +259,13 @@ class TestWhatIsShared:
             alice.send(bob, segment(1))
             await until(lambda: bool(bob.drops))
             assert (bob.drops, bob.ways) == (["no route"], [])
+
+    @in_event_loop
+    async def test_of_a_link_on_which_nothing_is_any_more_nothing_comes_later(self) -> None:
+        carried: list[bytes] = []
+        under_way = UnderWay(asyncio.get_running_loop(), lambda *what: carried.append(what[2]))
+        under_way.shift(Impairment(Shape(), 1), [0.1, 0.2])
+        assert carried == []
 
     @in_event_loop
     async def test_what_waits_stays_in_order_with_jitter_too(self) -> None:
