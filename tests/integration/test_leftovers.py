@@ -86,7 +86,7 @@ def test_a_daemon_that_dies_ends_the_run_with_its_last_lines(bench: Bench) -> No
     with bench.running(bench.topology(SLEEPER)) as running:
         running.wait_for(WAITS)
         began = time.monotonic()
-        bench.client.containers.get(f"chitcp-{bench.lab}-host-bob").kill()
+        bench.client.containers.get(f"chitcp-{bench.lab}.host-bob").kill()
         command = running.end()
     assert time.monotonic() - began < 20
     assert command.status == 1
