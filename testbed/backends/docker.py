@@ -6,13 +6,13 @@ all: it reaches its host's chitcpd through a UNIX socket on a volume, and nothin
 has two containers: that image's, without rights, and on the same network one of ours with the script. Files travel
 through the engine's API, so the engine may be remote.
 
-    chitcp-LAB-link-L    network
-    chitcp-LAB-host-H    container, and the volume on its /run/chitcp, where the socket is
-    chitcp-LAB-beside-H  container beside that of another chitcpd
-    chitcp-LAB-router-R  container
-    chitcp-LAB-app-A     container, and the volume on its /work, where its files are
-    chitcp-LAB-exec-X    container of `testbed exec`
-    chitcp-LAB-volume-whole-X  volume without content: its labels say how the lab was planned, and that it came up
+    chitcp-LAB.link-L    network
+    chitcp-LAB.host-H    container, and the volume on its /run/chitcp, where the socket is
+    chitcp-LAB.beside-H  container beside that of another chitcpd
+    chitcp-LAB.router-R  container
+    chitcp-LAB.app-A     container, and the volume on its /work, where its files are
+    chitcp-LAB.exec-X    container of `testbed exec`
+    chitcp-LAB.volume-whole-X  volume without content: its labels say how the lab was planned, and that it came up
 
 Everything bears labels, and what works on a lab that is up reads nothing else.
 """
@@ -214,11 +214,15 @@ class DockerBackend:
     def attend(self, lab: str, hosts: Sequence[str]) -> None:
         """Open the sessions by which their links are changed."""
         nodes = {node.name: node for node in self.nodes(lab)}
-        for host in hosts:
+
+        def attend_to(host: str) -> None:
             with suppress(Unavailable):  # the change itself will say so
                 devices = "; ".join(map(setup.find_device, nodes[host].interfaces))
                 self._reach.root(lab, host, f"{devices}; echo")
                 self._reach.ask(lab, host, "ping")
+
+        with ThreadPoolExecutor(engine.WORKERS) as pool:
+            list(pool.map(attend_to, hosts))
 
     def now(self, lab: str, node: HostPlan, interface: Interface) -> Now:
         """As the daemon says; of another chitcpd, as tc does."""
