@@ -72,6 +72,7 @@ class Outcome:
     run_seconds: float = 0.0
     checks: list[Result] = field(default_factory=list)
     events: list[Happened] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # what could not be collected, and why
     said: list[tuple[str, str]] = field(default_factory=list)  # (application, line): the last that it wrote
     failure: str | None = None  # why the run was cut short, with the last lines of a log
     interrupted: int | None = None  # the exit status that a signal asks for
@@ -83,7 +84,8 @@ class Outcome:
     def notes(self) -> list[str]:
         """What could not be done, and why, for a person."""
         missed = [happened for happened in self.events if happened.at is None]
-        return self.built.notes + [f"{_why_not(happened)}: {happened.step.title}" for happened in missed]
+        events = [f"{_why_not(happened)}: {happened.step.title}" for happened in missed]
+        return self.built.notes + events + self.missing
 
     @property
     def status(self) -> int:

@@ -88,7 +88,7 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
     if play is not None:
         _attempt(outcome, play.stop_all)
     _attempt(outcome, lambda: _quiet(report)("collecting"))
-    _attempt(outcome, lambda: backend.collect(plan, directory))
+    _attempt(outcome, lambda: outcome.missing.extend(backend.collect(plan, directory)))
     _attempt(outcome, lambda: _require_lab(backend, outcome))
     _attempt(outcome, lambda: _judge(topology, outcome, log))
     _attempt(outcome, write_manifest)

@@ -329,13 +329,15 @@ class DockerBackend:
 
     # ---- what it leaves, and what is there
 
-    def collect(self, plan: Plan, directory: Path) -> None:
+    def collect(self, plan: Plan, directory: Path) -> list[str]:
         """Stop and read out all hosts and applications at once."""
         self._readings.read_out(plan.lab, directory, stop=True)
+        return []  # the engine reads as root
 
-    def snapshot(self, lab: str, directory: Path) -> None:
+    def snapshot(self, lab: str, directory: Path) -> list[str]:
         """Read out the same while it goes on."""
         self._readings.read_out(lab, directory, stop=False)
+        return []
 
     def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
         """Read by a command in the node's container."""

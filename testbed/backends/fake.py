@@ -295,13 +295,13 @@ class FakeBackend:
         if process is not None:
             process.kill(signal)
 
-    def collect(self, plan: Plan, directory: Path) -> None:
+    def collect(self, plan: Plan, directory: Path) -> list[str]:
         """Write the logs, captures without a packet in them, and what the applications left."""
         for node in plan.nodes:
             self._labs[plan.lab].kill_host(node.name, 0)
-        self.snapshot(plan.lab, directory)
+        return self.snapshot(plan.lab, directory)
 
-    def snapshot(self, lab: str, directory: Path) -> None:
+    def snapshot(self, lab: str, directory: Path) -> list[str]:
         """The same."""
         up = self._labs[lab]
         plan = up.plan
@@ -321,6 +321,7 @@ class FakeBackend:
             (here / "stderr").write_text("".join(f"{line}\n" for line in process.stderr))
             for file, content in process.files.items():
                 (here / "files" / file).write_bytes(content)
+        return []
 
     def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
         """A capture without a packet."""

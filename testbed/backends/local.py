@@ -192,9 +192,8 @@ class LocalBackend:
     def _spawn_daemon(self, lab: LocalLab, name: str, arguments: list[str], spawner: Spawner) -> None:
         here = lab.directory / "hosts" / name
         pid = spawner.start(name, [*arguments, "--links", (here / "links.json").read_text()], here)
-        lab.entries[:] = [entry for entry in lab.entries if (entry.kind, entry.name) != ("host", name)]
         command = ["chitcpd", *arguments]
-        lab.entries.append(Entry("host", name, command, pid=pid, start=processes.start_time(pid) or 0))
+        lab.put(Entry("host", name, command, pid=pid, start=processes.start_time(pid) or 0))
 
     def _spawner(self, lab: LocalLab) -> Spawner:
         if lab.name not in self._spawners:
@@ -257,7 +256,7 @@ class LocalBackend:
 
     def _end_capture(self, lab: LocalLab) -> None:
         lab.end("capture", grace=_GRACE)
-        lab.entries[:] = [entry for entry in lab.entries if entry.kind != "capture"]
+        lab.drop("capture")
         (lab.directory / "tcpdump.log").unlink(missing_ok=True)  # the next one is to say itself that it listens
 
     def start(self, plan: Plan, app: AppPlan) -> None:
@@ -269,7 +268,6 @@ class LocalBackend:
             for name, content in app.files.items():
                 (here / "files" / name).write_bytes(content)
                 (here / "files" / name).chmod(0o755 if name in app.executables else 0o644)
-        lab.entries[:] = [entry for entry in lab.entries if (entry.kind, entry.name) != ("app", app.name)]
         outputs = (here / "stdout", here / "stderr")
         self._begins[lab.name, app.name] = {path: path.stat().st_size if path.exists() else 0 for path in outputs}
         own = {**_of_an_application(lab, plan.node(app.host)), **app.env}
@@ -379,17 +377,17 @@ class LocalBackend:
             if entry.name == app and entry.pid:
                 processes.send(entry.known, Signals[signal])
 
-    def collect(self, plan: Plan, directory: Path) -> None:
+    def collect(self, plan: Plan, directory: Path) -> list[str]:
         """End what runs: applications, then daemons, then the capture, so that this sees the end; copy the files."""
         lab = self.lab(plan.lab)
         kinds: tuple[Kind, ...] = ("app", "host", "capture")
         for kind in kinds:
             lab.end(kind, grace=_GRACE)
-        local_left.copy(lab, directory)
+        return local_left.copy(lab, directory)
 
-    def snapshot(self, lab: str, directory: Path) -> None:
+    def snapshot(self, lab: str, directory: Path) -> list[str]:
         """Copy the files as they are."""
-        local_left.copy(self.lab(lab), directory)
+        return local_left.copy(self.lab(lab), directory)
 
     def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
         """Read the file."""

@@ -20,17 +20,25 @@ from testbed.unavailable import Unavailable
 _PIECE = 1 << 16  # bytes of a file that are read at once; a longer line is several
 
 
-def copy(lab: LocalLab, directory: Path) -> None:
-    """All files of hosts and applications, and each host's part of the wire, as they are."""
+def copy(lab: LocalLab, directory: Path) -> list[str]:
+    """All files of hosts and applications, and each host's part of the wire, as they are.
+
+    Return which of them can't be read, and why: an application may do with its own what it likes.
+    """
+    unreadable: list[tuple[str, str, str]] = []
     for part in ("hosts", "apps"):
         if (lab.directory / part).is_dir():
-            shutil.copytree(
-                lab.directory / part, directory / part, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True
-            )
+            try:
+                shutil.copytree(
+                    lab.directory / part, directory / part, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True
+                )
+            except shutil.Error as error:  # at the end: all else is there
+                unreadable += error.args[0]
     hosts = {directory / "hosts" / node.name: [end.address for end in node.interfaces] for node in lab.nodes}
     if (lab.directory / "wire.pcap").is_file():
         there = {here / "wire.pcap": addresses for here, addresses in hosts.items() if here.is_dir()}
         wire.split(lab.directory / "wire.pcap", there)
+    return [f"{Path(path).relative_to(lab.directory)} could not be collected: {why}" for path, _, why in unreadable]
 
 
 def _not_to_copy(directory: str, names: list[str]) -> list[str]:
