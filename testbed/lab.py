@@ -174,11 +174,12 @@ def _with_links_down(backend: Backend, items: list[Item]) -> list[Item]:
 def _asked(backend: Backend, lab: str, running: set[tuple[str, str]]) -> Iterator[tuple[str, bool]]:
     """(link, whether it is down), as one end of it says. Of a link of which nobody answers there is nothing."""
     known: set[str] = set()
-    with suppress(Unavailable):  # it never came up whole
-        for node in sorted(backend.nodes(lab), key=lambda node: -len(node.interfaces)):  # so that few are asked
+    with suppress(Unavailable, ValueError):  # it never came up whole, or another version of us has made it
+        ours = [node for node in backend.nodes(lab) if node.image is None and (lab, node.name) in running]
+        for node in sorted(ours, key=lambda node: -len(node.interfaces)):  # so that few are asked
             with suppress(Unavailable):  # it stands still, or is gone: another end may answer
                 for end in node.interfaces:
-                    if end.link not in known and (lab, node.name) in running:
+                    if end.link not in known:
                         yield end.link, backend.now(lab, node, end).shape.down
                         known.add(end.link)
 

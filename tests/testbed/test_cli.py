@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 
 from testbed import backends, doctor, links, state
+from testbed.backends.base import Now
 from testbed.backends.fake import FakeBackend, Process, Program
 from testbed.cli import main
+from testbed.plan import HostPlan, Interface
 from testbed.unavailable import Unavailable
 from tests.testbed.plans import TWO, plan_of
 
@@ -271,6 +273,25 @@ def test_links_are_shown_and_changed(capsys: Captured) -> None:
     assert main(["link", "reset", "fake-lab"]) == 0
     assert capsys.readouterr().out.endswith("every link of fake-lab is as the topology says\n")
     assert shown() == {"alice->bob": "as it is", "bob->alice": "as it is"}
+
+
+@pytest.mark.parametrize(("silent", "state"), [(["alice"], "down"), (["bob"], "down"), (["alice", "bob"], "up")])
+def test_of_a_link_that_is_down_the_other_end_knows_too(
+    silent: list[str], state: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    assert main(["link", "down", "fake-lab", "alice-bob"]) == 0
+    real = FakeBackend.now
+
+    def now(backend: FakeBackend, lab: str, node: HostPlan, interface: Interface) -> Now:
+        if node.name in silent:
+            raise Unavailable(f"chitcpd of {node.name} does not answer.", "Wait.")
+        return real(backend, lab, node, interface)
+
+    monkeypatch.setattr(FakeBackend, "now", now)
+    capsys.readouterr()
+    assert main(["ps", "fake-lab", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[-1]["state"] == state
 
 
 @pytest.mark.parametrize("command", [["set", "fake-lab", "alice-bob", "loss=2%"], ["down", "fake-lab", "alice-bob"]])
