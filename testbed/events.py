@@ -137,5 +137,6 @@ def _deeds(events: tuple[Event, ...]) -> Iterator[Step]:
 
 
 def _stands_still(host: str, at: float, events: tuple[Event, ...]) -> bool:
-    pauses = ((event.at, event.pause) for event in events if event.host == host and event.pause is not None)
-    return any(begin <= at < begin + duration for begin, duration in pauses)
+    pauses = [(event.at, event.at + event.pause) for event in events if event.host == host and event.pause is not None]
+    anew = [event.at for event in events if event.host == host and event.restart]
+    return any(begin <= at < min(end, *(one for one in anew if one > begin), math.inf) for begin, end in pauses)

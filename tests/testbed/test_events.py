@@ -185,6 +185,13 @@ def test_a_host_goes_on_when_no_pause_of_its_lasts(pauses: list[tuple[str, str]]
     assert [step.at for step in events if step.host == ("alice", "resume")] == goes_on
 
 
+def test_a_pause_ends_as_the_daemon_is_started_anew() -> None:
+    alice = {"host": "alice"}
+    restart = {"at": "2s", "restart": "chitcpd"}
+    events = steps({"at": "1s", "pause": "9s"} | alice, restart | alice, {"at": "3s", "pause": "1s"} | alice)
+    assert 4 in [step.at for step in events if step.host == ("alice", "resume")]
+
+
 @pytest.mark.parametrize(
     ("event", "host", "app"),
     [
