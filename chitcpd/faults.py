@@ -10,7 +10,7 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from random import Random
 
-_MIN_HOLD = 0.01  # seconds that a reordered segment comes late, where netem has the delay
+_MIN_HOLD = 0.01  # seconds that a reordered segment is held back, where netem has the delay and we know of none
 IP_HEADER = 20  # bytes; a link's rate and queue count IP packets
 
 
@@ -51,7 +51,7 @@ class Shape:
     queue_bytes: int | None = None
     loss: float = 0.0
     duplicate: float = 0.0
-    reorder: float = 0.0  # share of segments that are held back, so that later ones overtake them
+    reorder: float = 0.0  # share of segments that are held back for the delay once more: later ones overtake them
     corrupt: float = 0.0  # share of segments in which one bit is turned
     drops: tuple[Drop, ...] = ()
     down: bool = False  # nothing passes

@@ -127,9 +127,9 @@ class UnderWay:
 
     def shift(self, impairment: Impairment, by: Sequence[float]) -> None:
         """What entered this link last comes so much later: by[-1] for the very last."""
-        if not by:
-            return
         own = sorted((entry for entry in self._heap if entry[2] is impairment), key=lambda entry: entry[1])
+        if not by or not own:
+            return
         later = dict(zip((number for _, number, *_ in own[-len(by) :]), by[-len(own) :], strict=True))
         latest = 0.0
         for index, (due, number, _, what) in enumerate(sorted(own, key=lambda entry: entry[:2])):

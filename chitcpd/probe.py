@@ -7,7 +7,6 @@ and waits for nothing. A train of probes, sent at once, arrives at the link's ra
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import struct
 from collections.abc import Callable
@@ -74,11 +73,17 @@ class Prober:
         return rtt
 
     async def _echo(self, neighbour: str, good_rtt: float) -> float:
-        while True:
-            answer = self._ask(lambda number: self._send(neighbour, _ECHO, number))
-            with contextlib.suppress(TimeoutError):
-                return (await asyncio.wait_for(answer, good_rtt + _PATIENCE))[2]
-            self._peers.hurry(neighbour)
+        """Asked again as long as there is no answer; one that is late counts from its own question on."""
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        try:
+            while not answer.done():
+                self._ask(answer, lambda number: self._send(neighbour, _ECHO, number))
+                await asyncio.wait({answer}, timeout=good_rtt + _PATIENCE)
+                if not answer.done():
+                    self._peers.hurry(neighbour)
+            return answer.result()[2]
+        finally:
+            answer.cancel()
 
     async def _nearest_rate(self, neighbour: str, expected: float, good_rtt: float) -> float | None:
         """Of a few measurements the one nearest to what is expected: a busy machine is off to either side."""
@@ -101,20 +106,20 @@ class Prober:
             for index in range(count):
                 self._send(neighbour, _TRAIN, number, index, count, size=size, link=link)
 
-        answer = self._ask(send)
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        self._ask(answer, send)
         try:
             arrived, nanoseconds, _ = await asyncio.wait_for(answer, 2 * good_rtt + 1 + count * size * 16 / expected)
         except TimeoutError:
             return None
         return arrived * 8e9 / nanoseconds if nanoseconds else None
 
-    def _ask(self, send: Callable[[int], None]) -> asyncio.Future[Answer]:
+    def _ask(self, answer: asyncio.Future[Answer], send: Callable[[int], None]) -> None:
+        """Send a probe of a number of its own, until there is an answer to it, or to another one."""
         number = next(self._numbers)
-        answer: asyncio.Future[Answer] = self._loop.create_future()
         answer.add_done_callback(lambda _: self._asked.pop(number))
         self._asked[number] = self._loop.time(), answer
         send(number)
-        return answer
 
     def _idle(self, neighbour: str) -> Impairment:
         """The link as it would be if nothing waited there, and nothing were random."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,18 +11,12 @@ from pathlib import Path
 from testbed import traces
 from testbed.outcome import Comparison, Ending, Result
 from testbed.plan import AppPlan
+from testbed.search import search
 from testbed.topology.model import AtMost, Backoff, Check, Completes, Fairness, Goodput, Output, Visited
 from testbed.traces import Event
 
 _MOST_OUTPUT = 1 << 20  # bytes that are searched
 _SEARCH_WITHIN = 10  # seconds
-_SEARCH = """
-import re, sys
-found = re.search(sys.argv[1], sys.stdin.buffer.read().decode(errors="replace"), re.MULTILINE)
-if found is None:
-    sys.exit(1)
-sys.stdout.buffer.write(found[0].encode(errors="replace"))
-"""
 
 
 def judge(check: Check, endings: dict[str, Ending], addresses: dict[str, frozenset[str]], directory: Path) -> Result:
@@ -105,15 +97,12 @@ def output(asked: Output, stdout: Path) -> Result:
     if stdout.is_file():
         with stdout.open("rb") as file:
             text = file.read(_MOST_OUTPUT)
-    # In a process of its own: some expressions take for ever, and nobody could end them here.
-    command = [sys.executable, "-I", "-c", _SEARCH, asked.matches]
     try:
-        done = subprocess.run(command, input=text, capture_output=True, timeout=_SEARCH_WITHIN, check=False)
-    except subprocess.TimeoutExpired:
+        found = search(asked.matches, text, within=_SEARCH_WITHIN)
+    except TimeoutError:
         return Result(check, False, f"{asked.matches} was not found within {_SEARCH_WITHIN} s: is it a simple one?")
-    found = done.returncode == 0
-    what = f"wrote {done.stdout.decode(errors='replace')!r:.80}" if found else "wrote nothing"
-    return Result(check, found, f"{asked.app} {what} that matches {asked.matches}")
+    what = "wrote nothing" if found is None else f"wrote {found!r:.80}"
+    return Result(check, found is not None, f"{asked.app} {what} that matches {asked.matches}")
 
 
 def goodput(asked: Goodput, flow: traces.Flow | None) -> Result:

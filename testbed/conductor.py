@@ -6,9 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from testbed.backends.base import Backend, Report
-from testbed.events import Reshape, Step
+from testbed.events import Deed, Reshape, Step
 
 
 @dataclass(slots=True)
@@ -16,13 +17,15 @@ class Happened:
     """A step of the timeline, and when it took place."""
 
     step: Step
-    at: float | None = None  # seconds since the applications began, when it was done; None: the run ended before
+    at: float | None = None  # seconds since the applications began, when it was done; None: it was not
+    error: Exception | None = None  # why it could not be done; None with at None: the run ended before
 
 
 @dataclass(frozen=True, slots=True)
 class Meant:
     """From now on the end of this host's daemon, or of this application, is what an event wants, or is not any more."""
 
+    kind: Literal["host", "app"]
     name: str
     to_end: bool
 
@@ -49,7 +52,9 @@ class Conductor:
         self._tell = tell
         self._over = threading.Event()
         self._shapes: dict[tuple[str, str], Reshape] = {}  # as they are now, where an event has changed them
-        self._deaf: set[str] = set()  # hosts that stand still, or are gone: they are told when they are back
+        # Hosts that are told when they are back: what stands still may be killed, and then does not go on.
+        self._paused: set[str] = set()
+        self._gone: set[str] = set()
         self._blocked: dict[str, tuple[str, ...]] = {}
         self._thread = threading.Thread(target=self._play, name="events", daemon=True)
 
@@ -76,39 +81,47 @@ class Conductor:
                 self._report(happened.step.title)
                 self._do(happened.step)
             except Exception as error:
+                happened.error = error
                 self._tell(error)
                 return
             happened.at = time.monotonic() - began
 
     def _do(self, step: Step) -> None:
+        deaf = self._paused | self._gone
         if step.reshapes:
-            self._backend.reshape(self._lab, [change for change in step.reshapes if change.node not in self._deaf])
+            self._backend.reshape(self._lab, [change for change in step.reshapes if change.node not in deaf])
             self._shapes |= {(change.node, change.interface.link): change for change in step.reshapes}
         for host, addresses in step.blocked.items():
             if addresses != self._blocked.get(host, ()):
-                if host not in self._deaf:
+                if host not in deaf:
                     self._backend.block(self._lab, host, addresses)
                 self._blocked[host] = addresses
         if step.host is not None:
-            name, deed = step.host
-            if deed == "kill":
-                self._tell(Meant(name, to_end=True))
-            self._backend.deed(self._lab, name, deed)
-            if deed == "restart":
-                self._tell(Meant(name, to_end=False))
-            if deed in ("kill", "pause"):
-                self._deaf.add(name)
-            else:
-                self._deaf.discard(name)
-                self._tell_again(name)
+            self._do_to(*step.host)
         if step.app is not None:
-            self._tell(Meant(step.app[0], to_end=True))
+            self._tell(Meant("app", step.app[0], to_end=True))
             self._backend.kill(self._lab, *step.app)
+
+    def _do_to(self, host: str, deed: Deed) -> None:
+        if deed == "kill":
+            self._tell(Meant("host", host, to_end=True))
+        self._backend.deed(self._lab, host, deed)
+        if deed == "kill":
+            self._gone.add(host)
+        elif deed == "pause":
+            self._paused.add(host)
+        else:
+            self._paused.discard(host)
+        if deed == "restart":
+            self._gone.discard(host)
+            self._tell(Meant("host", host, to_end=False))
+        if deed in ("restart", "resume") and host not in self._gone:
+            self._tell_again(host)
 
     def _tell_again(self, host: str) -> None:
         """A daemon that has started anew knows its links as they were planned; one that stood still missed changes."""
         changes = [change for (node, _), change in self._shapes.items() if node == host]
         if changes:
             self._backend.reshape(self._lab, changes)
-        if self._blocked.get(host):
+        if host in self._blocked:  # by nobody, if a partition has ended meanwhile
             self._backend.block(self._lab, host, self._blocked[host])

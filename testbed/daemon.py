@@ -12,7 +12,8 @@ from testbed import shaping
 from testbed.backends.base import Now, Probed
 from testbed.plan import HostPlan, Interface, Plan, Underlay
 
-_PROBE = 40 + IP_HEADER  # bytes, on the link
+_PROBE = 20 + IP_HEADER  # bytes, as chitcpd's rate counts them
+_PROBE_ON_THE_WIRE = 14 + 20 + 32 + 16 + 20  # as netem's does: headers of Ethernet, IP, TCP and chiTCP, and the probe
 _GOOD = 0.001  # seconds by which a round trip may be longer, and no measurement better: the bar, max(1 ms, 2 %)
 _MOST_RATE = 1e9  # bits per second; what is faster waits for Python, and says nothing of the link
 
@@ -39,7 +40,7 @@ def links(plan: Plan, host: HostPlan, *, by_netem: bool) -> list[dict[str, Any]]
         entry = link(interface, interface.shape, interface.underlay, by_netem=by_netem)
         entry["peers"] = [*interface.peers.values(), *beyond]
         entry["seed"] = interface.seed
-        if to_probe := _probes(plan, host, interface):
+        if to_probe := _probes(plan, host, interface, by_netem=by_netem):
             entry["probe"] = {
                 "peers": [probe.far.address for probe in to_probe],
                 "good_rtt": max(probe.good_rtt for probe in to_probe),
@@ -83,12 +84,18 @@ class Probe:
     neighbour: HostPlan
     near: Interface
     far: Interface
+    by_netem: bool  # delay, jitter and rate are netem's, where it can do them
 
     @property
     def asked_rtt(self) -> float:
         """The round trip that was asked for, in seconds, and that of the probe's own bytes."""
-        rates = (end.shape.rate for end in (self.near, self.far))
-        return self.near.shape.delay + self.far.shape.delay + sum(_PROBE * 8 / rate for rate in rates if rate)
+        return sum(end.shape.delay + self._takes(end.shape) for end in (self.near, self.far))
+
+    def _takes(self, shape: Shape) -> float:
+        rate = shaping.netem_rate(shape) if self.by_netem else None
+        if rate is not None:
+            return _PROBE_ON_THE_WIRE * 8 / rate
+        return _PROBE * 8 / shape.rate if shape.rate is not None else 0.0
 
     @property
     def good_rtt(self) -> float:
@@ -107,14 +114,14 @@ class Probe:
         )
 
 
-def probes(plan: Plan) -> Iterator[Probe]:
+def probes(plan: Plan, *, by_netem: bool) -> Iterator[Probe]:
     """All of a lab."""
     for host in plan.nodes:
         for interface in host.interfaces:
-            yield from _probes(plan, host, interface)
+            yield from _probes(plan, host, interface, by_netem=by_netem)
 
 
-def _probes(plan: Plan, host: HostPlan, interface: Interface) -> list[Probe]:
+def _probes(plan: Plan, host: HostPlan, interface: Interface, *, by_netem: bool) -> list[Probe]:
     """The first of a link's ends probes all others; each other one the first, if there is a rate to be measured.
 
     Another chitcpd than ours knows no probes.
@@ -122,7 +129,7 @@ def _probes(plan: Plan, host: HostPlan, interface: Interface) -> list[Probe]:
     first, *others = (plan.node(name) for name in plan.link(interface.link).endpoints)
     probed = others if host == first else [first] if _rate(interface) is not None else []
     both_ours = [neighbour for neighbour in probed if host.image is None and neighbour.image is None]
-    return [Probe(host, neighbour, interface, neighbour.interface(interface.link)) for neighbour in both_ours]
+    return [Probe(host, one, interface, one.interface(interface.link), by_netem) for one in both_ours]
 
 
 def _rate(interface: Interface) -> float | None:

@@ -122,12 +122,21 @@ def _apart(groups: tuple[tuple[str, ...], ...]) -> Iterator[tuple[str, list[str]
 
 
 def _deeds(events: tuple[Event, ...]) -> Iterator[Step]:
+    told: set[tuple[str, float]] = set()  # hosts that go on, and when
     for event in events:
         if event.app is not None and event.kill is not None:
             yield Step(event.at, f"{event.kill} to {event.app}", app=(event.app, event.kill))
         elif event.host is not None and event.pause is not None:
             yield Step(event.at, f"chitcpd of {event.host} stands still", host=(event.host, "pause"))
-            yield Step(event.at + event.pause, f"chitcpd of {event.host} goes on", host=(event.host, "resume"))
+            if (event.host, end := event.at + event.pause) not in told and not _stands_still(event.host, end, events):
+                told.add((event.host, end))
+                yield Step(end, f"chitcpd of {event.host} goes on", host=(event.host, "resume"))
         elif event.host is not None:
             deed: Deed = "restart" if event.restart else "kill"
             yield Step(event.at, f"{deed} of chitcpd of {event.host}", host=(event.host, deed))
+
+
+def _stands_still(host: str, at: float, events: tuple[Event, ...]) -> bool:
+    pauses = [(event.at, event.at + event.pause) for event in events if event.host == host and event.pause is not None]
+    anew = [event.at for event in events if event.host == host and event.restart]
+    return any(begin <= at < min(end, *(one for one in anew if one > begin), math.inf) for begin, end in pauses)

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from testbed.unavailable import Unavailable
 
+_LAST = 1 << 16  # bytes, of a file of any length, that are looked at
+_LONGEST_LINE = 400  # characters
+
 
 def run_id() -> str:
     """The time in UTC, like 20261122T174500Z."""
@@ -47,3 +50,13 @@ def point_latest(directory: Path) -> None:
     fresh = directory.parent / f".latest-{directory.name}"
     fresh.symlink_to(directory.name)
     os.replace(fresh, directory.parent / "latest")
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a file, none if there is none: of very much, or of very long ones, only what a person reads."""
+    if not path.is_file():
+        return []
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _LAST))
+        lines = file.read(_LAST).decode(errors="replace").splitlines()[-count:]
+    return [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..." for line in lines]

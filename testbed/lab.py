@@ -194,20 +194,20 @@ def logs(lab: str, names: tuple[str, ...], *, follow: bool) -> Iterator[tuple[st
     return backend.logs(lab, names, follow=follow)
 
 
-def collect(lab: str, runs: Path) -> Path:
-    """Write what a lab that is up has left so far into a folder as that of a run; return it.
+def collect(lab: str, runs: Path) -> tuple[Path, list[str]]:
+    """Write what a lab that is up has left so far into a folder as that of a run; return it, and what is not in it.
 
     Raises NoSuchLab and Unavailable.
     """
     backend = having(lab)[0]
     directory = folder.create(runs, lab)
     try:
-        backend.snapshot(lab, directory)
+        missing = backend.snapshot(lab, directory)
     except BaseException:
         folder.discard(directory)
         raise
     folder.point_latest(directory)
-    return directory
+    return directory, missing
 
 
 def recording(lab: str, node: str, kind: Recording, *, follow: bool) -> Iterator[bytes]:

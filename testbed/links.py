@@ -76,11 +76,13 @@ def change(lab: str, link: str, settings: LinkChanges, sender: str | None, *, pa
     """
 
     def changed(now: Now, interface: Interface) -> Now:
-        shape = _over(settings, now.shape)
+        shape = _over(settings, now.shape, interface.queue)
         _refuse_nonsense(shape, interface)
         return Now(shape, now.underlay)
 
-    names = settings.model_fields_set - {"queue"} | (_QUEUE if "queue" in settings.model_fields_set else set())
+    names = settings.model_fields_set - {"queue"}
+    if settings.model_fields_set & {"queue", "rate", "delay"}:
+        names |= _QUEUE
     return _reshape(lab, link, sender, changed, names, passing=passing)
 
 
@@ -144,6 +146,8 @@ def parse(words: Sequence[str]) -> LinkChanges:
         name, equals, value = word.partition("=")
         if not equals or name not in SETTINGS:
             raise BadSetting(f"found {word!r}, expected NAME=VALUE with one of {', '.join(SETTINGS)}")
+        if name in given:
+            raise BadSetting(f"found {name} twice, expected each once")
         given[name] = value
     try:
         return LinkChanges.model_validate(given)
@@ -215,16 +219,24 @@ def _as_reshape(end: End) -> Reshape:
     return Reshape(end.node.name, end.interface, end.now.shape, end.now.underlay)
 
 
-def _over(settings: LinkChanges, shape: Shape) -> Shape:
+def _over(settings: LinkChanges, shape: Shape, planned: units.Queue | None) -> Shape:
     given = {name: getattr(settings, name) for name in settings.model_fields_set - {"queue"}}
+    queue = settings.queue
+    if queue is None and planned is not None and _is_now(planned, shape):  # it goes with the rate and the delay
+        queue = planned
     shape = replace(shape, **given)
-    if settings.queue is not None:
+    if queue is not None:
         try:
-            packets, size = settings.queue.limit(rate=shape.rate, delay=shape.delay)
+            packets, size = queue.limit(rate=shape.rate, delay=shape.delay)
         except ValueError as error:
             raise BadSetting(f"queue: {error}") from error
         shape = replace(shape, queue_packets=packets, queue_bytes=size)
     return shape
+
+
+def _is_now(queue: units.Queue, shape: Shape) -> bool:
+    limit = None if shape.rate is None else queue.limit(rate=shape.rate, delay=shape.delay)
+    return limit == (shape.queue_packets, shape.queue_bytes)
 
 
 def _refuse_nonsense(shape: Shape, interface: Interface) -> None:

@@ -105,7 +105,7 @@ def _link(plan: Plan, mechanism: Mechanism) -> dict[str, object]:
         "direction": mechanism.direction,
         "subnet": subnet,
         "asked": asked,
-        "mechanism": {"delay_jitter_rate": mechanism.delay_jitter_rate, "all_else": "chitcpd"},
+        "mechanism": {"delay_jitter_rate": mechanism.delay_jitter_rate, "all_else": mechanism.all_else},
         "why": mechanism.why,
     }
 

@@ -72,6 +72,7 @@ class Outcome:
     run_seconds: float = 0.0
     checks: list[Result] = field(default_factory=list)
     events: list[Happened] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)  # what could not be collected, and why
     said: list[tuple[str, str]] = field(default_factory=list)  # (application, line): the last that it wrote
     failure: str | None = None  # why the run was cut short, with the last lines of a log
     interrupted: int | None = None  # the exit status that a signal asks for
@@ -82,8 +83,9 @@ class Outcome:
     @property
     def notes(self) -> list[str]:
         """What could not be done, and why, for a person."""
-        missed = [happened.step for happened in self.events if happened.at is None]
-        return self.built.notes + [f"the run ended before {step.at:g} s: {step.title}" for step in missed]
+        missed = [happened for happened in self.events if happened.at is None]
+        events = [f"{_why_not(happened)}: {happened.step.title}" for happened in missed]
+        return self.built.notes + events + self.missing
 
     @property
     def status(self) -> int:
@@ -105,3 +107,9 @@ class Outcome:
         if self.failure is not None:
             return "failed: cut short"
         return f"failed: {', '.join(failed)}" if failed else "passed"
+
+
+def _why_not(happened: Happened) -> str:
+    if happened.error is None:
+        return f"the run ended before {happened.step.at:g} s"
+    return f"what was to happen at {happened.step.at:g} s could not be done ({str(happened.error).rstrip('.')})"

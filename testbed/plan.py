@@ -15,6 +15,7 @@ from functools import cached_property
 from ipaddress import IPv4Network, ip_network
 
 from chitcpd.faults import Drop, Shape
+from chitcpd.units import Queue
 from testbed.topology.model import App, Link, LinkSettings, OwnFile, RandomFile, Topology
 from testbed.unavailable import Unavailable
 
@@ -43,6 +44,7 @@ class Interface:
     underlay: Underlay
     mtu: int  # bytes, of the link that the TCP under study sees
     seed: int  # of this direction's random choices
+    queue: Queue | None = None  # as it was written: of the shape's rate and delay, if in time or bdp
 
     @property
     def towards(self) -> str:
@@ -340,6 +342,7 @@ def _interfaces(topology: Topology, node: str, network: _Network) -> tuple[Inter
             underlay=underlay_of(topology.settings(network.written[link], node)),
             mtu=topology.settings(network.written[link], node).mtu,
             seed=derive(topology.seed, "link", link, node),
+            queue=topology.settings(network.written[link], node).queue,
         )
         for link in network.of_node[node]
     )

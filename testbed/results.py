@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed import traces
+from testbed.folder import last_lines
 from testbed.outcome import Ending, Outcome, Result
 
 _LAST_LINES = 12
@@ -72,7 +73,7 @@ class Run:
         lines += [what for what in (outcome.failure, outcome.error) if what is not None]
         for name, ending in outcome.endings.items():
             if ending.went_wrong:
-                said = self.app(name).stderr.splitlines()[-_LAST_LINES:] or ["nothing"]
+                said = last_lines(self.folder / "apps" / name / "stderr", _LAST_LINES) or ["nothing"]
                 lines += [f"the end of the standard error of {name}:", *(f"  {line}" for line in said)]
         return lines
 

@@ -69,9 +69,10 @@ def run(topology: Topology, source: Path, choice: Choice, *, name: str, runs: Pa
 def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals, report: Report) -> None:
     """What is done with a lab that is up; ends with the lab down, in any case."""
     backend, plan, directory = choice.backend, outcome.plan, outcome.directory
-    play = _Play(backend, outcome, timeline(topology, plan), signals, report)
+    play: _Play | None = None
     log: str | None = None
     try:
+        play = _Play(backend, outcome, timeline(topology, plan), signals, report)
         play.apps()
     except CutShort as cut:
         outcome.failure, log = str(cut), cut.log
@@ -84,9 +85,10 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
     def write_manifest() -> None:
         manifest.write(outcome, topology=topology, backend=backend.name, why=choice.why)
 
-    _attempt(outcome, play.stop_all)
+    if play is not None:
+        _attempt(outcome, play.stop_all)
     _attempt(outcome, lambda: _quiet(report)("collecting"))
-    _attempt(outcome, lambda: backend.collect(plan, directory))
+    _attempt(outcome, lambda: outcome.missing.extend(backend.collect(plan, directory)))
     _attempt(outcome, lambda: _require_lab(backend, outcome))
     _attempt(outcome, lambda: _judge(topology, outcome, log))
     _attempt(outcome, write_manifest)
@@ -117,7 +119,7 @@ class _Play:
         self._report = report
         self._exits: SimpleQueue[Exit | Meant | Exception] = backend.exits(outcome.plan)  # type: ignore[assignment]
         self._aside: deque[Exit] = deque()  # ends of applications that were taken too early
-        self._killed: set[str] = set()  # hosts and applications that an event has ended, or is about to
+        self._killed: set[tuple[str, str]] = set()  # hosts and applications that an event has ended, or is about to
         self._conductor = Conductor(backend, outcome.plan.lab, steps, report, self._exits.put)
         outcome.events = self._conductor.happened
         self._begun: dict[str, float] = {}  # application -> when it was started
@@ -158,6 +160,9 @@ class _Play:
             if isinstance(exit_, Exit) and exit_.kind == "app":
                 self._note_end(exit_)
         self._outcome.run_seconds = time.monotonic() - self._first
+        failed = next((happened.error for happened in self._outcome.events if happened.error is not None), None)
+        if failed is not None and self._outcome.error is None and self._outcome.failure is None:
+            raise failed  # as the last application ended: nobody was told
 
     def _wait_ready(self, app: AppPlan) -> None:
         listens = app.listening is not None
@@ -223,7 +228,7 @@ class _Play:
             self._look_for_a_dead_daemon()
         for name, ended in self._outcome.endings.items():
             serves = ended.app.expect_exit is None and name != getting_ready
-            killed = name in self._killed
+            killed = ("app", name) in self._killed
             if serves and ended.how == "by itself" and ended.status != 0 and not killed:
                 what = f"{name}, which serves the others, ended with status {ended.status}"
                 raise CutShort(what, f"apps/{name}/stderr")
@@ -233,8 +238,8 @@ class _Play:
         if isinstance(told, Exception):
             raise told
         if isinstance(told, Meant):
-            (self._killed.add if told.to_end else self._killed.discard)(told.name)
-        elif told.name not in self._killed:
+            (self._killed.add if told.to_end else self._killed.discard)((told.kind, told.name))
+        elif ("host", told.name) not in self._killed:
             raise _daemon_died(told)
 
     def _look_for_a_dead_daemon(self) -> None:
@@ -249,7 +254,7 @@ class _Play:
     def _start_anew(self, ending: Ending) -> None:
         name = ending.app.name
         ending.restarts += 1
-        self._killed.discard(name)
+        self._killed.discard(("app", name))
         self._report(f"starting {name} anew ({ending.restarts} of {ending.app.restarts}): status {ending.status}")
         self._begun[name] = time.monotonic()
         ending.how, ending.status = "running", None
@@ -297,19 +302,16 @@ def _judge(topology: Topology, outcome: Outcome, log: str | None) -> None:
     plan, directory = outcome.plan, outcome.directory
     for app in plan.apps:
         for stream in ("stdout", "stderr") if outcome.endings[app.name].went_wrong else ("stdout",):
-            outcome.said += [(app.name, line) for line in _last_lines(directory / "apps" / app.name / stream)]
+            path = directory / "apps" / app.name / stream
+            outcome.said += [(app.name, line) for line in folder.last_lines(path, _LAST_LINES)]
     if log is not None:
-        tail = "".join(f"\n  {line}" for line in _last_lines(directory / log))
+        tail = "".join(f"\n  {line}" for line in folder.last_lines(directory / log, _LAST_LINES))
         outcome.failure = f"{outcome.failure}; the last lines of {log}:{tail}" if tail else outcome.failure
     if outcome.failure is not None:
         return  # verdicts on a run that was cut short would say nothing
     outcome.checks += [checks.exit_status(e) for e in outcome.endings.values() if e.app.expect_exit is not None]
     addresses = {host.name: frozenset(end.address for end in host.interfaces) for host in plan.hosts}
     outcome.checks += [checks.judge(check, outcome.endings, addresses, directory) for check in topology.checks]
-
-
-def _last_lines(path: Path) -> list[str]:
-    return path.read_text(errors="replace").splitlines()[-_LAST_LINES:] if path.is_file() else []
 
 
 def _attempt(outcome: Outcome, step: Callable[[], object]) -> bool:

@@ -66,6 +66,17 @@ def netem_rate(shape: Shape) -> float | None:
     return None if has_queue or shape.rate is None else shape.rate * ON_THE_WIRE
 
 
+def rate_of_netem(rate: float) -> float | None:
+    """The rate of the link for which netem has this one; None: none, this is only to keep the order.
+
+    The kernel has whole bytes per second; of all rates that come to the same, the one that a person would write.
+    """
+    if rate >= ORDERING_RATE - 8:
+        return None
+    roundest = (float(f"{rate / ON_THE_WIRE:.{digits}g}") for digits in range(1, 17))
+    return next(own for own in roundest if abs(own * ON_THE_WIRE - rate) <= 8)
+
+
 def _share(share: float) -> str:
     return f"{share * 100:.7g}%"
 

@@ -54,7 +54,8 @@ class Mechanism:
     link: str
     direction: str  # "alice->bob", or "alice->LAN"
     delay_jitter_rate: Literal["netem", "chitcpd", "none"] = "none"
-    why: str = ""  # why chitcpd shapes in place of netem
+    why: str = ""  # why netem does not
+    all_else: Literal["chitcpd", "none"] = "chitcpd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,13 +172,14 @@ class Backend(Protocol):
     def kill(self, lab: str, app: str, signal: str) -> None:
         """Send an application a signal, like SIGTERM; nothing if it has ended."""
 
-    def collect(self, plan: Plan, directory: Path) -> None:
+    def collect(self, plan: Plan, directory: Path) -> list[str]:
         """Stop the captures and the daemons in order, then write what the lab left:
 
         `hosts/H/{chitcpd.log,trace.jsonl,segments.pcap,wire.pcap}` and `apps/A/{stdout,stderr}`, `apps/A/files/...`.
+        Return what of it can't be read, and why, for a person.
         """
 
-    def snapshot(self, lab: str, directory: Path) -> None:
+    def snapshot(self, lab: str, directory: Path) -> list[str]:
         """Write the same, of a lab that goes on, as it is at this moment."""
 
     def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:

@@ -6,13 +6,13 @@ all: it reaches its host's chitcpd through a UNIX socket on a volume, and nothin
 has two containers: that image's, without rights, and on the same network one of ours with the script. Files travel
 through the engine's API, so the engine may be remote.
 
-    chitcp-LAB-link-L    network
-    chitcp-LAB-host-H    container, and the volume on its /run/chitcp, where the socket is
-    chitcp-LAB-beside-H  container beside that of another chitcpd
-    chitcp-LAB-router-R  container
-    chitcp-LAB-app-A     container, and the volume on its /work, where its files are
-    chitcp-LAB-exec-X    container of `testbed exec`
-    chitcp-LAB-volume-whole-X  volume without content: its labels say how the lab was planned, and that it came up
+    chitcp-LAB.link-L    network
+    chitcp-LAB.host-H    container, and the volume on its /run/chitcp, where the socket is
+    chitcp-LAB.beside-H  container beside that of another chitcpd
+    chitcp-LAB.router-R  container
+    chitcp-LAB.app-A     container, and the volume on its /work, where its files are
+    chitcp-LAB.exec-X    container of `testbed exec`
+    chitcp-LAB.volume-whole-X  volume without content: its labels say how the lab was planned, and that it came up
 
 Everything bears labels, and what works on a lab that is up reads nothing else.
 """
@@ -31,7 +31,8 @@ from typing import Any
 from docker import APIClient
 from docker.errors import ImageNotFound, NotFound
 
-from testbed import daemon, saved
+from chitcpd.faults import Shape
+from testbed import daemon, saved, shaping
 from testbed.backends import engine, processes, setup
 from testbed.backends.base import Built, Exit, Item, Now, Recording, Report
 from testbed.backends.docker_apps import Applications
@@ -213,32 +214,46 @@ class DockerBackend:
     def attend(self, lab: str, hosts: Sequence[str]) -> None:
         """Open the sessions by which their links are changed."""
         nodes = {node.name: node for node in self.nodes(lab)}
-        for host in hosts:
+
+        def attend_to(host: str) -> None:
             with suppress(Unavailable):  # the change itself will say so
                 devices = "; ".join(map(setup.find_device, nodes[host].interfaces))
                 self._reach.root(lab, host, f"{devices}; echo")
                 self._reach.ask(lab, host, "ping")
 
+        with ThreadPoolExecutor(engine.WORKERS) as pool:
+            list(pool.map(attend_to, hosts))
+
     def now(self, lab: str, node: HostPlan, interface: Interface) -> Now:
         """As the daemon says; of another chitcpd, as tc does."""
         if node.image is None:
             return daemon.now(self._reach.ask(lab, node.name, "link", peer=next(iter(interface.peers.values()))))
-        return Now(interface.shape, interface.underlay)
+        return Now(*setup.shown(self._reach.root(lab, node.name, setup.show(interface))))
 
     def reshape(self, lab: str, changes: Sequence[Reshape]) -> None:
-        """Tell netem at all ends at once, then the daemons."""
+        """Tell netem at all ends at once, then the daemons.
+
+        What another chitcpd than ours sends meets only what netem does. Raises Unavailable if that is nothing of what
+        is asked for, at all ends.
+        """
 
         def shape(change: Reshape) -> bool:
             return self._reach.shape(lab, change.node, change.interface, change.shape, change.underlay)
 
-        def tell(change: Reshape, by_netem: bool) -> None:
-            if not self._reach.is_foreign(lab, change.node):
+        def tell(change: Reshape, by_netem: bool, foreign: bool) -> None:
+            if not foreign:
                 link = daemon.link(change.interface, change.shape, change.underlay, by_netem=by_netem)
                 self._reach.ask(lab, change.node, "links", links=[link])
 
         with ThreadPoolExecutor(engine.WORKERS) as pool:
-            by_netem = list(pool.map(shape, changes))
-            list(pool.map(tell, changes, by_netem))
+            foreign = list(pool.map(lambda change: self._reach.is_foreign(lab, change.node), changes))
+            undone = [change for change in changes if not _is_for_netem(change)] if all(foreign) else []
+            by_netem = [] if undone else list(pool.map(shape, changes))
+            if all(foreign) and not all(by_netem):
+                undone = [change for change in changes if shaping.has_work(change.shape, change.underlay)]
+            if undone:
+                raise _can_not(undone[0])
+            list(pool.map(tell, changes, by_netem, foreign))
 
     def block(self, lab: str, host: str, addresses: Sequence[str]) -> None:
         """Tell the daemon."""
@@ -314,13 +329,15 @@ class DockerBackend:
 
     # ---- what it leaves, and what is there
 
-    def collect(self, plan: Plan, directory: Path) -> None:
+    def collect(self, plan: Plan, directory: Path) -> list[str]:
         """Stop and read out all hosts and applications at once."""
         self._readings.read_out(plan.lab, directory, stop=True)
+        return []  # the engine reads as root
 
-    def snapshot(self, lab: str, directory: Path) -> None:
+    def snapshot(self, lab: str, directory: Path) -> list[str]:
         """Read out the same while it goes on."""
         self._readings.read_out(lab, directory, stop=False)
+        return []
 
     def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
         """Read by a command in the node's container."""
@@ -341,6 +358,20 @@ class DockerBackend:
     def ps(self, lab: str | None) -> list[Item]:
         """Containers and networks; volumes belong to their containers."""
         return self._things.items(lab)
+
+
+def _is_for_netem(change: Reshape) -> bool:
+    """Whether netem does all of it that is not as it was planned."""
+    left, planned = (shaping.left_for_chitcpd(shape) for shape in (change.shape, change.interface.shape))
+    return left in (Shape(), planned)
+
+
+def _can_not(change: Reshape) -> Unavailable:
+    return Unavailable(
+        f"what {change.node} sends over {change.interface.link} can't be changed so: its chitcpd is another, and netem "
+        "does only delay, jitter, and a rate without a queue, where the kernel has it.",
+        "Change what others send (`--from`), or see `testbed doctor`.",
+    )
 
 
 def _is_as(plan: Plan, name: str, network: dict[str, Any]) -> bool:

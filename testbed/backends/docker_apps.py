@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from queue import Empty, SimpleQueue
 from secrets import token_hex
 from threading import Thread
@@ -38,6 +37,7 @@ from testbed.backends.docker_labels import (
 )
 from testbed.backends.docker_things import Things
 from testbed.plan import AppPlan, Plan
+from testbed.search import LineSearch
 
 
 class Applications:
@@ -47,6 +47,7 @@ class Applications:
         self._api = api
         self._things = things
         self._exits: dict[tuple[str, str], SimpleQueue[Exit]] = {}  # by lab and run
+        self._begins: dict[str, float | None] = {}  # when an application's earlier life has written its last line
         self.anew: set[str] = set()  # containers that end because a deed starts them anew: nobody is told of it
 
     def kill(self, lab: str, app: str, signal: str) -> None:
@@ -60,8 +61,11 @@ class Applications:
         with engine.faults():
             name = name_of(plan.lab, "app", app.name)
             with suppress(NotFound):
+                end = engine.end_of_log(api, name)
                 api.start(name)
+                self._begins[name] = end
                 return
+            self._begins.pop(name, None)  # it was of another lab
             container = api.create_container(
                 image(),
                 list(app.run),
@@ -127,9 +131,7 @@ class Applications:
 
         def serves() -> bool:
             if app.says is not None:
-                pieces = self._api.logs(container, stream=True, follow=True)
-                with engine.closing(pieces):
-                    return any(re.search(app.says, line) for line in engine.lines(pieces))
+                return bool(search.found())
             command = ["chitcpd", "ctl", "--wait", str(app.timeout), "listening", str(app.listening)]
             return engine.run(self._api, name_of(plan.lab, "host", app.host), command, user=USER).status == 0
 
@@ -143,13 +145,23 @@ class Applications:
             except (APIError, RequestException):  # one of the containers is not there, or not running, any more
                 answers.put(False)
 
-        for question in (serves, ended):
-            # Daemons: the slower one ends with its container, and nobody should have to wait for that.
-            Thread(target=answer, args=(question,), daemon=True).start()
-        try:
-            return answers.get(timeout=app.timeout + 1)
-        except Empty:
-            return False
+        with ExitStack() as stack:
+            if app.says is not None:
+                search = stack.enter_context(LineSearch(app.says, self._written(container)))
+            for question in (serves, ended):
+                # Daemons: the slower one ends with its container, and nobody should have to wait for that.
+                Thread(target=answer, args=(question,), daemon=True).start()
+            try:
+                return answers.get(timeout=app.timeout + 1)
+            except Empty:
+                return False
+
+    def _written(self, container: str) -> Iterator[bytes]:
+        """What an application writes; of what an earlier life of it has written, nothing."""
+        with suppress(APIError, RequestException):  # its container is not there any more
+            pieces = self._api.logs(container, stream=True, follow=True, since=self._begins.get(container))
+            with engine.closing(pieces):
+                yield from pieces
 
     def exits(self, plan: Plan) -> SimpleQueue[Exit]:
         """Filled by a thread that follows the engine's events."""

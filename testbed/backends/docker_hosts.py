@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from threading import Timer
-from typing import Any
+from dataclasses import dataclass, field, replace
+from threading import Event, Thread
+from typing import Any, Literal
 
 from docker import APIClient
 from docker.errors import APIError, ImageNotFound, NotFound
@@ -49,6 +50,7 @@ from testbed.unavailable import Unavailable
 _MOST_IN_ENVIRONMENT = 1 << 15  # bytes; Linux takes four times as many, and a shell passes them on
 _LAST_LINES = 5  # of a log, in a message
 _TOLD_WITHIN = 30.0  # seconds until a host has told that it is ready, and what its probes found, beside the links' own
+_LOOK_AFTER = 1.0  # seconds, whether the others still run
 _RIGHTS = ["NET_ADMIN", "NET_RAW", "SETGID", "SETUID"]  # of root's: tc, tcpdump, and to start chitcpd as its user
 
 # Another chitcpd makes its socket there, as whatever user its image has.
@@ -244,7 +246,7 @@ class Hosts:
     def _listen_to(self, plan: Plan, node: HostPlan, container: str) -> Iterator[_Told]:
         """What a host's script and its chitcpd tell: once when it is ready, once more when all probes are back."""
         told = _Told()
-        due = {probe.far.address: probe for probe in daemon.probes(plan) if probe.host == node}
+        due = {probe.far.address: probe for probe in daemon.probes(plan, by_netem=True) if probe.host == node}
         patience = _TOLD_WITHIN + 10 * max((probe.good_rtt for probe in due.values()), default=0.0)
         pieces = self._api.logs(container, stdout=True, stderr=False, stream=True, follow=True)
         lines = engine.lines(pieces)
@@ -255,14 +257,19 @@ class Hosts:
         def is_probed() -> bool:
             return not due
 
+        def is_hopeless() -> bool:
+            return told.version is not None and bool(self._dead(plan))
+
         with engine.closing(pieces):
             for is_over in (is_ready, is_probed):
-                with _alarm(patience, pieces.close):
+                with _alarm(patience, is_hopeless, pieces.close):
                     while not is_over() and (line := next(lines, None)) is not None:
                         _note(node, json.loads(line), told, due)
                 if not is_over():
                     break
                 yield told
+        for name, dead in self._dead(plan).items():
+            raise self._did_not_start(plan, plan.node(name), dead)
         if told.version is None or self._ended(container) is not None:
             raise self._did_not_start(plan, node, container)
         lost = next(iter(due.values()))
@@ -288,6 +295,12 @@ class Hosts:
             f"chitcpd of {node.name} {how}; its log says:\n  " + ("\n  ".join(log.strip().splitlines()) or "nothing"),
             "Mend what the log complains of, then try again.",
         )
+
+    def _dead(self, plan: Plan) -> dict[str, str]:
+        """Hosts and routers of the lab that have ended, and their containers."""
+        ended = self._api.containers(all=True, filters={"label": f"{LAB}={plan.lab}", "status": "exited"})
+        own = {container["Labels"][NAME]: container for container in ended}
+        return {node.name: own[node.name]["Id"] for node in plan.nodes if node.name in own}
 
     def _ended(self, container: str) -> int | None:
         """The status with which a container has ended, or does within two seconds; None if it runs on."""
@@ -340,14 +353,22 @@ def try_out(
 
 
 @contextmanager
-def _alarm(seconds: float, ring: Callable[[], None]) -> Iterator[None]:
-    """Something is done if the block lasts longer."""
-    timer = Timer(seconds, ring)
-    timer.start()
+def _alarm(seconds: float, is_hopeless: Callable[[], bool], ring: Callable[[], None]) -> Iterator[None]:
+    """Something is done if the block lasts longer, or as soon as, looked at now and then, it need not last on."""
+    until, over = time.monotonic() + seconds, Event()
+
+    def watch() -> None:
+        while not over.wait(min(_LOOK_AFTER, max(0.0, until - time.monotonic()))):
+            with suppress(APIError, RequestException):
+                if time.monotonic() >= until or is_hopeless():
+                    ring()
+                    return
+
+    Thread(target=watch, daemon=True).start()
     try:
         yield
     finally:
-        timer.cancel()
+        over.set()
 
 
 def _endpoint(api: APIClient, network: str, address: str) -> dict[str, object]:
@@ -364,14 +385,16 @@ def _note(node: HostPlan, said: dict[str, Any], told: _Told, due: dict[str, daem
         if asks is not None and not told.shaped.by_netem:
             raise Unavailable(f"link {asks} asks for `underlay`, and {told.shaped.why}.", "Leave it out.")
     if said.get("probed") in due:
-        told.probed.append(due.pop(said["probed"]).found(said))
+        by_netem = told.shaped is None or told.shaped.by_netem
+        told.probed.append(replace(due.pop(said["probed"]), by_netem=by_netem).found(said))
 
 
 def _mechanisms(node: HostPlan, told: _Told) -> Iterator[Mechanism]:
     for interface in node.interfaces:
-        mechanism = Mechanism(interface.link, f"{node.name}->{interface.towards}")
+        all_else: Literal["chitcpd", "none"] = "chitcpd" if node.image is None else "none"
+        mechanism = Mechanism(interface.link, f"{node.name}->{interface.towards}", all_else=all_else)
         if told.shaped is not None and shaping.has_work(interface.shape, interface.underlay):
-            mechanism.delay_jitter_rate = "netem" if told.shaped.by_netem else "chitcpd"
+            mechanism.delay_jitter_rate = "netem" if told.shaped.by_netem else mechanism.all_else
             mechanism.why = told.shaped.why
         yield mechanism
 

@@ -39,8 +39,8 @@ def image() -> str:
 
 
 def name_of(lab: str, kind: Kind, name: str) -> str:
-    """What the engine calls it."""
-    return f"chitcp-{lab}-{kind}-{name}"
+    """What the engine calls it; no name of a lab has a dot, so that no two things have one."""
+    return f"chitcp-{lab}.{kind}-{name}"
 
 
 def kind_of(node: HostPlan) -> Literal["host", "router", "beside"]:
@@ -78,7 +78,7 @@ def host_of(container: dict[str, Any]) -> str:
     if labels[KIND] not in ("app", "exec"):
         return str(labels[NAME])
     sockets = (mount["Name"] for mount in container["Mounts"] if mount.get("Destination") == SOCKET_DIRECTORY)
-    return next(sockets, "").removeprefix(f"chitcp-{labels[LAB]}-host-")
+    return next(sockets, "").removeprefix(name_of(labels[LAB], "host", ""))
 
 
 def item_of(labels: dict[str, str], kind: Literal["host", "router", "app", "link"], state: str, detail: str) -> Item:

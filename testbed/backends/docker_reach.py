@@ -51,15 +51,21 @@ class Reach:
 
     def _session(self, lab: str, host: str, user: str, command: list[str]) -> engine.Session:
         for kind in ("beside", "host", "router"):
-            container = name_of(lab, kind, host)
+            key = name_of(lab, kind, host), user
             with self._lock:
-                sessions = self._sessions.setdefault(lab, {})
-                if (container, user) not in sessions:
-                    with suppress(NotFound):
-                        sessions[container, user] = engine.Session(self._api, container, command, user=user)
-                if (container, user) in sessions:
-                    return sessions[container, user]
+                known = self._sessions.get(lab, {}).get(key)
+            if known is not None:
+                return known
+            with suppress(NotFound):
+                return self._keep(lab, key, engine.Session(self._api, key[0], command, user=user))
         raise Unavailable(f"there is no container of {host} in lab {lab}.", f"See: testbed ps {lab}")
+
+    def _keep(self, lab: str, key: tuple[str, str], fresh: engine.Session) -> engine.Session:
+        with self._lock:
+            kept = self._sessions.setdefault(lab, {}).setdefault(key, fresh)
+        if kept is not fresh:  # another thread was faster
+            fresh.close()
+        return kept
 
     def end_sessions(self, lab: str) -> None:
         """Others of the same names may be there later."""

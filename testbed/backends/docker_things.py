@@ -146,12 +146,28 @@ class Things:
         except NotFound:
             return False
         except APIError as error:
+            if engine.is_status(error, 403) and (others := self._attached(thing)):
+                raise Unavailable(*_in_use(*others)) from error
             if not engine.is_status(error, 409) or "already in progress" not in str(error.explanation):
                 raise
             with suppress(NotFound):
                 self._api.wait(thing, condition="removed")
             return False
         return True
+
+    def _attached(self, network: str) -> tuple[str, list[str]] | None:
+        """The name of a network, and what is on it."""
+        with suppress(NotFound):
+            found = self._api.inspect_network(network)
+            if names := sorted(end["Name"] for end in found["Containers"].values()):
+                return str(found["Name"]), names
+        return None
+
+
+def _in_use(network: str, others: list[str]) -> tuple[str, str]:
+    """What is said of a network of a lab on which there is what does not belong to the lab."""
+    commands = "; ".join(f"docker network disconnect {network} {name}" for name in others)
+    return f"the network {network} can't be removed: {', '.join(others)} is on it.", f"{commands}; then try again."
 
 
 def nodes_in(mark: dict[str, Any]) -> tuple[HostPlan, ...]:

@@ -9,6 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import PurePosixPath
 from threading import Lock
 from typing import IO, Any
@@ -159,13 +160,34 @@ def closing(stream: Any) -> Iterator[None]:
         stream._response.close()  # the SDK hands it out nowhere else
 
 
+def end_of_log(api: APIClient, container: str) -> float | None:
+    """When what a container has written ends, in the engine's time, as `logs` takes it; None: it has written nothing.
+
+    Raises NotFound.
+    """
+    last: bytes = api.logs(container, timestamps=True, tail=1)
+    written_at, _, _ = last.partition(b" ")
+    if not written_at:
+        return None
+    return datetime.fromisoformat(written_at.decode()).timestamp() + 2e-6  # the time was cut to microseconds
+
+
+_LONGEST_LINE = 1 << 20  # bytes: what a router of hundreds of links tells of them is shorter; a longer one is several
+
+
 def lines(pieces: Iterable[bytes]) -> Iterator[str]:
     """Whole lines of a text that comes in pieces cut anywhere."""
-    rest = b""
+    rest = bytearray()
     for piece in pieces:
-        *whole, rest = (rest + piece).split(b"\n")
-        for line in whole:
-            yield line.decode(errors="replace").rstrip("\r")
+        known = len(rest)  # without an end
+        rest += piece
+        while (end := rest.find(b"\n", known)) >= 0:
+            yield rest[:end].decode(errors="replace").rstrip("\r")
+            del rest[: end + 1]
+            known = 0
+        if len(rest) >= _LONGEST_LINE:
+            yield rest.decode(errors="replace")
+            rest.clear()
     if rest:
         yield rest.decode(errors="replace")
 

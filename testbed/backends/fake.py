@@ -44,6 +44,7 @@ class Process:
         self.files: dict[str, bytes] = dict(app.files) if before is None else before.files  # its working directory
         self.stdout: list[str] = [] if before is None else before.stdout
         self.stderr: list[str] = [] if before is None else before.stderr
+        self._earlier = len(self.stdout), len(self.stderr)
         self.status: int | None = None  # None: it runs
         self.signals: list[str] = []
         self._stop = threading.Event()
@@ -59,6 +60,11 @@ class Process:
         with self.lab.changed:
             self.stderr.append(line)
             self.lab.changed.notify_all()
+
+    def has_written(self, pattern: str) -> bool:
+        """Whether a line that it has written, since its own start, matches."""
+        out, err = self._earlier
+        return any(re.search(pattern, line) for line in self.stdout[out:] + self.stderr[err:])
 
     def listen(self, port: int) -> None:
         """Have its host's daemon listen on a port."""
@@ -220,19 +226,18 @@ class FakeBackend:
         process = lab.processes[app.name]
 
         def settled() -> bool:
-            return self._is_ready(lab, process) or _ended(lab, process)
+            return self._is_ready(lab, process, app) or _ended(lab, process)
 
         # In slices: a Condition is deaf to signals as long as it waits.
         until = time.monotonic() + app.timeout
         with lab.changed:
             while not settled() and time.monotonic() < until:
                 lab.changed.wait(min(0.1, max(0.0, until - time.monotonic())))
-            return self._is_ready(lab, process) and not _ended(lab, process)
+            return self._is_ready(lab, process, app) and not _ended(lab, process)
 
-    def _is_ready(self, lab: Lab, process: Process) -> bool:
-        app = process.app
+    def _is_ready(self, lab: Lab, process: Process, app: AppPlan) -> bool:
         if app.says is not None:
-            return any(re.search(app.says, line) for line in process.stdout + process.stderr)
+            return process.has_written(app.says)
         return (app.host, app.listening) in lab.listeners and app.host not in lab.paused
 
     def exits(self, plan: Plan) -> SimpleQueue[Exit]:
@@ -290,13 +295,13 @@ class FakeBackend:
         if process is not None:
             process.kill(signal)
 
-    def collect(self, plan: Plan, directory: Path) -> None:
+    def collect(self, plan: Plan, directory: Path) -> list[str]:
         """Write the logs, captures without a packet in them, and what the applications left."""
         for node in plan.nodes:
             self._labs[plan.lab].kill_host(node.name, 0)
-        self.snapshot(plan.lab, directory)
+        return self.snapshot(plan.lab, directory)
 
-    def snapshot(self, lab: str, directory: Path) -> None:
+    def snapshot(self, lab: str, directory: Path) -> list[str]:
         """The same."""
         up = self._labs[lab]
         plan = up.plan
@@ -316,6 +321,7 @@ class FakeBackend:
             (here / "stderr").write_text("".join(f"{line}\n" for line in process.stderr))
             for file, content in process.files.items():
                 (here / "files" / file).write_bytes(content)
+        return []
 
     def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
         """A capture without a packet."""
@@ -381,7 +387,7 @@ def _built(plan: Plan) -> Built:
                 asked_rate=probe.near.shape.rate,
                 measured_rate=probe.near.shape.rate,
             )
-            for probe in daemon.probes(plan)
+            for probe in daemon.probes(plan, by_netem=False)
         ],
         versions={"chitcpd": "fake"},
     )

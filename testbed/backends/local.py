@@ -27,13 +27,14 @@ from signal import Signals
 from typing import Any, Literal
 
 from chitcpd import ctl
-from testbed import daemon, saved, state
+from testbed import daemon, folder, saved, state
 from testbed.backends import local_left, processes, wire
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Probed, Recording, Report
 from testbed.backends.local_lab import LABEL, Entry, Kind, LocalLab
 from testbed.backends.spawner import Spawner
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay
+from testbed.search import LineSearch
 from testbed.unavailable import Unavailable
 
 _READY_WITHIN = 20.0  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
@@ -81,6 +82,7 @@ class LocalBackend:
         self._labs: dict[str, LocalLab] = {}
         self._exits: dict[str, SimpleQueue[Exit]] = {}
         self._spawners: dict[str, Spawner] = {}
+        self._begins: dict[tuple[str, str], dict[Path, int]] = {}  # of a lab's application: what an earlier life wrote
 
     def check(self) -> None:
         """Raise Unavailable if this is not Linux, if there is no state directory, or if the port is taken."""
@@ -166,7 +168,7 @@ class LocalBackend:
         report("probing the links")
         return Built(
             mechanisms=[_mechanism(node, interface) for node in plan.nodes for interface in node.interfaces],
-            probed=self._probed(plan, {node.name for node in nodes}, spawner),
+            probed=self._probed(plan, lab, {node.name for node in nodes}, spawner),
             versions={"chitcpd": spawner.ready[nodes[0].name]} if nodes else {},
             notes=[note] if note else [],
         )
@@ -190,9 +192,8 @@ class LocalBackend:
     def _spawn_daemon(self, lab: LocalLab, name: str, arguments: list[str], spawner: Spawner) -> None:
         here = lab.directory / "hosts" / name
         pid = spawner.start(name, [*arguments, "--links", (here / "links.json").read_text()], here)
-        lab.entries[:] = [entry for entry in lab.entries if (entry.kind, entry.name) != ("host", name)]
         command = ["chitcpd", *arguments]
-        lab.entries.append(Entry("host", name, command, pid=pid, start=processes.start_time(pid) or 0))
+        lab.put(Entry("host", name, command, pid=pid, start=processes.start_time(pid) or 0))
 
     def _spawner(self, lab: LocalLab) -> Spawner:
         if lab.name not in self._spawners:
@@ -217,17 +218,24 @@ class LocalBackend:
         told = [{key: link[key] for key in link if key != "probe"} for link in links]
         _ask(lab, node.name, "links", links=told, only=True)
 
-    def _probed(self, plan: Plan, fresh: set[str], spawner: Spawner) -> list[Probed]:
-        """What was measured of each link that a fresh daemon probes."""
-        probes = [probe for probe in daemon.probes(plan) if probe.host.name in fresh]
+    def _probed(self, plan: Plan, lab: LocalLab, fresh: set[str], spawner: Spawner) -> list[Probed]:
+        """What was measured of each link that a fresh daemon probes. Raises Unavailable if one of these ends."""
+        probes = [probe for probe in daemon.probes(plan, by_netem=False) if probe.host.name in fresh]
         keys = [(probe.host.name, probe.far.address) for probe in probes]
         longest = max((probe.good_rtt for probe in probes), default=0.0)
-        if not spawner.wait(lambda: all(key in spawner.probed for key in keys), _READY_WITHIN + 10 * longest):
-            lost = next(probe for probe, key in zip(probes, keys, strict=True) if key not in spawner.probed)
-            raise Unavailable(
-                f"no probe of link {lost.near.link} came back from {lost.far.address} to {lost.host.name}.",
-                "See what `testbed doctor` says of this machine.",
-            )
+
+        def is_over() -> bool:
+            return not fresh.isdisjoint(spawner.statuses) or all(key in spawner.probed for key in keys)
+
+        spawner.wait(is_over, _READY_WITHIN + 10 * longest)
+        for name in fresh & spawner.statuses.keys():
+            raise _has_ended(lab, name, spawner)
+        for probe, key in zip(probes, keys, strict=True):
+            if key not in spawner.probed:
+                raise Unavailable(
+                    f"no probe of link {probe.near.link} came back from {probe.far.address} to {probe.host.name}.",
+                    "See what `testbed doctor` says of this machine.",
+                )
         return [probe.found(spawner.probed[key]) for probe, key in zip(probes, keys, strict=True)]
 
     def _start_capture(self, plan: Plan, lab: LocalLab) -> str:
@@ -248,7 +256,7 @@ class LocalBackend:
 
     def _end_capture(self, lab: LocalLab) -> None:
         lab.end("capture", grace=_GRACE)
-        lab.entries[:] = [entry for entry in lab.entries if entry.kind != "capture"]
+        lab.drop("capture")
         (lab.directory / "tcpdump.log").unlink(missing_ok=True)  # the next one is to say itself that it listens
 
     def start(self, plan: Plan, app: AppPlan) -> None:
@@ -260,11 +268,12 @@ class LocalBackend:
             for name, content in app.files.items():
                 (here / "files" / name).write_bytes(content)
                 (here / "files" / name).chmod(0o755 if name in app.executables else 0o644)
-        lab.entries[:] = [entry for entry in lab.entries if (entry.kind, entry.name) != ("app", app.name)]
+        outputs = (here / "stdout", here / "stderr")
+        self._begins[lab.name, app.name] = {path: path.stat().st_size if path.exists() else 0 for path in outputs}
         own = {**_of_an_application(lab, plan.node(app.host)), **app.env}
         entry = Entry("app", app.name, list(app.run))
         try:
-            process = self._spawn(lab, entry, own, here / "files", here / "stdout", here / "stderr")
+            process = self._spawn(lab, entry, own, here / "files", *outputs)
             _limit_memory(process.pid, app.memory)
         except OSError as error:
             # As a shell does it: such an application has ended, and the reason is in its standard error.
@@ -280,15 +289,12 @@ class LocalBackend:
         """
         lab = self.lab(plan.lab)
         until = time.monotonic() + app.timeout
+        if app.says is not None:
+            return self._wait_said(lab, app, app.says, until)
         while self._may_get_ready(lab, app):
             left = until - time.monotonic()
             if left <= 0:
                 return False
-            if app.says is not None:
-                if local_left.has_said(lab.directory / "apps" / app.name, app.says):
-                    return True
-                time.sleep(min(0.02, left))  # files have no event
-                continue
             wait = min(_SLICE, left)
             try:
                 ctl.request(
@@ -297,6 +303,14 @@ class LocalBackend:
             except OSError:
                 continue
             return True
+        return False
+
+    def _wait_said(self, lab: LocalLab, app: AppPlan, pattern: str, until: float) -> bool:
+        written = local_left.Written(self._begins[lab.name, app.name])
+        with written, LineSearch(pattern, written.pieces()) as search:
+            while self._may_get_ready(lab, app) and (left := until - time.monotonic()) > 0:
+                if (found := search.found(min(_SLICE, left))) is not None:
+                    return found
         return False
 
     def _may_get_ready(self, lab: LocalLab, app: AppPlan) -> bool:
@@ -363,17 +377,17 @@ class LocalBackend:
             if entry.name == app and entry.pid:
                 processes.send(entry.known, Signals[signal])
 
-    def collect(self, plan: Plan, directory: Path) -> None:
+    def collect(self, plan: Plan, directory: Path) -> list[str]:
         """End what runs: applications, then daemons, then the capture, so that this sees the end; copy the files."""
         lab = self.lab(plan.lab)
         kinds: tuple[Kind, ...] = ("app", "host", "capture")
         for kind in kinds:
             lab.end(kind, grace=_GRACE)
-        local_left.copy(lab, directory)
+        return local_left.copy(lab, directory)
 
-    def snapshot(self, lab: str, directory: Path) -> None:
+    def snapshot(self, lab: str, directory: Path) -> list[str]:
         """Copy the files as they are."""
-        local_left.copy(self.lab(lab), directory)
+        return local_left.copy(self.lab(lab), directory)
 
     def recording(self, lab: str, node: str, recording: Recording, *, follow: bool) -> Iterator[bytes]:
         """Read the file."""
@@ -531,16 +545,19 @@ def _wait_answer(lab: LocalLab, node: HostPlan, spawner: Spawner) -> None:
     """Return once the host's chitcpd is ready. Raises Unavailable if it ends, or never is."""
     name = node.name
     spawner.wait(lambda: name in spawner.ready or name in spawner.statuses, _READY_WITHIN)
-    if name in spawner.ready:
-        return
-    log = (lab.directory / "hosts" / name / "chitcpd.log").read_text(errors="replace").strip()
-    said = "\n  ".join(log.splitlines()[-5:]) or "nothing"
+    if name not in spawner.ready:
+        raise _has_ended(lab, name, spawner)
+
+
+def _has_ended(lab: LocalLab, name: str, spawner: Spawner) -> Unavailable:
+    """Or does not answer."""
+    said = "\n  ".join(folder.last_lines(lab.directory / "hosts" / name / "chitcpd.log", 5)) or "nothing"
     if name in spawner.statuses:
         what = f"ended with status {spawner.statuses[name]}"
         remedy = "Mend what the log complains of, then try again."
     else:
         what, remedy = "does not answer", "See what `testbed doctor` says of this machine."
-    raise Unavailable(f"chitcpd of {name} {what}; its log says:\n  {said}", remedy)
+    return Unavailable(f"chitcpd of {name} {what}; its log says:\n  {said}", remedy)
 
 
 _NO_UNDERLAY = (

@@ -119,10 +119,19 @@ class LocalLab:
                 fresh.replace(self.directory / "lab.json")
 
     def add(self, entry: Entry) -> None:
-        """Record a process."""
-        with self._lock:
-            self.entries.append(entry)
+        """Record a process, in place of an earlier one of its kind and name."""
+        self.put(entry)
         self.save()
+
+    def put(self, entry: Entry) -> None:
+        """The same, but nothing is on disk before `save`."""
+        self.drop(entry.kind, entry.name, entry)
+
+    def drop(self, kind: Kind, name: str | None = None, *instead: Entry) -> None:
+        """Forget the processes of this kind, or one of them; nothing is on disk before `save`."""
+        with self._lock:  # others add what they start at the same time
+            kept = [entry for entry in self.entries if entry.kind != kind or name not in (None, entry.name)]
+            self.entries = [*kept, *instead]
 
     def of(self, kind: Kind) -> Iterator[Entry]:
         """The processes of this kind."""
@@ -139,7 +148,7 @@ class LocalLab:
     def forget(self, host: str, *, grace: float) -> None:
         """End a host's daemon, and the applications there are left alone: they see their connections end."""
         self.end("host", host, grace=grace)
-        self.entries[:] = [entry for entry in self.entries if (entry.kind, entry.name) != ("host", host)]
+        self.drop("host", host)
         shutil.rmtree(self.directory / "hosts" / host, ignore_errors=True)
         self.save()
 

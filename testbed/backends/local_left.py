@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import stat
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 from testbed.backends import wire
 from testbed.backends.base import Recording
 from testbed.backends.local_lab import Entry, LocalLab
 from testbed.unavailable import Unavailable
 
+_PIECE = 1 << 16  # bytes of a file that are read at once; a longer line is several
 
-def copy(lab: LocalLab, directory: Path) -> None:
-    """All files of hosts and applications, and each host's part of the wire, as they are."""
+
+def copy(lab: LocalLab, directory: Path) -> list[str]:
+    """All files of hosts and applications, and each host's part of the wire, as they are.
+
+    Return which of them can't be read, and why: an application may do with its own what it likes.
+    """
+    unreadable: list[tuple[str, str, str]] = []
     for part in ("hosts", "apps"):
         if (lab.directory / part).is_dir():
-            shutil.copytree(
-                lab.directory / part, directory / part, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True
-            )
+            try:
+                shutil.copytree(
+                    lab.directory / part, directory / part, symlinks=True, ignore=_not_to_copy, dirs_exist_ok=True
+                )
+            except shutil.Error as error:  # at the end: all else is there
+                unreadable += error.args[0]
     hosts = {directory / "hosts" / node.name: [end.address for end in node.interfaces] for node in lab.nodes}
     if (lab.directory / "wire.pcap").is_file():
         there = {here / "wire.pcap": addresses for here, addresses in hosts.items() if here.is_dir()}
         wire.split(lab.directory / "wire.pcap", there)
+    return [f"{Path(path).relative_to(lab.directory)} could not be collected: {why}" for path, _, why in unreadable]
 
 
 def _not_to_copy(directory: str, names: list[str]) -> list[str]:
@@ -55,7 +65,7 @@ def _pieces(path: Path, lab: Path, *, follow: bool) -> Generator[bytes, None, No
     with path.open("rb") as file:
         while True:
             over = not follow or not lab.is_dir()
-            yield from iter(partial(file.read, 1 << 16), b"")
+            yield from iter(partial(file.read, _PIECE), b"")
             if over:
                 return
             time.sleep(0.05)  # files have no event
@@ -90,16 +100,34 @@ def logs(lab: LocalLab, names: tuple[str, ...], *, follow: bool) -> Iterator[tup
         over = not follow or not lab.directory.is_dir() or all(entry.state != "running" for entry in own)
         for entry in own:
             for path in _outputs(lab, entry):
-                yield from ((entry.name, line) for line in _fresh_lines(path, read, whole_only=not over))
+                while text := _fresh(path, read, whole_only=not over):
+                    yield from ((entry.name, line) for line in text.decode(errors="replace").splitlines())
         if over:
             return
         time.sleep(0.1)  # files have no event to wait for
 
 
-def has_said(app: Path, pattern: str) -> bool:
-    """Whether an application, of this directory, has written a line that matches."""
-    texts = (path.read_text(errors="replace") for path in (app / "stdout", app / "stderr") if path.is_file())
-    return any(re.search(pattern, line) for text in texts for line in text.splitlines())
+class Written:
+    """What an application writes, for as long as the block lasts."""
+
+    def __init__(self, begins: Mapping[Path, int]) -> None:
+        """`begins`: the files, and where in them an earlier life of it has ended."""
+        self._read = dict(begins)
+        self._over = Event()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def pieces(self) -> Iterator[bytes]:
+        """Whole lines, as they come."""
+        while not self._over.is_set():
+            pieces = [_fresh(path, self._read, whole_only=True) for path in self._read]
+            yield from filter(None, pieces)
+            if not any(pieces):
+                self._over.wait(0.02)  # files have no event
 
 
 def _outputs(lab: LocalLab, entry: Entry) -> list[Path]:
@@ -107,15 +135,19 @@ def _outputs(lab: LocalLab, entry: Entry) -> list[Path]:
     return [here / "chitcpd.log"] if entry.kind == "host" else [here / "stdout", here / "stderr"]
 
 
-def _fresh_lines(path: Path, read: dict[Path, int], *, whole_only: bool) -> list[str]:
-    """The lines that were not read yet; not the last one if its end is still to be written."""
+def _fresh(path: Path, read: dict[Path, int], *, whole_only: bool) -> bytes:
+    """What was not read yet, at most _PIECE bytes.
+
+    Cut at the end of a line, if there is one; `whole_only`: not the last line if its end is still to be written.
+    """
     try:
         with path.open("rb") as file:
             file.seek(read.get(path, 0))
-            text = file.read()
+            text = file.read(_PIECE)
     except FileNotFoundError:
-        return []
-    if whole_only:
-        text = text[: text.rfind(b"\n") + 1]
+        return b""
+    end, is_cut = text.rfind(b"\n") + 1, len(text) == _PIECE
+    if (whole_only or is_cut) and (end or not is_cut):
+        text = text[:end]
     read[path] = read.get(path, 0) + len(text)
-    return text.decode(errors="replace").splitlines()
+    return text

@@ -33,6 +33,7 @@ touch {AGAIN}
 kill -KILL $daemon
 while [ -d /proc/$daemon ]; do sleep 0.01; done
 """
+_SHARES = {"loss-random": "loss", "duplicate": "duplicate", "reorder": "reorder", "corrupt": "corrupt"}  # of tc
 READY_WITHIN = 20  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
 
 # The real connections are to be no slower than the link: neither as they start nor after a pause.
@@ -193,20 +194,15 @@ def compare(interface: Interface, shape: Shape, underlay: Underlay, qdisc: dict[
     options = qdisc.get("options", {})
     delay, rate = options.get("delay", {}), options.get("rate", {}).get("rate", 0) * 8
     asked_rate = shaping.netem_rate(shape)
-    shares = {
-        "loss-random": ("loss", underlay.loss),
-        "duplicate": ("duplicate", underlay.duplicate),
-        "reorder": ("reorder", underlay.reorder),
-        "corrupt": ("corrupt", underlay.corrupt),
-    }
+    shares = {key: getattr(underlay, key.removesuffix("-random")) for key in _SHARES}
     exact = (  # as far as the kernel counts: in microseconds, whole bytes per second, 2^-32
         options.get("limit") == shaping.netem_limit(shape, mtu=interface.mtu)
         and math.isclose(shape.delay, delay.get("delay", 0), abs_tol=2e-6)
         and math.isclose(shape.jitter, delay.get("jitter", 0), abs_tol=2e-6)
         and math.isclose(asked_rate or rate, rate, abs_tol=8)
         and all(
-            math.isclose(share, options.get(key, {}).get(inner, 0), abs_tol=1e-6)
-            for key, (inner, share) in shares.items()
+            math.isclose(shares[key], options.get(key, {}).get(inner, 0), abs_tol=1e-6)
+            for key, inner in _SHARES.items()
         )
     )
     if not exact:
@@ -214,6 +210,26 @@ def compare(interface: Interface, shape: Shape, underlay: Underlay, qdisc: dict[
             f"the kernel does not shape link {interface.link} as asked: tc reads back {json.dumps(options)}.",
             "Use --backend local, where chitcpd shapes, and please report this.",
         )
+
+
+def show(interface: Interface) -> str:
+    """A line for a shell that prints, in one line, what `shown` reads."""
+    return f"{find_device(interface)}; echo $(tc -json qdisc show dev ${{{_variable(interface)}}})"
+
+
+def shown(line: str) -> tuple[Shape, Underlay]:
+    """What netem does at a device, by what tc says of it."""
+    none: dict[str, Any] = {}
+    netem = next((qdisc for qdisc in json.loads(line or "[]") if qdisc["kind"] == "netem"), none)
+    options = netem.get("options", {})
+    delay, rate = options.get("delay", {}), options.get("rate", {}).get("rate", 0) * 8
+    shape = Shape(
+        delay=round(delay.get("delay", 0.0), 6),
+        jitter=round(delay.get("jitter", 0.0), 6),
+        rate=shaping.rate_of_netem(rate) if rate else None,
+    )
+    shares = {key: options.get(key, {}).get(inner, 0.0) for key, inner in _SHARES.items()}
+    return shape, Underlay(**{key.removesuffix("-random"): float(f"{share:.6g}") for key, share in shares.items()})
 
 
 def why_no_netem(said: str) -> str:

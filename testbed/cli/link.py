@@ -106,7 +106,7 @@ def set_(lab: str, link: str, settings: tuple[str, ...], sender: str | None, dur
       testbed link set two-hosts alice-bob delay=50ms jitter=5ms
       testbed link set two-hosts alice-bob loss=10% --from alice --for 5s
 
-    What is not named stays as it is.
+    What is not named stays as it is; a queue that the topology has in time or bdp goes with the rate and the delay.
     """
     changes = core.parse(settings)
     return _for_a_while(

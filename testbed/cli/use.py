@@ -100,7 +100,9 @@ def collect(lab: str, runs: Path) -> int:
     """
     with progress() as step:
         step(f"collecting from {lab}")
-        directory = core.collect(lab, runs)
+        directory, missing = core.collect(lab, runs)
+    for what in missing:
+        say(what, "note")
     say(f"run folder: {directory}", "good")
     return 0
 

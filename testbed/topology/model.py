@@ -174,7 +174,7 @@ class LinkChanges(Part):
     queue: QueueLimit | None = Field(default=None, description="what is sent faster waits here; lost if full")
     loss: Share = Field(default=0.0, description="share of segments that are lost")
     duplicate: Share = Field(default=0.0, description="share of segments that come twice")
-    reorder: Share = Field(default=0.0, description="share of segments that skip the delay")
+    reorder: Share = Field(default=0.0, description="share of segments that are held back for the delay once more")
     corrupt: Share = Field(default=0.0, description="share of segments in which a bit is turned")
     underlay: Underlay | None = Field(default=None, description="what befalls the real connection's packets: stalls")
 
@@ -193,11 +193,11 @@ class LinkSettings(LinkChanges):
         """(key, other key, message) for each key that the other makes meaningless."""
         if self.jitter > self.delay:
             yield "jitter", "delay", "found a jitter above the delay, expected at most the delay"
-        without_delay = "found reorder without a delay, expected a delay too: what overtakes is what skips the delay"
+        without_delay = "found reorder without a delay, expected a delay too"
         if self.reorder and not self.delay:
-            yield "reorder", "delay", without_delay
+            yield "reorder", "delay", f"{without_delay}: what is overtaken is what is held back for it once more"
         if self.underlay is not None and self.underlay.reorder and not self.delay:
-            yield "underlay", "delay", without_delay
+            yield "underlay", "delay", f"{without_delay}: what overtakes is what skips the delay"
         queue = self.queue or units.Queue()
         if self.queue is not None and self.rate is None:
             message = "found a queue without a rate, expected a rate too: nothing waits for a link that is never busy"

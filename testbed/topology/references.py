@@ -5,6 +5,7 @@ All of this sees plain data of any shape: it skips what is malformed, which has 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -13,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from chitcpd import settings
+from chitcpd import settings, units
 from testbed.topology.faults import Steps, one_of, printable, quoted, shown
 from testbed.topology.model import HOSTS, LinkSettings, direction, link_title
 from testbed.topology.presets import PRESETS
@@ -309,6 +310,8 @@ def _events(
             yield (*at, "from"), one_of(sender, link.ends, "an end of this link")
         elif isinstance(event.get("set"), dict):
             yield from _impossible_changes((*at, "set"), event["set"], defaults, link, sender)
+    for title, link in titles.items():
+        yield from _impossible_overlaps(defaults, link, [pair for pair in events if pair[1].get("link") == title])
 
 
 def _impossible_changes(
@@ -323,6 +326,53 @@ def _impossible_changes(
             said += [fault for fault in _impossible(changed) if fault not in _impossible(below)]
     for key, message in dict.fromkeys(said):
         yield (*at, *([key] if key in changes else [])), f"{message}, once the link is changed"
+
+
+def _impossible_overlaps(defaults: dict[str, Any], link: _Link, events: list[tuple[int, dict[str, Any]]]) -> _Faults:
+    """What makes no sense while several events change a link, and is not said of the link, or of one of them."""
+    changes = sorted((change for pair in events for change in _lasting(*pair)), key=lambda change: change.begin)
+    said: list[tuple[int, str, str]] = []
+    seen = []  # of a LAN, most directions are alike
+    for end, way in link.directions().items():
+        below = _both_ways(defaults, link) | _dict(link.data.get(way))
+        own = [change for change in changes if change.sender in (None, end)]
+        if (below, own) in seen:
+            continue
+        seen.append((below, own))
+        known = [fault for one in ({}, *(change.settings for change in own)) for fault in _impossible(below | one)]
+        for moment in sorted({moment for change in own for moment in (change.begin, change.end)}):
+            lasting = [change for change in own if change.begin <= moment < change.end]
+            together = below | {key: value for change in lasting for key, value in change.settings.items()}
+            for key, message in _impossible(together) if len(lasting) > 1 else ():
+                if (key, message) not in known:
+                    last = next((change for change in reversed(lasting) if key in change.settings), lasting[-1])
+                    said.append((last.index, key, message))
+    for index, key, message in dict.fromkeys(said):
+        at: Steps = ("events", index, "set")
+        settings = next(change.settings for change in changes if change.index == index)
+        yield (*at, *([key] if key in settings else [])), f"{message}, while events that overlap change the link"
+
+
+@dataclass(frozen=True, slots=True)
+class _Lasting:
+    """What an event changes of a link, and when."""
+
+    index: int
+    begin: float
+    end: float
+    sender: object  # whose direction; None: both
+    settings: dict[str, Any]
+
+
+def _lasting(index: int, event: dict[str, Any]) -> Iterator[_Lasting]:
+    try:
+        begin = units.seconds(event.get("at"))
+        end = begin + units.seconds(event["for"]) if "for" in event else math.inf
+    except ValueError:
+        return
+    if isinstance(event.get("set"), dict):
+        settings = {key: value for key, value in event["set"].items() if key != "mtu"}
+        yield _Lasting(index, begin, end, event.get("from"), settings)
 
 
 def _checks(checks: object, apps: dict[str, Any]) -> _Faults:

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from chitcpd.faults import Drop, Impairment, Shape
+from chitcpd.links import UnderWay
 from chitcpd.peers import HEADER, ROUTED
 from chitcpd.probe import Prober
 from tests.daemon.conftest import PORT, free_address
@@ -186,6 +187,16 @@ class TestProbes:
                 assert (await measured).rtt < 1
 
     @in_event_loop
+    async def test_an_answer_that_comes_late_counts_from_its_own_question_on(self) -> None:
+        async with node() as alice, node() as bob:
+            alice.peers.links.set_shape([bob.address], Shape(delay=0.3), 1, {})
+            bob.peers.links.set_shape([alice.address], Shape(), 1, {})
+            measuring, _ = Prober(alice.peers), Prober(bob.peers)
+            found = await asyncio.wait_for(measuring.measure(bob.address, good_rtt=0.01, rate=None), 60)
+            assert 0.3 <= found.rtt < 0.4
+            assert measuring._asked == {}
+
+    @in_event_loop
     async def test_they_count_for_no_rule_and_touch_no_random_choice(self) -> None:
         shape = Shape(loss=0.5, drops=(Drop("any", 1, 1),))
         async with node() as alice, node() as bob:
@@ -248,6 +259,13 @@ class TestWhatIsShared:
             alice.send(bob, segment(1))
             await until(lambda: bool(bob.drops))
             assert (bob.drops, bob.ways) == (["no route"], [])
+
+    @in_event_loop
+    async def test_of_a_link_on_which_nothing_is_any_more_nothing_comes_later(self) -> None:
+        carried: list[bytes] = []
+        under_way = UnderWay(asyncio.get_running_loop(), lambda *what: carried.append(what[2]))
+        under_way.shift(Impairment(Shape(), 1), [0.1, 0.2])
+        assert carried == []
 
     @in_event_loop
     async def test_what_waits_stays_in_order_with_jitter_too(self) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import docker
 import pytest
@@ -67,6 +68,9 @@ def test_it_takes_part_and_what_it_can_not_do_is_said(bench: Bench, another: str
     assert not (bob / "trace.jsonl").exists()
     manifest = json.loads((bench.latest / "manifest.json").read_text())
     assert manifest["hosts"]["bob"]["image"] == another
+    (by_bob,) = (link for link in manifest["links"] if link["direction"] == "bob->alice")
+    assert by_bob["mechanism"]["all_else"] == "none"
+    assert by_bob["mechanism"]["delay_jitter_rate"] == ("none" if by_bob["why"] else "netem")
     assert bench.left() == []
 
 
@@ -89,3 +93,26 @@ def test_one_that_never_serves(bench: Bench, another: str) -> None:
     assert command.status == 3
     assert "chitcpd of bob ended with status 1 as it started" in command.output
     assert bench.left() == []
+
+
+@pytest.mark.usefixtures("another")
+def test_a_link_that_changes_does_what_is_shown_and_what_can_not_be_is_refused(bench: Bench) -> None:
+    assert bench.command("up", bench.topology(LAB), "--backend", "docker", "--name", bench.lab).status == 0
+
+    def bob() -> dict[str, Any]:
+        shown: list[dict[str, Any]] = json.loads(bench.command("link", "show", bench.lab, "--format", "json").output)
+        return next(end["now"] for end in shown if end["direction"] == "bob->alice")
+
+    has_netem = bob()["delay"] > 0
+    assert bob()["delay"] == (0.005 if has_netem else 0)
+    of_bob = ("link", "set", bench.lab, "alice-bob", "--from", "bob")
+    command = bench.command(*of_bob, "loss=30%")
+    assert (command.status, bob()["loss"]) == (3, 0)
+    assert "its chitcpd is another" in command.output
+    command = bench.command(*of_bob, "delay=20ms")
+    assert (command.status, bob()["delay"]) == ((0, 0.02) if has_netem else (3, 0)), command.output
+
+    command = bench.command("link", "down", bench.lab, "alice-bob")  # as far as it can be
+    assert command.status == 0, command.output
+    assert "alice->bob: down" in command.output
+    assert not bob()["down"]

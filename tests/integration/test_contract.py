@@ -27,7 +27,7 @@ class TestDocker(BackendContract):
     def test_a_capture_that_is_no_longer_followed_leaves_nothing_running(self, backend: Backend) -> None:
         plan = two_hosts(backend)
         with up(backend, plan):
-            alice = self.client.containers.get(f"chitcp-{plan.lab}-host-alice")
+            alice = self.client.containers.get(f"chitcp-{plan.lab}.host-alice")
 
             def follows() -> bool:
                 return any("tail" in word for process in alice.top()["Processes"] for word in process)
@@ -41,8 +41,8 @@ class TestDocker(BackendContract):
 
     def kill_host(self, backend: Backend, plan: Plan, name: str) -> None:
         del backend
-        self.client.containers.get(f"chitcp-{plan.lab}-host-{name}").kill()
+        self.client.containers.get(f"chitcp-{plan.lab}.host-{name}").kill()
 
     def daemon(self, backend: Backend, plan: Plan, name: str) -> object:
         del backend
-        return self.client.containers.get(f"chitcp-{plan.lab}-host-{name}").id
+        return self.client.containers.get(f"chitcp-{plan.lab}.host-{name}").id

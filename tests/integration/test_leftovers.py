@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from testbed.backends.docker_labels import LAB, image
 from tests.integration.conftest import PROJECT, Bench
 
 pytestmark = pytest.mark.docker
@@ -62,11 +63,30 @@ def test_down_after_the_controller_was_killed(bench: Bench, moment: str) -> None
     assert bench.left() == []
 
 
+def test_who_else_is_on_a_network_of_a_lab_is_named(bench: Bench) -> None:
+    file = bench.topology(SLEEPER)
+    assert bench.command("up", file, "--backend", "docker", "--name", bench.lab).status == 0
+    (network,) = bench.client.networks.list(filters={"label": f"{LAB}={bench.lab}"})
+    stranger = bench.client.containers.create(image(), ["sleep", "600"], name=f"stranger-{bench.lab}", network="none")
+    try:
+        bench.client.networks.get("none").disconnect(stranger)
+        network.connect(stranger)
+        stranger.start()
+        command = bench.command("down", bench.lab)
+        assert command.status == 3, command.output
+        assert f"docker network disconnect {network.name} {stranger.name}" in " ".join(command.output.split())
+        network.disconnect(stranger)
+        assert bench.command("down", bench.lab).status == 0
+    finally:
+        stranger.remove(force=True)
+    assert bench.left() == []
+
+
 def test_a_daemon_that_dies_ends_the_run_with_its_last_lines(bench: Bench) -> None:
     with bench.running(bench.topology(SLEEPER)) as running:
         running.wait_for(WAITS)
         began = time.monotonic()
-        bench.client.containers.get(f"chitcp-{bench.lab}-host-bob").kill()
+        bench.client.containers.get(f"chitcp-{bench.lab}.host-bob").kill()
         command = running.end()
     assert time.monotonic() - began < 20
     assert command.status == 1

@@ -211,7 +211,7 @@ def test_chitcpd_itself_has_no_rights_either(bench: Bench) -> None:
     lab = {"name": "rights", "hosts": {"alice": {}, "bob": {}}, "links": [{"endpoints": ["alice", "bob"]}]}
     bench.topology(json.dumps(lab))
     assert bench.command("up", "lab.yaml", "--backend", "docker", "--name", bench.lab).status == 0
-    container = bench.client.containers.get(f"chitcp-{bench.lab}-host-alice")
+    container = bench.client.containers.get(f"chitcp-{bench.lab}.host-alice")
     daemon = "for p in /proc/[0-9]*; do case $(cat $p/cmdline) in *bin/chitcpd*--trace*) cat $p/status;; esac; done"
     output = container.exec_run(["sh", "-c", daemon], user="chitcp").output
     assert isinstance(output, bytes)

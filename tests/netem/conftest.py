@@ -48,7 +48,7 @@ class Lab:
     def address(self, host: str, link: str) -> str:
         """A host's address on a link."""
         networks = self._bench.client.containers.get(self._container(host)).attrs["NetworkSettings"]["Networks"]
-        return cast(str, networks[f"chitcp-{self._bench.lab}-link-{link}"]["IPAddress"])
+        return cast(str, networks[f"chitcp-{self._bench.lab}.link-{link}"]["IPAddress"])
 
     def device(self, host: str, link: str) -> str:
         """The interface that has this address."""
@@ -81,7 +81,7 @@ class Lab:
         pytest.fail(f"it never said {until!r}, only {said!r}")
 
     def _container(self, host: str) -> str:
-        return f"chitcp-{self._bench.lab}-host-{host}"
+        return f"chitcp-{self._bench.lab}.host-{host}"
 
     def round_trip(self, link: str) -> float:
         """Seconds from alice to bob and back, as the kernel's own TCP sees them."""

@@ -58,6 +58,16 @@ _COMMANDS: dict[str, tuple[str, ...]] = {
         "import os, shutil; shutil.copy('given.bin', 'copy.bin'); "
         "print(os.environ['COLOUR'], os.environ['CHITCP_HOSTS'])",
     ),
+    "once": (
+        "python",
+        "-c",
+        "import os, signal, sys\n"
+        "if not os.path.exists('been'):\n"
+        "    open('been', 'w')\n"
+        "    sys.exit(print('once'))\n"
+        "print('twice', flush=True)\n"
+        "signal.pause()",
+    ),
     "missing": ("no-such-command",),
 }
 
@@ -94,11 +104,22 @@ def _copies(process: Process) -> int:
     return 0
 
 
+def _once(process: Process) -> int:
+    if "been" not in process.files:
+        process.files["been"] = b""
+        process.print("once")
+        return 0
+    process.print("twice")
+    process.wait_for_stop()
+    return 143
+
+
 PROGRAMS: dict[str, Callable[[Process], int]] = {
     "ends": _ends,
     "serves": _serves,
     "asks": _asks,
     "waits": _waits,
+    "once": _once,
     "copies": _copies,
 }
 
@@ -397,6 +418,16 @@ class BackendContract:
             backend.collect(plan, tmp_path)
         assert (tmp_path / "apps" / "ends" / "stdout").read_text() == "to out\nto out\n"
 
+    def test_what_an_application_has_said_before_it_was_started_anew_does_not_count(self, backend: Backend) -> None:
+        said = app("once", says="once", timeout=1.0)
+        plan = two_hosts(backend, said)
+        with up(backend, plan):
+            backend.start(plan, said)
+            assert next_exit(backend, plan) == Exit("app", "once", 0)
+            backend.start(plan, said)
+            assert not backend.wait_ready(plan, said)
+            assert backend.wait_ready(plan, dataclasses.replace(said, says="^twice", timeout=_PATIENCE))
+
     @pytest.mark.parametrize(("signal", "status"), [("SIGTERM", 143), ("SIGKILL", 137)])
     def test_an_application_can_be_sent_a_signal(self, backend: Backend, signal: str, status: int) -> None:
         plan = two_hosts(backend, app("waits", says="waiting"))
@@ -434,6 +465,19 @@ class BackendContract:
         assert backend.wait_ready(plan, server)
         backend.start(plan, client)
         assert next_exit(backend, plan) == Exit("app", client.name, 0)
+
+    def test_a_daemon_that_dies_while_links_are_probed_is_named_at_once(self, backend: Backend) -> None:
+        plan = lab_of(backend, TWO_HOSTS | {"links": [{"endpoints": ["alice", "bob"], "delay": "5s"}]})
+
+        def kill(step: str) -> None:
+            if step == "probing the links":
+                self.kill_host(backend, plan, "bob")
+
+        began = time.monotonic()
+        with pytest.raises(Unavailable, match="chitcpd of bob ended with status 137"):
+            backend.up(plan, kill, stays=False)
+        assert time.monotonic() - began < 60  # an answer would have been waited for 100 s
+        assert plan.lab not in backend.labs()
 
     def test_each_link_was_probed(self, backend: Backend) -> None:
         plan = lab_of(backend, ROUTED)

@@ -149,7 +149,7 @@ def test_a_link_of_which_a_daemon_says_nothing_does_nothing() -> None:
 
 
 def pairs(lab: Plan) -> list[tuple[str, str]]:
-    return [(probe.host.name, probe.neighbour.name) for probe in daemon.probes(lab)]
+    return [(probe.host.name, probe.neighbour.name) for probe in daemon.probes(lab, by_netem=False)]
 
 
 def test_the_first_end_of_a_link_probes_all_others_and_who_has_a_rate_the_first() -> None:
@@ -166,20 +166,33 @@ def test_each_daemon_is_told_whom_to_probe_and_how_long_is_good() -> None:
     to_alice, to_office = entries(lab, "r1")
 
     assert to_office["probe"] == {"peers": [BOB, CAROL], "good_rtt": pytest.approx(0.0005, abs=0.0006), "rate": None}
-    both_ways = 2 * (0.01 + 60 * 8 / 10e6)
+    both_ways = 2 * (0.01 + 40 * 8 / 10e6)
     assert to_alice["probe"] == {"peers": [ALICE], "good_rtt": pytest.approx(both_ways + 0.0005), "rate": 10e6}
     assert "probe" not in entries(lab, "carol")[0]
+
+
+@pytest.mark.parametrize(
+    ("more", "by_netem", "size"),
+    [({}, False, 40), ({}, True, 102 * 1452 / 1514), ({"queue": "10pkt"}, True, 40)],
+)
+def test_what_a_probe_of_a_slow_link_takes_is_as_whoever_has_the_rate_counts_its_bytes(
+    more: dict[str, str], by_netem: bool, size: float
+) -> None:
+    slow = TWO | {"links": [{"endpoints": ["alice", "bob"], "rate": "64kbit"} | more]}
+    probe = next(daemon.probes(plan_of(slow), by_netem=by_netem))
+
+    assert probe.asked_rtt == pytest.approx(2 * size * 8 / 64e3)
 
 
 def test_what_is_too_fast_to_be_measured_is_not() -> None:
     lab = plan_of(TWO | {"links": [{"endpoints": ["alice", "bob"], "rate": "10gbit"}]})
 
     assert pairs(lab) == [("alice", "bob")]
-    assert next(daemon.probes(lab)).found({"rtt": 0.1, "rate": None}).asked_rate is None
+    assert next(daemon.probes(lab, by_netem=False)).found({"rtt": 0.1, "rate": None}).asked_rate is None
 
 
 def test_a_probe_is_good_within_its_bounds() -> None:
-    probe = next(daemon.probes(plan_of(LAB)))
+    probe = next(daemon.probes(plan_of(LAB), by_netem=False))
     asked = probe.asked_rtt
     found = probe.found({"rtt": asked + 0.0009, "rate": 9.8e6})
 

@@ -55,3 +55,23 @@ def test_a_context_that_is_not_there_is_not_replaced_by_another_engine(monkeypat
     monkeypatch.setenv("DOCKER_CONTEXT", "no-such-context")
     with pytest.raises(Unavailable, match="no Docker context no-such-context is found"):
         engine.connect(1)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "lines"),
+    [
+        ([b"one\r\ntw", b"o\n", b"thr", b"ee"], ["one", "two", "three"]),
+        ([b"\n\none"], ["", "", "one"]),
+        ([b"one\n"], ["one"]),
+        ([], []),
+    ],
+)
+def test_a_text_that_comes_in_pieces_is_lines(pieces: list[bytes], lines: list[str]) -> None:
+    assert list(engine.lines(pieces)) == lines
+
+
+def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
+    most = 0
+    for line in engine.lines(b"x" * (1 << 16) for _ in range(1 << 10)):
+        most = max(most, len(line))
+    assert most == 1 << 20

@@ -170,6 +170,29 @@ def test_a_pause_has_two_steps() -> None:
 
 
 @pytest.mark.parametrize(
+    ("pauses", "goes_on"),
+    [
+        ([("1s", "3s"), ("2s", "1s")], [4]),
+        ([("1s", "2s"), ("2s", "3s")], [5]),
+        ([("1s", "2s"), ("3s", "1s")], [4]),
+        ([("1s", "2s"), ("2s", "1s")], [3]),
+        ([("1s", "1s"), ("3s", "1s")], [2, 4]),
+    ],
+)
+def test_a_host_goes_on_when_no_pause_of_its_lasts(pauses: list[tuple[str, str]], goes_on: list[int]) -> None:
+    bob = {"at": "0s", "host": "bob", "pause": "10s"}
+    events = steps(bob, *({"at": at, "host": "alice", "pause": duration} for at, duration in pauses))
+    assert [step.at for step in events if step.host == ("alice", "resume")] == goes_on
+
+
+def test_a_pause_ends_as_the_daemon_is_started_anew() -> None:
+    alice = {"host": "alice"}
+    restart = {"at": "2s", "restart": "chitcpd"}
+    events = steps({"at": "1s", "pause": "9s"} | alice, restart | alice, {"at": "3s", "pause": "1s"} | alice)
+    assert 4 in [step.at for step in events if step.host == ("alice", "resume")]
+
+
+@pytest.mark.parametrize(
     ("event", "host", "app"),
     [
         ({"host": "bob", "restart": "chitcpd"}, ("bob", "restart"), None),

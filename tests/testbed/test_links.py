@@ -211,6 +211,26 @@ def test_a_queue_in_bdp_is_of_what_the_link_does_then() -> None:
     assert shapes()["alice->r1"].queue_bytes == 2 * 8e6 * 0.02 / 8
 
 
+@pytest.mark.parametrize("backend", [FakeBackend], indirect=True)
+def test_a_queue_in_bdp_goes_with_the_rate_and_the_delay_as_in_an_event(backend: Backend) -> None:
+    link = {"endpoints": ["alice", "r1"], "delay": "10ms", "rate": "8mbit", "queue": "2bdp"}
+    queued: Written = LAB | {"links": [link, LAB["links"][1]]}
+    lab.up(Topology.model_validate(queued), backend, lab="lab", report=lambda _step: None)
+    undo = links.change("lab", "alice-r1", parse(["rate=80mbit"]), "alice", passing=True)
+    assert shapes()["alice->r1"].queue_bytes == 2 * 80e6 * 0.02 / 8
+    links.change("lab", "alice-r1", parse(["delay=20ms"]), "r1")
+    assert shapes()["r1->alice"].queue_bytes == 2 * 8e6 * 0.04 / 8
+    links.undo("lab", undo)
+    assert shapes()["alice->r1"] == planned("alice->r1")
+
+    links.change("lab", "alice-r1", parse(["queue=100pkt"]), None)
+    links.change("lab", "alice-r1", parse(["rate=1mbit"]), None)
+    assert [(shapes()[way].queue_packets, shapes()[way].queue_bytes) for way in ("alice->r1", "r1->alice")] == [
+        (100, None),
+        (100, None),
+    ]
+
+
 @pytest.mark.usefixtures("backend")
 @pytest.mark.parametrize(
     ("words", "said"),
@@ -249,6 +269,7 @@ def test_a_lab_that_a_command_is_at_work_on_is_not_changed() -> None:
         (["delay"], "found 'delay', expected NAME=VALUE with one of delay, jitter, rate, queue, loss, duplicate"),
         (["mtu=1400"], "found 'mtu=1400', expected NAME=VALUE"),
         (["underlay=1%"], "found 'underlay=1%', expected NAME=VALUE"),
+        (["loss=1%", "delay=1ms", "delay=2ms"], "found delay twice, expected each once"),
         (["delay=25"], "delay: expected a time with its unit"),
         (["loss=2"], "loss: expected a share in percent"),
         (["rate="], "rate: expected a rate with its unit"),

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import termios
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from scapy.utils import rdpcap
 from testbed.backends import local, processes
 from testbed.backends.base import Exit
 from testbed.backends.local import LocalBackend
-from testbed.backends.local_lab import LABEL
+from testbed.backends.local_lab import LABEL, Entry, LocalLab
 from testbed.unavailable import Unavailable
 from tests.testbed.backend_contract import LINK, TWO_HOSTS, app, changed, ignore, items, next_exit, two_hosts, up
 from tests.testbed.conftest import PROJECT
@@ -461,6 +462,15 @@ def test_an_application_that_ignores_sigterm_is_killed() -> None:
         assert next_exit(backend, plan) == Exit("app", "waits", 137)
 
 
+def test_an_expression_that_takes_for_ever_is_an_application_that_is_not_ready() -> None:
+    backend = LocalBackend()
+    many = ("python", "-c", "import signal; print('a' * 60, flush=True); signal.pause()")
+    plan = two_hosts(backend, app("waits", run=many, says="^(a+)+b$", timeout=1.0))
+    with up(backend, plan):
+        backend.start(plan, plan.apps[0])
+        assert not backend.wait_ready(plan, plan.apps[0])
+
+
 def test_what_an_application_leaves_running_goes_with_it(state: Path) -> None:
     backend = LocalBackend()
     leaves = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True); print('left', flush=True)"
@@ -601,6 +611,19 @@ def test_a_chirun_that_was_not_built(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert said == [("ends", "chirun: No such file or directory (`make c` builds it)")]
 
 
+def test_lines_are_told_whole_but_for_very_long_ones() -> None:
+    backend = LocalBackend()
+    plan = two_hosts(
+        backend, app("ends", run=("python", "-c", "print(('x' * 99 + '\\n') * 1000 + 'y' * 100000, end='')"))
+    )
+    with up(backend, plan):
+        backend.start(plan, plan.apps[0])
+        next_exit(backend, plan)
+        said = [line for _, line in backend.logs(plan.lab, ("ends",), follow=False)]
+    assert said[:1000] == ["x" * 99] * 1000
+    assert list(map(len, said[1000:])) == [1 << 16, 100_000 - (1 << 16)]
+
+
 def test_special_files_of_an_application_do_not_stop_the_collecting(tmp_path: Path) -> None:
     backend = LocalBackend()
     plan = two_hosts(backend, app("ends", run=("sh", "-c", "mkfifo pipe; ln -s nowhere link; mkdir d; echo x >d/file")))
@@ -610,6 +633,26 @@ def test_special_files_of_an_application_do_not_stop_the_collecting(tmp_path: Pa
         backend.collect(plan, tmp_path)
     files = tmp_path / "apps" / "ends" / "files"
     assert sorted(path.name for path in files.rglob("*")) == ["d", "file", "link"]
+
+
+def test_a_file_that_can_not_be_read_is_told_and_all_else_is_collected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy(source: os.PathLike[str], target: str, **_: object) -> None:
+        if Path(source).name == "secret":
+            raise PermissionError(13, "Permission denied", os.fspath(source))
+        Path(target).write_bytes(Path(source).read_bytes())
+
+    backend = LocalBackend()
+    plan = two_hosts(backend, app("ends", run=("sh", "-c", "echo x >secret; echo y >told")))
+    with up(backend, plan):
+        backend.start(plan, plan.apps[0])
+        next_exit(backend, plan)
+        monkeypatch.setattr(shutil, "copyfile", copy)
+        (missing,) = backend.collect(plan, tmp_path)
+    assert missing.startswith("apps/ends/files/secret could not be collected: [Errno 13] Permission denied")
+    assert [path.name for path in (tmp_path / "apps" / "ends" / "files").iterdir()] == ["told"]
+    assert (tmp_path / "hosts" / "bob" / "trace.jsonl").is_file()
 
 
 def test_a_state_directory_with_too_long_a_path_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -743,3 +786,20 @@ def test_a_change_that_fails_leaves_a_lab_that_can_be_taken_down(state: Path) ->
         assert backend.change(plan, ignore) is not None  # and that can be made right again
         assert {host.state for host in items(backend, plan, "host").values()} == {"running"}
     assert running(state) == []
+
+
+def test_of_what_threads_record_at_the_same_time_nothing_is_lost(tmp_path: Path) -> None:
+    lab = LocalLab(tmp_path)
+    switch = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for number in range(4):
+                for round_ in range(200):
+                    pool.submit(lab.put, Entry("app", f"{number}-{round_}", []))
+                    pool.submit(lab.put, Entry("host", f"{number}", []))
+                    pool.submit(lab.drop, "capture")
+    finally:
+        sys.setswitchinterval(switch)
+    assert len({entry.name for entry in lab.of("app")}) == 800
+    assert sorted(entry.name for entry in lab.of("host")) == ["0", "1", "2", "3"]

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from testbed import topology
 from testbed.backends import Choice
 from testbed.backends.base import Built, Report
 from testbed.backends.fake import FakeBackend, Process, Program
+from testbed.conductor import Conductor
+from testbed.events import Reshape
 from testbed.outcome import Outcome
 from testbed.plan import Plan
 from testbed.signals import Interrupted
@@ -605,6 +607,88 @@ events:
     assert lab.run().verdict == "passed"
 
 
+def test_a_partition_that_ends_while_a_host_stands_still_ends_there_too(lab: Lab) -> None:
+    lab.file.write_text(
+        TOPOLOGY
+        + """
+events:
+  - {at: 0s, partition: [[alice], [bob]], for: 20ms}
+  - {at: 10ms, host: alice, pause: 20ms}
+  - {at: 500ms, app: client, kill: SIGTERM}
+"""
+    )
+
+    def looking(process: Process) -> int:
+        process.wait_for_stop()
+        assert process.lab.deeds == [("alice", "pause"), ("alice", "resume")]
+        assert process.lab.blocked == {"alice": (), "bob": ()}
+        return client(process)
+
+    lab.programs["client"] = looking
+    assert lab.run().verdict == "passed"
+
+
+def test_a_daemon_that_is_killed_while_it_stands_still_is_told_nothing_until_it_is_started_anew(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.file.write_text(
+        TOPOLOGY
+        + """
+events:
+  - {at: 0s, link: alice-bob, set: {loss: 3%}}
+  - {at: 0s, partition: [[alice], [bob]]}
+  - {at: 10ms, host: alice, pause: 20ms}
+  - {at: 20ms, host: alice, kill: chitcpd}
+  - {at: 40ms, link: alice-bob, set: {loss: 5%}}
+  - {at: 50ms, host: alice, restart: chitcpd}
+  - {at: 500ms, app: client, kill: SIGTERM}
+"""
+    )
+    reshape, block = lab.backend.reshape, lab.backend.block
+
+    def require_alive(host: str) -> None:
+        if lab.backend.lab("fake-lab").hosts[host] is not None:
+            raise Unavailable(f"chitcpd of {host} does not answer.", "It is dead.")
+
+    def reshape_who_lives(name: str, changes: Sequence[Reshape]) -> None:
+        for change in changes:
+            require_alive(change.node)
+        reshape(name, changes)
+
+    def block_who_lives(name: str, host: str, addresses: Sequence[str]) -> None:
+        require_alive(host)
+        block(name, host, addresses)
+
+    def looking(process: Process) -> int:
+        process.wait_for_stop()
+        assert process.lab.links["alice", "alice-bob"].shape.loss == 0.05
+        assert len(process.lab.blocked["alice"]) == 1
+        return client(process)
+
+    monkeypatch.setattr(lab.backend, "reshape", reshape_who_lives)
+    monkeypatch.setattr(lab.backend, "block", block_who_lives)
+    lab.programs["client"] = looking
+    outcome = lab.run()
+    assert (outcome.verdict, outcome.error) == ("passed", None)
+
+
+def test_an_application_is_no_host_of_the_same_name(lab: Lab) -> None:
+    def serving(process: Process) -> int:
+        process.listen(7000)
+        process.wait_for_stop()
+        process.lab.kill_host("bob", 139)  # which no event wants
+        return 143
+
+    lab.file.write_text(
+        TOPOLOGY.replace("  server:", "  bob:").replace("[server]", "[bob]")
+        + "events: [{at: 300ms, app: bob, kill: SIGTERM}]"
+    )
+    lab.programs.update(bob=serving, client=patient)
+    failure = lab.run().failure
+    assert failure is not None
+    assert failure.startswith("chitcpd of bob ended with status 139 during the run")
+
+
 def test_a_daemon_that_an_event_kills_does_not_end_the_run(lab: Lab) -> None:
     lab.file.write_text(
         TOPOLOGY + "events: [{at: 0s, host: alice, kill: chitcpd}, {at: 500ms, app: client, kill: SIGTERM}]"
@@ -718,6 +802,47 @@ def test_an_event_that_can_not_be_done_ends_the_run(lab: Lab, monkeypatch: pytes
     outcome = lab.run()
     assert (outcome.status, outcome.error) == (3, "chitcpd of bob does not answer. See its log.")
     assert [happened.at for happened in outcome.events] == [None, None, None]  # and no other followed
+    assert outcome.notes == [
+        "what was to happen at 0 s could not be done (chitcpd of bob does not answer): link alice-bob: down",
+        "the run ended before 0.5 s: SIGTERM to client",
+        "the run ended before 1 s: the end of link alice-bob: down",
+    ]
+
+
+def test_an_event_that_can_not_be_done_as_the_last_application_ends_is_told(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def fail_late(*_: object) -> None:
+        begun.set()
+        assert ended.wait(5)
+        raise Unavailable("chitcpd of bob does not answer.", "See its log.")
+
+    def until_it_begins(process: Process) -> int:
+        assert begun.wait(5)
+        return client(process)
+
+    def end(conductor: Conductor) -> None:
+        ended.set()
+        stop(conductor)
+
+    stop = Conductor.end
+    lab.file.write_text(TOPOLOGY + "events: [{at: 0s, link: alice-bob, down: 1s}]")
+    monkeypatch.setattr(lab.backend, "reshape", fail_late)
+    monkeypatch.setattr(Conductor, "end", end)
+    lab.programs["client"] = until_it_begins
+    outcome = lab.run()
+    assert (outcome.status, outcome.error) == (3, "chitcpd of bob does not answer. See its log.")
+    assert outcome.endings["server"].how == "stopped"
+
+
+def test_a_timeline_that_can_not_be_made_leaves_no_lab_up(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no timeline")
+
+    monkeypatch.setattr(core, "timeline", fail)
+    assert lab.run().error == "ValueError: no timeline"
 
 
 def test_a_signal_ends_events_too(lab: Lab) -> None:

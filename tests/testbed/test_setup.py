@@ -215,6 +215,28 @@ def test_a_rate_that_is_chitcpd_s_is_not_looked_for() -> None:
 
 
 @pytest.mark.parametrize(
+    ("shape", "underlay"),
+    [
+        (Shape(delay=0.025, jitter=0.002), Underlay(loss=0.01)),
+        (Shape(rate=64e3), Underlay()),
+        (Shape(delay=0.01, rate=1.234e6), Underlay()),
+        (Shape(rate=1e9), Underlay()),
+    ],
+)
+def test_what_netem_does_is_known_from_tc(shape: Shape, underlay: Underlay) -> None:
+    interface = dataclasses.replace(alice_s(), shape=shape, underlay=underlay)
+    rate = shaping.netem_rate(shape) or shaping.ORDERING_RATE
+    line = json.dumps([{"kind": "noqueue"}, read_back(interface, rate={"rate": round(rate) // 8})])
+
+    assert setup.shown(line) == (shape, underlay)
+
+
+@pytest.mark.parametrize("line", ["", "[]", '[{"kind": "noqueue", "options": {}}]'])
+def test_where_there_is_no_netem_nothing_is_done(line: str) -> None:
+    assert setup.shown(line) == (Shape(), Underlay())
+
+
+@pytest.mark.parametrize(
     ("said", "why"),
     [
         (
