@@ -4,7 +4,8 @@
 
 FROM debian:bookworm-slim AS build
 RUN apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates python3 python3-venv \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+      ca-certificates gcc libc6-dev python3 python3-dev python3-venv \
  && rm -rf /var/lib/apt/lists/*
 # pip has a place of its own: the image needs what pip installs, not pip.
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/chitcp
@@ -14,7 +15,7 @@ COPY pyproject.toml ./
 RUN python3 -c "import tomllib; print('\n'.join(tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies']))" \
       > requirements.txt \
  && /opt/pip/bin/pip --python /opt/chitcp/bin/python install --no-cache-dir -r requirements.txt
-COPY LICENSE README.md ./
+COPY LICENSE README.md hatch_build.py ./
 COPY chitcpd chitcpd
 COPY chisocket chisocket
 COPY testbed testbed

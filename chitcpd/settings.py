@@ -1,7 +1,7 @@
 """The settings of a TCP as people write them: `rto_min=200ms`, `receive_buffer=64KiB`, `nagle=off`.
 
 TABLE says what each is for, which values make sense, and who defines it; the command line, the topology file and
-docs/tcp.md all read it. Names, types and defaults are those of chitcpd.tcp.api.Config.
+docs/tcp.md all read it. Names and defaults are those of chitcpd.tcp.api.Config.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chitcpd import units
@@ -63,13 +63,26 @@ TABLE = {
     "initial_window": Setting("segments in flight, before the first ACK", "RFC 6928", "1", "1000"),
 }
 
-_TYPES = {field.name: str(field.type) for field in fields(Config)}
 _KINDS = {
-    "Seconds": "a time in ms, s or min,",
-    "Seconds | None": "off, or a time in ms, s or min,",
-    "Bytes": "a size in B, KiB or MiB,",
-    "int": "a whole number",
+    "time": "a time in ms, s or min,",
+    "time or off": "off, or a time in ms, s or min,",
+    "size": "a size in B, KiB or MiB,",
+    "number": "a whole number",
 }
+
+
+def _kind(name: str) -> str:
+    """What a setting is, by its default, and the unit of the most that it may be."""
+    default, highest = getattr(Config(), name), TABLE[name].highest
+    if isinstance(default, bool):
+        return "switch"
+    if isinstance(default, str):
+        return "name"
+    if highest.isdecimal():
+        return "number"
+    if highest.endswith("B"):
+        return "size"
+    return "time or off" if default is None else "time"
 
 
 def parse(name: str, text: str) -> Any:
@@ -82,12 +95,12 @@ def parse(name: str, text: str) -> Any:
         raise ValueError(f"unknown setting{near} `chitcpd --settings` lists them all")
     if not isinstance(text, str):
         raise ValueError(f"expected text, like {spell(name, getattr(Config(), name))!r}")
-    kind, setting = _TYPES[name], TABLE[name]
-    if kind == "bool":
+    kind, setting = _kind(name), TABLE[name]
+    if kind == "switch":
         return _on_off(text)
-    if kind == "str":
+    if kind == "name":
         return _congestion(text)
-    if kind == "Seconds | None" and text == "off":
+    if kind == "time or off" and text == "off":
         return None
     try:
         value = _quantity(kind, text)
@@ -102,13 +115,13 @@ def parse(name: str, text: str) -> Any:
 
 def spell(name: str, value: object) -> str:
     """The text of a value: what `parse` reads."""
-    kind = _TYPES[name]
+    kind = _kind(name)
     if value is None or isinstance(value, bool):
         return "on" if value else "off"
-    if kind.startswith("Seconds"):
+    if kind.startswith("time"):
         seconds = float(str(value))
         return f"{seconds:g}s" if seconds >= 1 or seconds == 0 else f"{seconds * 1000:g}ms"
-    if kind == "Bytes":
+    if kind == "size":
         size = int(str(value))
         shift, unit = next(((s, u) for s, u in ((20, "MiB"), (10, "KiB")) if size and size % (1 << s) == 0), (0, "B"))
         return f"{size >> shift}{unit}"
@@ -163,18 +176,19 @@ def listing(config: Config, columns: int) -> str:
 
 def allowed(name: str) -> str:
     """The values that a setting may have, in few words."""
-    if _TYPES[name] in ("bool", "str"):
-        return "on, off" if _TYPES[name] == "bool" else ", ".join(CONGESTION)
-    either = "off, " if _TYPES[name].endswith("None") else ""
+    kind = _kind(name)
+    if kind in ("switch", "name"):
+        return "on, off" if kind == "switch" else ", ".join(CONGESTION)
+    either = "off, " if kind == "time or off" else ""
     return f"{either}{TABLE[name].lowest} to {TABLE[name].highest}"
 
 
 def _quantity(kind: str, text: str) -> float:
-    if kind == "int":
+    if kind == "number":
         if not text.isascii() or not text.isdecimal() or len(text) > 9:
             raise ValueError
         return int(text)
-    return units.size(text) if kind == "Bytes" else units.seconds(text)
+    return units.size(text) if kind == "size" else units.seconds(text)
 
 
 def _on_off(text: str) -> bool:

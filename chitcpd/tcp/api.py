@@ -202,7 +202,7 @@ Bytes = int
 class Config:
     """The settings of a connection. The defaults are the profile `modern`.
 
-    A field's type tells its unit; `chitcpd --set NAME=VALUE` reads the value by it.
+    A field's type tells its unit.
     """
 
     mss: Bytes = 1460  # the largest segment we can take, announced with SYN (3.7.1)
