@@ -16,7 +16,7 @@ TIMEOUT := $(shell command -v timeout >/dev/null && echo timeout 900)
 BUILD := $(TIMEOUT) docker build $(DOCKER_BUILD_FLAGS) -t $(IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench netem c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants image protocol clean
+.PHONY: help demo test bench compiled bench-compiled netem c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants image protocol clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,25 @@ test: .venv/installed-dev ## lint, types and all tests; those for Docker and for
 
 bench: .venv/installed-bench ## how fast it is, beside a relay in plain Python and the kernel's TCP, and what got slower (minutes)
 	@$(BIN)/python -m benchmarks
+
+bench-compiled: build/compiled/.done .venv/installed-bench ## the same with the TCP compiled by mypyc
+	@cd build/compiled && PYTHONPATH=. ../../$(BIN)/python -m benchmarks --output ../bench-compiled
+
+# Whatever is behind the contract and the sockets: not the tests that look inside.
+COMPILED_TESTS := $(addprefix tests/,tcp/conformance tcp/property tcp/test_wire.py tcp/test_simulation.py chisocket)
+
+compiled: build/compiled/.done ## compile the TCP by mypyc, in a copy of the sources, and let its tests run there
+	@echo "==> tests of the compiled TCP: $(COMPILED_TESTS)"
+	@cd build/compiled && PYTHONPATH=. ../../$(BIN)/python -c 'import chitcpd.tcp.connection as c; assert c.__file__.endswith(".so")'
+	@cd build/compiled && PYTHONPATH=. ../../$(BIN)/pytest -q -n auto -p no:cacheprovider $(COMPILED_TESTS) \
+	    -k 'not the_example_of_the_documentation and not a_failure_tells'
+
+build/compiled/.done: hatch_build.py $(shell find chitcpd chisocket testbed tests benchmarks -name '*.py') | .venv/installed-dev
+	@echo "==> compiling the TCP in build/compiled (a minute)"
+	@rm -rf build/compiled && mkdir -p build/compiled
+	@cp -r chitcpd chisocket testbed tests benchmarks topologies examples docs hatch_build.py pyproject.toml build/compiled
+	@$(BIN)/python hatch_build.py build/compiled >build/compiled.log 2>&1 || { tail -n 30 build/compiled.log; exit 1; }
+	@touch $@
 
 netem: .venv/installed-dev image ## the tests of links shaped by netem, in a kernel that has it: an ordinary process (Linux, as root)
 	@echo "==> pytest -m netem, in a kernel in user mode (four minutes)"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from chitcpd.tcp.api import Config, TcpConnection
+from chitcpd.tcp.api import REQUIRED, Config, TcpConnection
 
 REFERENCE = "reference"
 
@@ -109,7 +109,7 @@ def _find(module: ModuleType, class_name: str, source: str) -> type[TcpConnectio
         and issubclass(value, TcpConnection)
         and (name == class_name if class_name else value.__module__ == module.__name__)
     }
-    found = {name: value for name, value in candidates.items() if not inspect.isabstract(value)}
+    found = {name: value for name, value in candidates.items() if not _missing(value)}
     if len(found) == 1:
         return next(iter(found.values()))
     if not class_name and len(candidates) == 1:
@@ -120,10 +120,15 @@ def _find(module: ModuleType, class_name: str, source: str) -> type[TcpConnectio
     raise LoadError(f"{source} has {what}; expected one complete subclass of chitcpd.tcp.api.TcpConnection")
 
 
+def _missing(tcp: type[TcpConnection]) -> list[str]:
+    """What the contract asks for, and it does not define. By name: a compiled contract has no abstract methods."""
+    return [name for name in REQUIRED if getattr(tcp, name) is getattr(TcpConnection, name)]
+
+
 def _why_not(value: object, class_name: str, source: str) -> str:
     if value is None:
         return f"{source} has no {class_name}"
     if inspect.isclass(value) and issubclass(value, TcpConnection):
-        missing = ", ".join(sorted(value.__abstractmethods__))
+        missing = ", ".join(_missing(value))
         return f"{class_name} in {source} does not define {missing}, which chitcpd.tcp.api.TcpConnection asks for"
     return f"{class_name} in {source} is no subclass of chitcpd.tcp.api.TcpConnection"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import fields
 from typing import Any
 
 from chitcpd.driver import Endpoint
+from chitcpd.tcp.api import Info, Variables
 
 Json = dict[str, Any]
 
@@ -24,6 +26,10 @@ _TAB = 8  # columns
 _LEAST_WIDTH = 40
 
 
+def _names(values: Variables | Info) -> list[str]:
+    return [field.name for field in fields(values)]
+
+
 def describe(endpoint: Endpoint, now: float) -> Json:
     """A connection: its variables, its buffers, `info` (what its TCP tells of itself) and `counters`.
 
@@ -31,9 +37,9 @@ def describe(endpoint: Endpoint, now: float) -> Json:
     """
     connection, counters = endpoint.connection, endpoint.counters
     variables, info = connection.variables(), connection.info()
-    described: Json = {name: getattr(variables, name) for name in variables.__slots__ if name != "state"}
+    described: Json = {name: getattr(variables, name) for name in _names(variables) if name != "state"}
     described |= {"readable": connection.readable, "writable": connection.writable}
-    told = {name: getattr(info, name) for name in info.__slots__}
+    told = {name: getattr(info, name) for name in _names(info)}
     described["info"] = {name: value for name, value in told.items() if value is not None}
     counted: Json = {name: getattr(counters, name) for name in _COUNTERS}
     if counters.bytes_sent < 1 << 32:  # else the numbers have gone round

@@ -24,6 +24,7 @@ IMPURE = {
     "select",
     "os",
 }
+FOR_A_COMPILER = ("mypy_extensions",)  # what a compiler is told of a class; need not be there
 
 
 def modules(folder: str) -> list[Path]:
@@ -59,11 +60,11 @@ def check(folder: str, allowed: tuple[str, ...], *, third_party: tuple[str, ...]
 
 
 def test_the_contract_of_a_tcp_stands_alone() -> None:
-    check("chitcpd/tcp/api.py", ())
+    check("chitcpd/tcp/api.py", (), third_party=FOR_A_COMPILER)
 
 
 def test_the_tcp_is_pure() -> None:
-    check("chitcpd/tcp", ("chitcpd.tcp",))
+    check("chitcpd/tcp", ("chitcpd.tcp",), third_party=FOR_A_COMPILER)
     for path in modules("chitcpd/tcp"):
         impure = {name.partition(".")[0] for name in imports(path)} & IMPURE
         assert not impure, f"{path.name} imports {impure}"

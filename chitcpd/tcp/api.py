@@ -38,6 +38,15 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar
 
+try:  # what a compiler is told of a class (hatch_build.py): need not be there
+    from mypy_extensions import mypyc_attr as mypyc_attr
+except ImportError:
+
+    def mypyc_attr(*_, **__):  # type: ignore[misc, no-untyped-def]
+        """Leave the class as it is."""
+        return lambda cls: cls
+
+
 # Control bits (3.1). Plain ints: testing a bit of an IntFlag takes 15 times as long.
 FIN, SYN, RST, PSH, ACK, URG = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20
 
@@ -251,6 +260,11 @@ def classic() -> Config:
 PROFILES = {"modern": Config, "classic": classic}
 
 
+# What the author of a TCP must write: the abstract methods and properties of TcpConnection.
+REQUIRED = ("abort", "at_eof", "close", "open", "readable", "receive", "segment_arrives", "send", "timeout", "writable")
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
 class TcpConnection(ABC):
     """One TCP connection. Subclass it; write the abstract methods; call the ones with an underscore."""
 

@@ -22,6 +22,7 @@ from chitcpd.tcp.api import (
     State,
     TcpConnection,
     Timer,
+    mypyc_attr,
     not_connected,
 )
 from chitcpd.tcp.congestion import UNLIMITED, Controller, controller
@@ -54,6 +55,7 @@ _BURST = 1 << 16  # bytes of data that leave as one segment, and are cut late
 _IDLE_FOR_PAWS = 24 * 86400.0  # seconds after which TS.Recent is too old to judge by (RFC 7323 §5.5)
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Connection(TcpConnection):
     """One TCP connection, complete in itself."""
 

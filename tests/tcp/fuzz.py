@@ -80,7 +80,7 @@ def draw_codec(random: Random) -> bytes:
         raw[12] = (20 + len(options)) << 2
     raw[16:18] = b"\0\0"
     if random.random() < 0.5:
-        raw[16:18] = wire.checksum(raw, PSEUDO).to_bytes(2)
+        raw[16:18] = wire.checksum(bytes(raw), PSEUDO).to_bytes(2)
     return bytes(raw)
 
 

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from chitcpd.tcp.api import ACK, FIN, SYN, Config, Expiry, Segment, State, TcpConnection, Timer, Transition
+from chitcpd.tcp.api import ACK, FIN, REQUIRED, SYN, Config, Expiry, Segment, State, TcpConnection, Timer, Transition
 
 
 class Least(TcpConnection):
@@ -93,3 +93,7 @@ def test_a_failure_drops_all_timers_and_tells_of_one_change() -> None:
     tcp._fail(errno.ETIMEDOUT)  # in CLOSED already
     assert (tcp.state, tcp.error, tcp.next_deadline()) == (State.CLOSED, errno.ETIMEDOUT, None)
     assert len(tcp.take_output()) == 1
+
+
+def test_what_an_author_must_write_is_what_is_abstract() -> None:
+    assert sorted(TcpConnection.__abstractmethods__) == list(REQUIRED)
