@@ -43,8 +43,8 @@ _MOST_ROUTERS = 64
 _MIN_SEGMENT, _MAX_SEGMENT = 20, 0xFFFF  # bytes
 
 # ---- what waits to be sent
-_BACKLOG_PACKETS = 1000  # what waits for a carrier, if the link says nothing: as long as a Linux txqueuelen
-_BACKLOG_BYTES = 1 << 21  # and at most this: as many packets of 1500 bytes, and some
+_BACKLOG = (1000, 1 << 21)  # segments and bytes that wait for the carrier of a lab's link: a Linux txqueuelen
+_BACKLOG_UNTOLD = (1 << 15, 1 << 25)  # of any other: room for a thousand connections, which drops would starve
 _WRITE = 1 << 18  # bytes at once; beyond these, and asyncio's high-water mark of 64 KiB, the transport buffers nothing
 
 # ---- what comes in
@@ -251,9 +251,10 @@ class Peer:
     def send(self, raws: Sequence[bytes], route: bytes = b"", proto: int = PROTO_TCP) -> None:
         """Queue segments; the queue is short, and what finds it full is lost."""
         queue, flags = self._queue, ROUTED if route else 0
+        most, most_bytes = _BACKLOG if self._peers.links.get(self.address) is not None else _BACKLOG_UNTOLD
         for raw in raws:
             frame = HEADER.pack(len(raw), proto, flags, route) + raw
-            if len(queue) >= _BACKLOG_PACKETS or self._queued + len(raw) > _BACKLOG_BYTES:
+            if len(queue) >= most or self._queued + len(raw) > most_bytes:
                 self._lose("queue", frame)
             else:
                 queue.append(frame)
@@ -696,7 +697,7 @@ class Peers:
     def _carry_to_ourselves(self, local: str, peer: str, raws: Sequence[bytes]) -> None:
         """No real connection is needed, but a queue: what is sent while a segment is delivered waits for its turn."""
         for raw in raws:
-            if len(self._own_queue) >= _BACKLOG_PACKETS or self._own_queued + len(raw) > _BACKLOG_BYTES:
+            if len(self._own_queue) >= _BACKLOG_UNTOLD[0] or self._own_queued + len(raw) > _BACKLOG_UNTOLD[1]:
                 self.dropped("queue", local, peer, raw)
                 continue
             if not self._own_queue:

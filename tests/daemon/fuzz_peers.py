@@ -297,8 +297,9 @@ class Case:
             assert len(peer.carriers) <= peers._MOST_OF_A_PEER
             assert set(peer.carriers) <= alive
             assert peer._carrier is None or peer._carrier in alive
-            assert len(peer._queue) <= peers._BACKLOG_PACKETS
-            assert peer._queued == sum(map(len, peer._queue)) <= peers._BACKLOG_BYTES + 16 * peers._BACKLOG_PACKETS
+            most, most_bytes = peers._BACKLOG_UNTOLD
+            assert len(peer._queue) <= most
+            assert peer._queued == sum(map(len, peer._queue)) <= most_bytes + 16 * most
             assert not (peer._dial and peer._carrier)
 
     def _judge_good_peer(self) -> None:

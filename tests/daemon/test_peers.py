@@ -396,7 +396,7 @@ class TestInterruptions:
                     sent += 1
                 await asyncio.sleep(0)
             assert set(alice.drops) == {"queue"}
-            assert sent < 50_000  # the kernel's buffers, and a thousand segments of ours
+            assert sent < 80_000  # the kernel's buffers, and 32,768 segments of ours
             raw = await connections.get()
             for number in range(sent - len(alice.drops)):
                 assert number_of(await raw.segment()) == number  # whole frames, in order
@@ -406,9 +406,18 @@ class TestInterruptions:
     @in_event_loop
     async def test_the_queue_is_bounded_in_bytes_too(self) -> None:
         async with node(listening=False) as alice:
-            for _ in range(100):
+            for _ in range(600):
                 alice.send("127.0.0.1", segment(1, 60_000))
-            assert alice.drops == ["queue"] * (100 - (1 << 21) // 60_016)
+            assert alice.drops == ["queue"] * (600 - (1 << 25) // 60_016)
+
+    @in_event_loop
+    async def test_a_link_of_a_lab_has_a_short_one(self) -> None:
+        """As long as a Linux txqueuelen: it may be the bottleneck's, if tc shapes the real link."""
+        async with node(listening=False) as alice:
+            alice.peers.links.set_shape(["127.0.0.1"], Shape(), 1, {})
+            for number in range(1100):
+                alice.send("127.0.0.1", segment(number))
+            assert alice.drops == ["queue"] * 100
 
     @in_event_loop
     async def test_what_waits_in_all_is_bounded(self) -> None:
@@ -492,10 +501,11 @@ class TestOwnAddresses:
     @in_event_loop
     async def test_they_stay_in_order_and_the_queue_is_bounded(self) -> None:
         async with node(listening=False) as alice:
-            for number in range(1100):
+            most, _ = peers._BACKLOG_UNTOLD
+            for number in range(most + 100):
                 alice.send(alice, segment(number))
             assert alice.drops == ["queue"] * 100
-            assert [number_of(await alice.delivered.get()) for _ in range(1000)] == list(range(1000))
+            assert [number_of(await alice.delivered.get()) for _ in range(most)] == list(range(most))
             alice.send(alice, segment(7))
             assert await alice.numbers(1) == {7}
 
