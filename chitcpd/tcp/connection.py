@@ -91,6 +91,7 @@ class Connection(TcpConnection):
         self._unanswered = 0  # expiries since the peer acknowledged something, or said that its window is closed
         self._sent_at = 0.0  # when something that takes sequence numbers was last sent
         self._cwnd_limits = False  # the congestion window held data back
+        self._small_end = self.iss  # the sequence number behind the last segment that was not full
         self._tail_probe: int | None = None  # SND.NXT when a tail loss probe was sent (RFC 8985, TLP.end_seq)
         self._tail_probe_is_new = False  # it carried new data (not TLP.is_retrans)
         self._measured = False  # a round trip, since the last tail loss probe
@@ -680,6 +681,7 @@ class Connection(TcpConnection):
         covered = self._send.acknowledge(seg.ack)
         self._loss.on_new_ack(self.snd_una, seg.ack)
         self.snd_una = seg.ack
+        self._small_end = newer(self._small_end, seg.ack)  # it must stay near, for the comparisons
         self._take_round_trip(seg, covered, now)
         if covered and covered[0].flags & SYN:
             self._syn_acknowledged()
@@ -871,8 +873,8 @@ class Connection(TcpConnection):
         length = min(most, self.mss)
         if length <= 0:
             return None
-        idle = self.snd_una == self.snd_nxt
-        all_of_it = length == unsent and (idle or not self.config.nagle or self._closing)
+        small_in_flight = lt(self.snd_una, self._small_end)  # as Minshall has it: what is full holds nothing back
+        all_of_it = length == unsent and (not small_in_flight or not self.config.nagle or self._closing)
         if length == self.mss or all_of_it or (length == usable and length >= self.max_snd_wnd // 2):
             return length
         return None
@@ -911,6 +913,8 @@ class Connection(TcpConnection):
         record.size = self.mss if length > self.mss else 0
         self._send.sent(record)
         self.snd_nxt = record.end
+        if length % self.mss:
+            self._small_end = record.end
         if fin:
             self._fin = add(record.end, -1)
         self._disarm(Timer.PROBE)

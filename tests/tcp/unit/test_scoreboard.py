@@ -226,13 +226,15 @@ def test_d_sack_of_something_else_says_nothing_of_the_probe() -> None:
 def test_a_probe_with_new_data_repairs_nothing(length: int) -> None:
     """§7.4.2 is about retransmissions: new data can't have repaired anything, however little it is."""
     tcp = flight(4, congestion="newreno", nagle=True)
-    tcp.send(stream(length, at=5001))  # Nagle keeps it back
-    tcp.sends_stream((5001, length), at=2.2)
+    tcp.send(stream(1, at=5001))
+    tcp.sends_stream((5001, 1))
+    tcp.send(stream(length, at=5002))  # Nagle keeps it back
+    tcp.sends_stream((5002, length), at=2.2)
     before = cwnd(tcp)
-    tcp.send(stream(MSS, at=5001 + length), at=2.21)
-    told(tcp, ack=5001 + length + MSS, at=2.3)
+    tcp.send(stream(MSS, at=5002 + length), at=2.21)
+    told(tcp, ack=5002 + length + MSS, at=2.3)
     assert tcp.snd_una == tcp.snd_nxt
-    tcp.send(stream(MSS, at=5001 + length + MSS), at=2.4)
+    tcp.send(stream(MSS, at=5002 + length + MSS), at=2.4)
     told(tcp, ack=tcp.snd_nxt, at=2.5)
     assert tcp.snd_una == tcp.snd_nxt
     assert cwnd(tcp) >= before
@@ -284,3 +286,24 @@ def test_a_widened_reordering_window_stays_for_sixteen_recoveries() -> None:
         buffer.acknowledge(nxt)
         loss.on_new_ack(una, nxt)
     assert widths == [0.2] * 16 + [0.1]
+
+
+def test_the_tail_of_a_request_does_not_wait_for_what_is_full() -> None:
+    """3.7.4 would hold it until all is acknowledged, and the peer may delay that: Minshall's variant does not."""
+    tcp = a_connection(in_state=State.ESTABLISHED, settings=config(nagle=True))
+    tcp.send(stream(MSS + 500))
+    tcp.sends_stream((1, MSS), (1 + MSS, 500))
+    tcp.send(stream(300, at=1501))
+    tcp.sends()
+    tcp.arrives(peer(ack=1501))
+    tcp.sends_stream((1501, 300))
+
+
+def test_what_was_small_holds_nothing_back_once_it_is_acknowledged() -> None:
+    tcp = a_connection(in_state=State.ESTABLISHED, settings=config(nagle=True))
+    tcp.send(stream(1))
+    tcp.sends_stream((1, 1))
+    tcp.arrives(peer(ack=2))
+    tcp.send(stream(MSS, at=2))
+    tcp.send(stream(1, at=2 + MSS))
+    tcp.sends_stream((2, MSS), (2 + MSS, 1))
