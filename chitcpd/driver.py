@@ -50,12 +50,11 @@ class Network(Protocol):
 class Recorder(Protocol):
     """Who is told what happens: log, trace, capture."""
 
-    @property
-    def wants_segments(self) -> bool:
-        """Whether it does anything with what `segment` tells it; else nobody need call that."""
+    def seen(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raws: Sequence[bytes]) -> None:
+        """Segments were `sent` or `received`: all that `seg` stands for, and the bytes of each.
 
-    def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
-        """A segment was `sent` or `received`; `four` is as we see it, `endpoint` None if it is for nobody."""
+        `four` is as we see it, `endpoint` None if they are for nobody.
+        """
 
     def transition(self, endpoint: Endpoint, transition: Transition) -> None:
         """A connection has changed its state."""
@@ -326,7 +325,7 @@ class Driver:
         if endpoint is not None and _is_damaged(endpoint, raw):
             self._recorder.dropped("wrong checksum", local, peer, raw)
         elif endpoint is None:
-            self._recorder.segment("received", None, four, seg, raw)
+            self._recorder.seen("received", None, four, seg, (raw,))
             self._to_nobody(four, seg, raw, now)
         elif endpoint.watch is not None:
             endpoint.watch.segment_arrives(seg, raw, now)
@@ -338,16 +337,14 @@ class Driver:
         return 1
 
     def _deliver_burst(self, endpoint: Endpoint, seg: Segment, raws: Sequence[bytes], now: float) -> None:
-        if self._recorder.wants_segments:
-            for one, raw in zip(seg.cut(), raws, strict=True):
-                self._recorder.segment("received", endpoint, endpoint.four, one, raw)
+        self._recorder.seen("received", endpoint, endpoint.four, seg, raws)
         endpoint.counters.received(seg, len(raws), now)
         self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
 
     def deliver(self, endpoint: Endpoint, seg: Segment, raw: bytes, now: float, event: str = "received") -> None:
         """Give a connection a segment; `event` is what the records call it. Never raises."""
         four = endpoint.four
-        self._recorder.segment(event, endpoint, four, seg, raw)
+        self._recorder.seen(event, endpoint, four, seg, (raw,))
         endpoint.counters.received(seg, 1, now)
         may_reopen = endpoint.connection.state == _TIME_WAIT and seg.flags & _SYN_ACK_RST == SYN
         self._tell(endpoint, now, endpoint.connection.segment_arrives, seg, now)
@@ -553,13 +550,8 @@ class Driver:
         except Exception as error:
             raise ValueError(f"the TCP has sent what is no segment: {seg!r:.500}") from error
         endpoint.counters.sent(seg, len(raws), now)
-        send = send or self._network.send
-        if not self._recorder.wants_segments:
-            send(four.local, four.peer, raws)
-            return
-        for one, raw in zip(seg.cut(), raws, strict=True):
-            self._recorder.segment("sent", endpoint, four, one, raw)
-            send(four.local, four.peer, [raw])
+        self._recorder.seen("sent", endpoint, four, seg, raws)
+        (send or self._network.send)(four.local, four.peer, raws)
 
     def _opened(self, endpoint: Endpoint, listener: Listener) -> None:
         """The handshake of a passive connection is over: it waits for accept, or has failed."""

@@ -19,6 +19,7 @@ _FILE_HEADER = struct.Struct("=IHHiIII")
 _RECORD_HEADER = struct.Struct("=IIII")
 _BILLION = 1_000_000_000
 _HOPS = 64
+_MOST_HELD = 1000  # packets
 
 # pcapng (draft-ietf-opsawg-pcapng): blocks of type, length, body, length again; options of code, length, padded value.
 _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
@@ -50,13 +51,13 @@ class Packet:
 
 
 class Capture:
-    """Writes a capture. It holds each packet back until the next or the flush, for it may be dropped meanwhile."""
+    """Writes a capture. It holds packets back until the flush, for they may be dropped meanwhile."""
 
     def __init__(self, sink: Sink, *, pcapng: bool = False, begun: bool = False) -> None:
         """`begun`: the sink has a capture already, with which this one goes on."""
         self._sink = sink
         self._encode = _enhanced_packet if pcapng else _record
-        self._held: Packet | None = None
+        self._held: dict[int, Packet] = {}  # by the identity of the segment
         if pcapng:
             sink.write(_section())  # a file may have more than one
         elif not begun:
@@ -64,13 +65,15 @@ class Capture:
         sink.flush()  # a capture without a packet can be opened too
 
     def take(self, packet: Packet) -> None:
-        """A packet was sent or received; or dropped, and then this may be the one before again."""
-        held = self._held
-        if held is not None and packet.dropped is not None and packet.segment is held.segment:
+        """A packet was sent or received; or dropped, and then this may be one that is held, again."""
+        key = id(packet.segment)
+        held = self._held.get(key)
+        if held is not None and packet.dropped is not None:
             held.dropped = packet.dropped
             return
-        self._write_held()
-        self._held = packet
+        if held is not None or len(self._held) >= _MOST_HELD:
+            self._write_held()
+        self._held[key] = packet
 
     def flush(self) -> None:
         """Write out all that was taken."""
@@ -78,9 +81,9 @@ class Capture:
         self._sink.flush()
 
     def _write_held(self) -> None:
-        if self._held is not None:
-            self._sink.write(self._encode(self._held))
-            self._held = None
+        if self._held:
+            self._sink.write(b"".join([part for packet in self._held.values() for part in self._encode(packet)]))
+            self._held.clear()
 
 
 def whole_packets(file: IO[bytes]) -> int:
@@ -107,9 +110,11 @@ def _file_header() -> bytes:
     return _FILE_HEADER.pack(_MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPSHOT, _LINKTYPE_RAW)
 
 
-def _record(packet: Packet) -> bytes:
-    raw = _ip_packet(packet)
-    return _RECORD_HEADER.pack(packet.time // _BILLION, packet.time % _BILLION, len(raw), len(raw)) + raw
+def _record(packet: Packet) -> tuple[bytes, ...]:
+    header = _ip_header_of(packet)
+    length = len(header) + len(packet.segment)
+    record = _RECORD_HEADER.pack(packet.time // _BILLION, packet.time % _BILLION, length, length)
+    return record, header, packet.segment
 
 
 def _section() -> bytes:
@@ -119,13 +124,13 @@ def _section() -> bytes:
     return _block(_SECTION, section) + _block(_INTERFACE, interface)
 
 
-def _enhanced_packet(packet: Packet) -> bytes:
-    raw = _ip_packet(packet)
+def _enhanced_packet(packet: Packet) -> tuple[bytes, ...]:
+    raw = _ip_header_of(packet) + packet.segment
     head = struct.pack("=IIIII", 0, packet.time >> 32, packet.time & 0xFFFFFFFF, len(raw), len(raw))
     options = _option(_FLAGS, struct.pack("=I", _OUTBOUND if packet.sent else _INBOUND))
     if packet.dropped is not None:
         options += _option(_COMMENT, f"dropped: {packet.dropped}".encode())
-    return _block(_PACKET, head + _padded(raw) + options + _option(0, b""))
+    return (_block(_PACKET, head + _padded(raw) + options + _option(0, b"")),)
 
 
 def _block(kind: int, body: bytes) -> bytes:
@@ -141,9 +146,9 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-def _ip_packet(packet: Packet) -> bytes:
+def _ip_header_of(packet: Packet) -> bytes:
     hops = _HOPS if packet.dropped is None else 0
-    return _ip_header(packet.source, packet.destination, len(packet.segment), hops) + packet.segment
+    return _ip_header(packet.source, packet.destination, len(packet.segment), hops)
 
 
 @lru_cache(maxsize=4096)

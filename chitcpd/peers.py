@@ -619,9 +619,9 @@ class Peers:
             self.receiver(source)(destination, source, raws)
         elif self._forwards and routers and None not in (self.links.get(source), self.links.get(destination)):
             onwards = _ROUTE.pack(route[:4], route[4:8], routers - 1)
-            for raw in raws:  # one by one: a capture marks the last that it was told of as lost
+            for raw in raws:
                 self.passed(source, destination, raw)
-                self.send(source, destination, (raw,), onwards)
+            self.send(source, destination, raws, onwards)
         else:
             self._drop("no route", source, destination, raws)
 

@@ -370,10 +370,8 @@ class Socket(Signal):
 class _Nobody:
     """The recorder of a host that none is given for: nobody is told anything."""
 
-    wants_segments = False
-
-    def segment(
-        self, event: str, endpoint: Endpoint | None, four: demux.FourTuple, seg: Segment, raw: bytes
+    def seen(
+        self, event: str, endpoint: Endpoint | None, four: demux.FourTuple, seg: Segment, raws: Sequence[bytes]
     ) -> None: ...
 
     def transition(self, endpoint: Endpoint, transition: Transition) -> None: ...

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import IO
 
@@ -72,29 +72,27 @@ class Recorder:
         self.connections: Mapping[FourTuple, Endpoint] = {}  # the driver's, to find whose segment was dropped
         self._told: dict[int, Info] = {}  # by the number of the endpoint: what the trace knows
 
-    @property
-    def wants_segments(self) -> bool:
-        """Whether one of them is on."""
-        return self._capture is not None or self._trace is not None or log.isEnabledFor(VERBOSE)
+    def seen(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raws: Sequence[bytes]) -> None:
+        """All that `seg` stands for was `sent` or `received`; `raws`: the bytes of each.
 
-    def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
-        """A segment was `sent` or `received`; or a debugger delivers it again (`duplicate`) or late (`delayed`)."""
-        if self._capture is not None or self._trace is not None:
-            self._record_segment(self._clock(), event, endpoint, four, seg, raw)
-        if log.isEnabledFor(VERBOSE):
-            line = _packet_line(event == "sent", four, seg)
-            log.log(VERBOSE, "%s %s %s", _name(endpoint), _LOG_EVENTS[event], line)
-
-    def _record_segment(
-        self, at: int, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes
-    ) -> None:
+        Or a debugger delivers it again (`duplicate`) or late (`delayed`).
+        """
+        at = self._clock() if self._capture is not None or self._trace is not None else 0
         if self._capture is not None:
-            self._take(at, event == "sent", four.local, four.peer, raw, None)
+            self._take(at, event == "sent", four.local, four.peer, raws, None)
         if self._trace is not None:
-            fields = _segment_fields(seg)
-            if event in ("duplicate", "delayed"):
-                event, fields["debugger"] = "received", event
-            self._write(at, event, endpoint, four, fields)
+            for one in seg.cut():
+                self._trace_segment(at, event, endpoint, four, one)
+        if log.isEnabledFor(VERBOSE):
+            for one in seg.cut():
+                line = _packet_line(event == "sent", four, one)
+                log.log(VERBOSE, "%s %s %s", _name(endpoint), _LOG_EVENTS[event], line)
+
+    def _trace_segment(self, at: int, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment) -> None:
+        fields = _segment_fields(seg)
+        if event in ("duplicate", "delayed"):
+            event, fields["debugger"] = "received", event
+        self._write(at, event, endpoint, four, fields)
 
     def transition(self, endpoint: Endpoint, transition: Transition) -> None:
         """A connection has changed its state."""
@@ -126,7 +124,7 @@ class Recorder:
     def passed(self, source: str, destination: str, raw: bytes) -> None:
         """A router carries a segment on: for the capture, as what it sends. Nothing more happens to it here."""
         if self._capture is not None:
-            self._take(self._clock(), True, source, destination, raw, None)
+            self._take(self._clock(), True, source, destination, (raw,), None)
 
     def lost(self, why: str, local: str, peer: str, raw: bytes) -> None:
         """A segment of ours went no further."""
@@ -139,7 +137,7 @@ class Recorder:
     def _tell_drop(self, sent: bool, why: str, local: str, peer: str, raw: bytes) -> None:
         at = self._clock()
         if self._capture is not None:
-            self._take(at, sent, local, peer, raw, why)
+            self._take(at, sent, local, peer, (raw,), why)
         if self._trace is None and not log.isEnabledFor(VERBOSE):
             return
         about: dict[str, object] = {"why": why, "direction": "sent" if sent else "received", "bytes": len(raw)}
@@ -156,10 +154,11 @@ class Recorder:
             self._write(at, "dropped", endpoint, four, about | _segment_fields(seg))
         log.log(VERBOSE, "%s %s %s (%s)", _name(endpoint), event, _packet_line(sent, four, seg), why)
 
-    def _take(self, at: int, sent: bool, local: str, peer: str, raw: bytes, dropped: str | None) -> None:
+    def _take(self, at: int, sent: bool, local: str, peer: str, raws: Sequence[bytes], dropped: str | None) -> None:
         assert self._capture is not None
         source, destination = (local, peer) if sent else (peer, local)
-        self._capture.take(Packet(at, source, destination, raw, sent, dropped))
+        for raw in raws:
+            self._capture.take(Packet(at, source, destination, raw, sent, dropped))
         self._written()
 
     def _write(

@@ -32,15 +32,13 @@ def nothing() -> None:
 class Notes:
     """A recorder that keeps what a test may want to see."""
 
-    wants_segments = True
-
     def __init__(self) -> None:
         self.segments: list[tuple[str, str]] = []  # ("sent" or "received", the flags as tcpdump writes them)
         self.states: list[tuple[str, str]] = []  # (from, to)
         self.drops: list[str] = []
 
-    def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
-        self.segments.append((event, flag_letters(seg.flags)))
+    def seen(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raws: Sequence[bytes]) -> None:
+        self.segments += [(event, flag_letters(one.flags)) for one in seg.cut()]
 
     def transition(self, endpoint: Endpoint, transition: Transition) -> None:
         self.states.append((transition.old.name, transition.new.name))

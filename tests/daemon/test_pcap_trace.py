@@ -154,8 +154,21 @@ class TestCapture:
     def test_what_is_dropped_later_is_a_packet_of_its_own(self) -> None:
         raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
         sent = [Captured(NOON, ALICE, BOB, segment, sent=True) for segment in raw]
-        found = packets(a_capture(*sent, Captured(NOON + 9, ALICE, BOB, raw[0], sent=True, dropped="unreachable")))
+        file = io.BytesIO()
+        capture = Capture(file)
+        for packet in sent:
+            capture.take(packet)
+        capture.flush()
+        capture.take(Captured(NOON + 9, ALICE, BOB, raw[0], sent=True, dropped="unreachable"))
+        capture.flush()
+        found = packets(file.getvalue())
         assert [(packet[IP].ttl, packet[TCP].seq) for packet in found] == [(64, 0), (64, 1), (0, 0)]
+
+    def test_any_of_those_that_are_not_written_yet_may_be_dropped(self) -> None:
+        raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(3)]
+        sent = [Captured(NOON, ALICE, BOB, segment, sent=True) for segment in raw]
+        found = packets(a_capture(*sent, Captured(NOON + 9, ALICE, BOB, raw[1], sent=True, dropped="queue")))
+        assert [(packet[IP].ttl, packet[TCP].seq) for packet in found] == [(64, 0), (0, 1), (64, 2)]
 
     def test_checksums_of_dropped_packets_are_right(self) -> None:
         raw = wire.encode(Segment(1, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB))
@@ -231,7 +244,7 @@ class TestTrace:
         file = io.BytesIO()
         recorder = Recorder(lambda: NOON, file, None, lambda: None)
         segment = Segment(1, 2, ACK, 3, options=Options(sack=((300, 400), (100, 200))))
-        recorder.segment("received", None, FourTuple(ALICE, 1, BOB, 2), segment, b"")
+        recorder.seen("received", None, FourTuple(ALICE, 1, BOB, 2), segment, [b""])
         line = json.loads(file.getvalue())
         assert line["sack"] == [[300, 400], [100, 200]]
         assert line.keys().isdisjoint({"mss", "window_scale", "sack_permitted", "timestamp"})
@@ -320,7 +333,7 @@ class TestSchema:
 def test_ports_of_ipv6_addresses_stand_apart() -> None:
     file = io.BytesIO()
     recorder = Recorder(lambda: NOON, file, None, lambda: None)
-    recorder.segment("received", None, FourTuple("fd00::2", 1, "fd00::3", 2), Segment(1, 2, ACK, 3), b"")
+    recorder.seen("received", None, FourTuple("fd00::2", 1, "fd00::3", 2), Segment(1, 2, ACK, 3), [b""])
     line = json.loads(file.getvalue())
     assert (line["local"], line["peer"]) == ("[fd00::2]:1", "[fd00::3]:2")
 
@@ -330,7 +343,7 @@ def test_what_a_debugger_delivers(how: str, prefix: str, caplog: pytest.LogCaptu
     caplog.set_level(VERBOSE, "chitcpd.segments")
     file = io.BytesIO()
     recorder = Recorder(lambda: NOON, file, None, lambda: None)
-    recorder.segment(how, None, FourTuple(ALICE, 1, BOB, 2), Segment(1, 5, ACK, 9), b"")
+    recorder.seen(how, None, FourTuple(ALICE, 1, BOB, 2), Segment(1, 5, ACK, 9), [b""])
     line = json.loads(file.getvalue())
     assert (line["event"], line["debugger"]) == ("received", how)
     assert caplog.messages == [f"[-] {prefix} 10.0.0.3.2 > 10.0.0.2.1: Flags [.], seq 1, ack 5, win 9, length 0"]
@@ -454,7 +467,7 @@ class TestOfARealDaemon:
     def test_a_sequence_number_wraps_in_the_log(self, caplog: pytest.LogCaptureFixture) -> None:
         caplog.set_level(VERBOSE, "chitcpd.segments")
         recorder = Recorder(lambda: NOON, None, None, lambda: None)
-        recorder.segment("sent", None, FourTuple(ALICE, 1, BOB, 2), Segment(2**32 - 1, 5, ACK, 9, b"abc"), b"")
+        recorder.seen("sent", None, FourTuple(ALICE, 1, BOB, 2), Segment(2**32 - 1, 5, ACK, 9, b"abc"), [b""])
         line = "[-] SENT 10.0.0.2.1 > 10.0.0.3.2: Flags [.], seq 4294967295:2, ack 5, win 9, length 3"
         assert caplog.messages == [line]
 
@@ -478,7 +491,7 @@ class TestOfARealDaemon:
         caplog.set_level(VERBOSE, "chitcpd.segments")
         recorder = Recorder(lambda: NOON, None, None, lambda: None)
         segment = Segment(1, 5, ACK, 9, options=options)
-        recorder.segment("received", None, FourTuple(ALICE, 1, BOB, 2), segment, b"")
+        recorder.seen("received", None, FourTuple(ALICE, 1, BOB, 2), segment, [b""])
         assert caplog.messages == [f"[-] RCVD 10.0.0.3.2 > 10.0.0.2.1: Flags [.], seq 1, ack 5, win 9{words}, length 0"]
 
     def test_states_in_the_log(self, left: Left) -> None:
@@ -518,9 +531,9 @@ class TestOfARealDaemon:
         by_connection = [line for line in left.trace if line["event"] == "dropped" and "connection" in line]
         assert by_connection
         for line in by_connection:
-            sent = left.trace[left.trace.index(line) - 1]
-            assert sent["event"] == "sent"
-            assert line.items() >= {**sent, "event": "dropped", "t": line["t"]}.items()
+            before = [one for one in left.trace[: left.trace.index(line)] if one["event"] == "sent"]
+            sent = next(one for one in reversed(before) if one["seq"] == line["seq"] and one["len"] == line["len"])
+            assert line == {**line, **sent, "event": "dropped", "t": line["t"]}
             assert (line["why"], line["direction"]) == ("loss", "sent")
 
     def test_losses_show_in_what_the_tcp_says(self, left: Left) -> None:

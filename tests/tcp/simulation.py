@@ -20,7 +20,7 @@ import traceback
 import zlib
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -325,8 +325,6 @@ def _faults_raise() -> Iterator[None]:
 class Judge:
     """Looks at every segment and state, and after each step at every connection of the host where it happened."""
 
-    wants_segments = True
-
     def __init__(self, simulation: Simulation, mtu: int) -> None:
         self._simulation = simulation
         self._mtu = mtu
@@ -337,7 +335,11 @@ class Judge:
         self.data_segments = 0
         self.fingerprint = 0
 
-    def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
+    def seen(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raws: Sequence[bytes]) -> None:
+        for one, raw in zip(seg.cut(), raws, strict=True):
+            self._look(event, four, one, raw)
+
+    def _look(self, event: str, four: FourTuple, seg: Segment, raw: bytes) -> None:
         now = self._simulation.now
         self._last.append((now, event, four, seg))
         if seg.flags & SYN:

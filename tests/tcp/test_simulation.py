@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -74,16 +74,14 @@ def test_a_bottleneck_is_used_well() -> None:
 class Log:
     """A recorder: what was sent and received, and when."""
 
-    wants_segments = True
-
     def __init__(self) -> None:
         self.simulation: Simulation | None = None
         self.segments: list[tuple[float, str, str, Segment]] = []
         self.drops: list[str] = []
 
-    def segment(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raw: bytes) -> None:
+    def seen(self, event: str, endpoint: Endpoint | None, four: FourTuple, seg: Segment, raws: Sequence[bytes]) -> None:
         assert self.simulation is not None
-        self.segments.append((self.simulation.now, event, four.local, seg))
+        self.segments += [(self.simulation.now, event, four.local, one) for one in seg.cut()]
 
     def transition(self, endpoint: Endpoint, transition: Transition) -> None: ...
 
