@@ -68,6 +68,7 @@ _UNSENT = (
     1 << 17
 )  # bytes that the kernel may hold beyond what is in flight: more would be a queue that nobody asked for
 
+Frame = tuple[bytes, bytes]  # the chiTCP header and the segment
 Deliver = Callable[[str, str, Sequence[bytes]], None]  # our address, the peer's, the segments
 Unreachable = Callable[[str, str], None]  # our address, the peer's
 Dropped = Callable[[str, str, str, bytes], None]  # why, our address, the peer's, the segment
@@ -235,7 +236,7 @@ class Peer:
     def __init__(self, peers: Peers, own: str, address: str) -> None:
         self._peers = peers
         self._carrier: Carrier | None = None  # what we send on
-        self._queue: deque[bytes] = deque()
+        self._queue: deque[Frame] = deque()
         self._queued = 0  # bytes in it
         self._dial: asyncio.Task[None] | None = None
         self._retry_after = _RETRY_FIRST
@@ -253,12 +254,12 @@ class Peer:
         queue, flags = self._queue, ROUTED if route else 0
         most, most_bytes = _BACKLOG if self._peers.links.get(self.address) is not None else _BACKLOG_UNTOLD
         for raw in raws:
-            frame = HEADER.pack(len(raw), proto, flags, route) + raw
+            frame = (HEADER.pack(len(raw), proto, flags, route), raw)
             if len(queue) >= most or self._queued + len(raw) > most_bytes:
                 self._lose("queue", frame)
             else:
                 queue.append(frame)
-                self._queued += len(frame)
+                self._queued += HEADER.size + len(raw)
         if not self._flushing:
             self._flushing = True
             self._peers.loop.call_soon(self.flush)
@@ -370,16 +371,17 @@ class Peer:
     def _take(self, most: int) -> bytes:
         """Take whole frames from the queue, until there are `most` bytes or more."""
         if self._queued <= most:
-            frames = b"".join(self._queue)
+            frames = [part for frame in self._queue for part in frame]
             self._queue.clear()
+            size = self._queued
         else:
-            some, size = [], 0
+            frames, size = [], 0
             while size < most:
-                some.append(self._queue.popleft())
-                size += len(some[-1])
-            frames = b"".join(some)
-        self._queued -= len(frames)
-        return frames
+                frame = self._queue.popleft()
+                frames += frame
+                size += HEADER.size + len(frame[1])
+        self._queued -= size
+        return b"".join(frames)
 
     # ---- dialling
 
@@ -447,11 +449,12 @@ class Peer:
         if self._down:
             self._peers.unreachable(self.own, self.address)
 
-    def _lose(self, why: str, frame: bytes) -> None:
-        _, proto, flags = _HEADER_START.unpack_from(frame)
+    def _lose(self, why: str, frame: Frame) -> None:
+        header, raw = frame
+        _, proto, flags = _HEADER_START.unpack_from(header)
         if proto == PROTO_TCP:
-            source, destination, _ = _ends(frame[4:13]) if flags == ROUTED else (self.own, self.address, 0)
-            self._peers.dropped(why, source, destination, frame[HEADER.size :])
+            source, destination, _ = _ends(header[4:13]) if flags == ROUTED else (self.own, self.address, 0)
+            self._peers.dropped(why, source, destination, raw)
 
 
 class Peers:
