@@ -55,8 +55,27 @@ class Demux:
     def __init__(self, seed: bytes) -> None:
         self.connections: dict[FourTuple, Endpoint] = {}
         self.listeners: dict[tuple[str, int], Listener] = {}
+        self._users: dict[int, dict[str, int]] = {}  # local port -> local address -> how many connections have both
         self._secret = hashlib.blake2b(seed, digest_size=32).digest()
         self._random = Random(self._secret)
+
+    def add(self, endpoint: Endpoint) -> None:
+        """A connection that begins."""
+        local, port = endpoint.four.local, endpoint.four.local_port
+        self.connections[endpoint.four] = endpoint
+        users = self._users.setdefault(port, {})
+        users[local] = users.get(local, 0) + 1
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """A connection that is over, and is in the table."""
+        local, port = endpoint.four.local, endpoint.four.local_port
+        del self.connections[endpoint.four]
+        users = self._users[port]
+        users[local] -= 1
+        if not users[local]:
+            del users[local]
+        if not users:
+            del self._users[port]
 
     def listener(self, local: str, port: int) -> Listener | None:
         """The listener for this address and port, the most specific first."""
@@ -71,13 +90,11 @@ class Demux:
 
     def ephemeral_port(self, local: str, taken: Collection[int] = ()) -> int:
         """A port that nothing of ours uses, and not one of `taken`. Raises OSError(EADDRNOTAVAIL) if there is none."""
-        used = {four.local_port for four in self.connections if overlap(local, four.local)}
-        used |= {port for _, port in self.listeners}
-        used.update(taken)
+        taken = {*taken, *(port for _, port in self.listeners)}
         start = self._random.randrange(len(_EPHEMERAL))
         for step in range(len(_EPHEMERAL)):
             port = _EPHEMERAL[(start + step) % len(_EPHEMERAL)]
-            if port not in used:
+            if port not in taken and not any(overlap(local, at) for at in self._users.get(port, ())):
                 return port
         raise OSError(errno.EADDRNOTAVAIL, "all ephemeral ports are in use")
 

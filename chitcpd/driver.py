@@ -232,7 +232,7 @@ class Driver:
         if four in self.demux.connections:
             raise OSError(errno.EADDRINUSE, f"there is a connection from port {four.local_port} already")
         endpoint = self._new(four, config or self.config, changed, now)
-        self.demux.connections[four] = endpoint
+        self.demux.add(endpoint)
         if made is not None:
             made(endpoint)
         self._ask(endpoint, now, partial(endpoint.connection.open, active=True), now)
@@ -438,7 +438,7 @@ class Driver:
             return
         endpoint.listener = listener
         listener.opening += 1
-        self.demux.connections[four] = endpoint
+        self.demux.add(endpoint)
         if listener.offered is not None and seg.flags & _SYN_ACK_RST == SYN:
             listener.offered(endpoint)
         if endpoint.watch is None:
@@ -496,7 +496,7 @@ class Driver:
             self._opened(endpoint, endpoint.listener)
         closed = connection.state in _NOT_KEPT
         if closed and self.demux.connections.get(endpoint.four) is endpoint:  # not a later one in its place
-            del self.demux.connections[endpoint.four]
+            self.demux.remove(endpoint)
             self._forget_closed()
         endpoint.changed()
 

@@ -29,7 +29,7 @@ CONNECTION = Connection(iss=0, config=Config())
 
 def connect(demux: Demux, local: str, port: int) -> None:
     four = FourTuple(local, port, PEER, 7)
-    demux.connections[four] = Endpoint(1, four, CONNECTION, nothing)
+    demux.add(Endpoint(1, four, CONNECTION, nothing))
 
 
 class TestListeners:
