@@ -104,6 +104,11 @@ class Socket(Signal):
         return self.ours is not None and self.endpoint is not None and self.stream is None and not self.gone
 
     @property
+    def held(self) -> bool:
+        """Whether a debugger holds its connection."""
+        return self.endpoint is not None and self.endpoint.held
+
+    @property
     def state(self) -> State:
         """The state of its connection, as RFC 9293 names it."""
         if self.listener is not None:
@@ -174,6 +179,7 @@ class Sockets:
         sock = self.create(domain, kind, protocol, None, uid)
         theirs = self._give_pair(sock)
         pairs.fill(theirs)
+        theirs.setblocking(True)
         return sock, theirs
 
     def bind(self, sock: Socket, address: Address) -> None:
@@ -317,7 +323,7 @@ class Sockets:
 
     async def turn(self, sock: Socket) -> None:
         """Return once no debugger holds the connection."""
-        await sock.until(lambda: sock.endpoint is None or not sock.endpoint.held)
+        await sock.until(lambda: not sock.held)
 
     def shutdown(self, sock: Socket, how: int) -> bool:
         """SHUT_WR and SHUT_RDWR send a FIN; SHUT_RD throws away what comes, if the socket has a pair.
@@ -502,6 +508,7 @@ class Sockets:
         self._close_pair(sock)
         theirs = self._give_pair(sock)
         pairs.fill(theirs)
+        theirs.setblocking(True)
         sock.failed, sock.error = False, None
         return theirs
 
@@ -575,6 +582,7 @@ class Sockets:
         endpoint = listener.ready.popleft()
         self._adopt(new, endpoint)
         self._stream(new, endpoint)
+        theirs.setblocking(True)
         peer = addresses.pack(new.named(endpoint.four[2:]))
         return peer.ljust(descriptors.RECORD, b"\0"), theirs
 
