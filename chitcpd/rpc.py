@@ -12,18 +12,20 @@ import logging
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import cast
 
 from chisocket.protocol import addresses, framing
 from chisocket.protocol import chitcpd_pb2 as pb
 from chitcpd.control import HARMLESS, Control, ControlError
 from chitcpd.debug import Debugger, Event
-from chitcpd.sockets import Address, Sockets
+from chitcpd.sockets import Address, Socket, Sockets
 
 log = logging.getLogger(__name__)
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 _MAX_RECV = 1 << 19  # bytes in one answer, so that it stays below framing.MAX_MESSAGE
+_READ = 1 << 18  # bytes of one application at most, before the others have their turn
 _MOST_AHEAD = 1 << 20  # bytes that an application may send before its last request is answered
 _ALWAYS_TAKEN = 1 << 16  # bytes of a message for which there is room in any case
 _MOST_HELD = 1 << 27  # bytes of messages of all applications that have not come whole, or are not answered yet
@@ -31,10 +33,11 @@ _BEING_REFUSED = 64  # applications beyond the most, each until its INIT has com
 _NOT_WATCHED, _UNKNOWN_CONNECTION_TYPE = -5, -7
 _MOST_SHOWN = 7 << 20  # bytes of a buffer, so that both stay below framing.MAX_MESSAGE
 
-Handler = Callable[["Client", pb.ChitcpdMsg], Awaitable[pb.Resp]]
+Answer = pb.Resp | Awaitable[pb.Resp]  # the latter if it has to wait: a task for each would cost more than most do
+Handler = Callable[["Client", pb.ChitcpdMsg], Answer]
 
 
-class Client(asyncio.Protocol):
+class Client(asyncio.BufferedProtocol):
     """One connection of an application."""
 
     def __init__(self, server: Server) -> None:
@@ -43,6 +46,7 @@ class Client(asyncio.Protocol):
         self._call: asyncio.Task[None] | None = None
         self._greeted = False
         self._transport: asyncio.Transport | None = None
+        self._socket: socket.socket | None = None  # the transport's descriptor, for what that can't do
         self._paused = False  # it does not read our answers
         self._half_closed = False  # it sends no more requests
         self._skip = 0  # bytes of a message that is not taken, still to come
@@ -59,12 +63,17 @@ class Client(asyncio.Protocol):
         sock: socket.socket = transport.get_extra_info("socket")
         raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         _, self.uid, _ = _CREDENTIALS.unpack(raw)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, sock.fileno())
         if self not in self._server.clients:
             self._transport.abort()
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go: one place for all applications, as `buffer_updated` follows at once."""
+        return self._server.scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come: begin the next call if none is under way."""
-        self._received += data
+        self._received += self._server.scratch[:nbytes]
         if self._skip:
             self._pass_over()
         if (self._call is not None or self._paused) and len(self._received) > _MOST_AHEAD:
@@ -92,6 +101,8 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The application is gone."""
+        if self._socket is not None:
+            self._socket.detach()
         if self._call is not None:
             self._call.cancel()
         if self._debugger is not None:
@@ -120,19 +131,29 @@ class Client(asyncio.Protocol):
         if self._debugger is not None:
             self._take_answer(self._debugger, message)
         elif self._greeted:
-            self._length = message.ByteSize()
-            self._call = asyncio.get_running_loop().create_task(self._answer(message))
+            answer = self._server.handle(self, message)
+            if isinstance(answer, pb.Resp):
+                self._write(answer)
+                if self._received:
+                    asyncio.get_running_loop().call_soon(self._go_on)
+            else:
+                self._length = message.ByteSize()
+                self._call = asyncio.get_running_loop().create_task(self._answer(answer))
         elif message.code == pb.INIT and message.HasField("init_args"):
             self._greet(message.init_args)
         else:
             self._drop("it does not begin with INIT")
+
+    def _go_on(self) -> None:
+        self._next()
+        self._count()
 
     def _take_message(self) -> pb.ChitcpdMsg | None:
         header = framing.LENGTH.size
         if self._skip or len(self._received) < header:
             return None
         try:
-            end = header + framing.body_length(bytes(self._received[:header]))
+            end = header + framing.body_length(self._received[:header])
         except framing.TooLong as error:
             if not self._greeted:
                 raise
@@ -212,9 +233,9 @@ class Client(asyncio.Protocol):
         else:
             loop.call_soon(self._next)
 
-    async def _answer(self, message: pb.ChitcpdMsg) -> None:
+    async def _answer(self, answer: Awaitable[pb.Resp]) -> None:
         try:
-            self._write(await self._server.handle(self, message))
+            self._write(await answer)
         finally:
             self._call = None
             self._length = 0
@@ -225,24 +246,25 @@ class Client(asyncio.Protocol):
 
     def _write(self, resp: pb.Resp) -> None:
         rights, self.rights = self.rights, None
+        frame = _DONE_FRAME if resp is _DONE else framing.encode(pb.ChitcpdMsg(code=pb.RESP, resp=resp))
         if self._transport is None or self._transport.is_closing():
             pass
         elif rights is None:
-            self._transport.write(framing.encode(pb.ChitcpdMsg(code=pb.RESP, resp=resp)))
+            self._transport.write(frame)
         else:
-            self._write_with_rights(framing.encode(pb.ChitcpdMsg(code=pb.RESP, resp=resp)), rights)
+            self._write_with_rights(frame, rights)
         if rights is not None:
             rights.close()
 
     def _write_with_rights(self, frame: bytes, rights: socket.socket) -> None:
         """An answer, and a descriptor with its first byte: asyncio can't send that."""
         assert self._transport is not None
-        sock = self._transport.get_extra_info("socket")
+        assert self._socket is not None
         try:
             if self._transport.get_write_buffer_size() == 0:
-                with sock.dup() as own:
-                    if socket.send_fds(own, [frame], [rights.fileno()]) == len(frame):
-                        return
+                sent = socket.send_fds(self._socket, [frame], [rights.fileno()])
+                if sent == len(frame):
+                    return
         except OSError:
             pass
         self._drop("it does not read the answers")
@@ -266,6 +288,7 @@ class Server:
         self.sockets = sockets
         self.instance = instance
         self.clients: set[Client] = set()
+        self.scratch = memoryview(bytearray(_READ))
         self.held = 0  # bytes of messages that have not come whole, or are not answered yet
         self._most = most
         self._control_socket = control_socket
@@ -305,32 +328,30 @@ class Server:
         """How many more are connected than may be."""
         return len(self.clients) - self._most
 
-    async def handle(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def handle(self, client: Client, message: pb.ChitcpdMsg) -> Answer:
         """The answer to a request; errors become `error_code`."""
-        log.debug("%s of uid %d", _code_name(message.code), client.uid)
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("%s of uid %d", _code_name(message.code), client.uid)
         args, handler = self._handlers.get(message.code, ("", None))
         if handler is None or not message.HasField(args):
             return pb.Resp(ret=-1, error_code=errno.EINVAL)
         try:
-            return await handler(client, message)
-        except OSError as error:
-            log.debug("%s: %s", _code_name(message.code), error)
-            return pb.Resp(ret=-1, error_code=error.errno or errno.EIO)
-        except Exception:
-            log.exception("fault in the daemon while answering %s", _code_name(message.code))
-            return pb.Resp(ret=-1, error_code=errno.EIO)
+            answer = handler(client, message)
+        except Exception as error:
+            return _failure(message.code, error)
+        return answer if isinstance(answer, pb.Resp) else _later(message.code, answer)
 
-    async def _socket(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _socket(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         args = message.socket_args
         sock = self.sockets.create(args.domain, args.type, args.protocol, client, client.uid)
         return _success(sock.fd)
 
-    async def _bind(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _bind(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         sock = self.sockets.get(message.bind_args.sockfd, client.uid)
         self.sockets.bind(sock, _unpack(message.bind_args.addr))
         return _success()
 
-    async def _listen(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _listen(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         self.sockets.listen(self.sockets.get(message.listen_args.sockfd, client.uid), message.listen_args.backlog)
         return _success()
 
@@ -363,49 +384,56 @@ class Server:
         await self.sockets.linger(message.linger_args.sockfd, message.linger_args.serial, client.uid)
         return _success()
 
-    async def _shutdown(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _shutdown(self, client: Client, message: pb.ChitcpdMsg) -> Answer:
         args = message.shutdown_args
         sock = self.sockets.get(args.sockfd, client.uid)
-        await self.sockets.turn(sock)
-        return _success(int(self.sockets.shutdown(sock, args.how)))
+        return self._in_turn(sock, lambda: int(self.sockets.shutdown(sock, args.how)))
 
-    async def _getsockname(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _getsockname(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         sock = self.sockets.get(message.name_args.sockfd, client.uid)
         host, port = sock.local or ("", 0)
         wildcard = "::" if sock.family == socket.AF_INET6 else "0.0.0.0"
         return pb.Resp(ret=0, error_code=0, addr=addresses.pack(sock.named((host or wildcard, port))))
 
-    async def _getpeername(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _getpeername(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         sock = self.sockets.get(message.name_args.sockfd, client.uid)
         return pb.Resp(ret=0, error_code=0, addr=addresses.pack(sock.named(sock.connected().four[2:])))
 
-    async def _open(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _open(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         args = message.socket_args
         sock, client.rights = self.sockets.open(args.domain, args.type, args.protocol, client.uid)
         return _success(sock.fd)
 
-    async def _start_connect(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _start_connect(self, client: Client, message: pb.ChitcpdMsg) -> Answer:
         args = message.connect_args
         sock = self.sockets.get(args.sockfd, client.uid)
         if not (args.wait and sock.connecting):
             client.rights = self.sockets.start_connect(sock, _unpack(args.addr))
-        if args.wait and client.rights is None:
-            await self.sockets.wait_connected(sock)
+        return self._connected(sock) if args.wait and client.rights is None else _success()
+
+    async def _connected(self, sock: Socket) -> pb.Resp:
+        await self.sockets.wait_connected(sock)
         return _success()
 
-    async def _getsockopt(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _getsockopt(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         args = message.sockopt_args
         value = self.sockets.get_option(self.sockets.get(args.sockfd, client.uid), args.level, args.name)
         return pb.Resp(ret=0, error_code=0, buf=value)
 
-    async def _setsockopt(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _setsockopt(self, client: Client, message: pb.ChitcpdMsg) -> Answer:
         args = message.sockopt_args
         sock = self.sockets.get(args.sockfd, client.uid)
-        await self.sockets.turn(sock)
-        self.sockets.set_option(sock, args.level, args.name, args.value)
-        return _success()
+        return self._in_turn(sock, partial(self.sockets.set_option, sock, args.level, args.name, args.value))
 
-    async def _get_socket_state(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _in_turn(self, sock: Socket, act: Callable[[], int | None]) -> Answer:
+        """Do it once no debugger holds the connection; what it returns is the answer's `ret`."""
+        return _success(act() or 0) if not sock.held else self._in_turn_later(sock, act)
+
+    async def _in_turn_later(self, sock: Socket, act: Callable[[], int | None]) -> pb.Resp:
+        await self.sockets.turn(sock)
+        return _success(act() or 0)
+
+    def _get_socket_state(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         now = self.sockets.debugging.look(message.get_socket_state_args.sockfd, client.uid).variables
         state = pb.SocketState(
             tcp_state=now.state,
@@ -419,7 +447,7 @@ class Server:
         )
         return pb.Resp(ret=0, error_code=0, socket_state=state)
 
-    async def _get_socket_buffer_contents(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
+    def _get_socket_buffer_contents(self, client: Client, message: pb.ChitcpdMsg) -> pb.Resp:
         now = self.sockets.debugging.look(message.get_socket_buffer_contents_args.sockfd, client.uid)
         contents = pb.SocketBufferContents(snd=now.snd[:_MOST_SHOWN], rcv=now.rcv[:_MOST_SHOWN])
         return pb.Resp(ret=0, error_code=0, socket_buffer_contents=contents)
@@ -441,12 +469,31 @@ class Server:
         return pb.Resp(ret=0, error_code=0, buf=answer)
 
 
+async def _later(code: int, answer: Awaitable[pb.Resp]) -> pb.Resp:
+    try:
+        return await answer
+    except Exception as error:
+        return _failure(code, error)
+
+
+def _failure(code: int, error: Exception) -> pb.Resp:
+    if isinstance(error, OSError):
+        log.debug("%s: %s", _code_name(code), error)
+        return pb.Resp(ret=-1, error_code=error.errno or errno.EIO)
+    log.error("fault in the daemon while answering %s", _code_name(code), exc_info=error)
+    return pb.Resp(ret=-1, error_code=errno.EIO)
+
+
 def _code_name(code: int) -> str:
     return pb.MsgCode.Name(pb.MsgCode.ValueType(code)) if code in pb.MsgCode.values() else f"code {code}"
 
 
 def _success(ret: int = 0) -> pb.Resp:
-    return pb.Resp(ret=ret, error_code=0)
+    return pb.Resp(ret=ret, error_code=0) if ret else _DONE
+
+
+_DONE = pb.Resp(ret=0, error_code=0)  # most answers: encoded once
+_DONE_FRAME = framing.encode(pb.ChitcpdMsg(code=pb.RESP, resp=_DONE))
 
 
 def _as_int32(number: int) -> int:

@@ -99,7 +99,8 @@ class Recorder:
         if self._trace is not None:
             states: dict[str, object] = {"from": transition.old.name, "to": transition.new.name}
             self._write(self._clock(), "state", endpoint, endpoint.four, states)
-        log.log(VERBOSE, "%s %s -> %s", _name(endpoint), transition.old.name, transition.new.name)
+        if log.isEnabledFor(VERBOSE):
+            log.log(VERBOSE, "%s %s -> %s", _name(endpoint), transition.old.name, transition.new.name)
 
     def expiry(self, endpoint: Endpoint, expiry: Expiry) -> None:
         """A timer of a connection has expired."""

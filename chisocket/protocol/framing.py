@@ -31,7 +31,7 @@ def encode(message: ChitcpdMsg) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def body_length(header: bytes) -> int:
+def body_length(header: bytes | bytearray) -> int:
     """The length of the body that follows these 8 bytes.
 
     Raises TooLong if it is more than MAX_MESSAGE, ProtocolError if it makes no sense.
