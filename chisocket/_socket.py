@@ -39,6 +39,8 @@ _HUNG_UP = select.POLLHUP | select.POLLERR
 _lingering: dict[int, int] = {}  # descriptor -> seconds that close() waits (SO_LINGER)
 _Native = _socket.socket
 init_native = system.socket.__init__
+_family = _Native.family.__get__
+_IPV6 = int(system.AF_INET6)
 
 
 def name_of(sock: _Native) -> Name | None:
@@ -346,7 +348,8 @@ def _resolved(self: _Native, address: Any, call: str) -> Address:
     """An address as Python's sockets take it, and as chitcpd takes it."""
     if not isinstance(address, tuple):
         raise TypeError(f"{call}(): AF_INET address must be tuple, not {type(address).__name__}")
-    if len(address) < 2 or len(address) > (4 if self.family == system.AF_INET6 else 2):
+    is_ipv6 = _is_ipv6(self)
+    if len(address) < 2 or len(address) > (4 if is_ipv6 else 2):
         raise TypeError(f"{call}(): AF_INET address must be a pair (host, port)")
     host, port = address[:2]
     if isinstance(host, bytes | bytearray):
@@ -360,7 +363,7 @@ def _resolved(self: _Native, address: Any, call: str) -> Address:
     if not 0 <= (address[2] if len(address) > 2 else 0) <= 0xFFFFF:
         raise OverflowError(f"{call}(): flowinfo must be 0-1048575.")
     for ip in resolve(host):
-        if (":" in ip) == (self.family == system.AF_INET6):
+        if (":" in ip) == is_ipv6:
             return ip, port
     raise system.gaierror(system.EAI_ADDRFAMILY, f"{host} has no address of the family {self.family!r}")
 
@@ -374,7 +377,12 @@ def _c_int(value: Any) -> int:
 
 
 def _named(self: _Native, address: Address) -> RetAddress:
-    return (*address, 0, 0) if self.family == system.AF_INET6 else address
+    return (*address, 0, 0) if _is_ipv6(self) else address
+
+
+def _is_ipv6(self: _Native) -> bool:
+    """By the number: the enumeration that `self.family` makes of it takes longer than all else here."""
+    return bool(_family(self) == _IPV6)
 
 
 class socket(system.socket):  # noqa: N801  # spelled as what it replaces

@@ -22,7 +22,8 @@ from chisocket.protocol.location import socket_path
 
 _INT = struct.Struct("=i")
 MAX_CONNECTIONS = 2048  # of one process: one for each socket it has, and one for each request that waits
-
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+_AT_ONCE = 1 << 12  # bytes to read, whatever is expected
 
 _UnixSocket = socket.SocketType  # of the C module: patched() does not change it
 
@@ -33,6 +34,7 @@ class Connection:
     def __init__(self, path: str) -> None:
         self.path = path
         self.instance = ""  # of the daemon; a C chitcpd has none
+        self._rest = b""  # what has come behind the last message
         self._socket = _UnixSocket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(None)  # whatever socket.setdefaulttimeout() has been told
 
@@ -99,8 +101,10 @@ class Connection:
 
     def is_gone(self) -> bool:
         """Whether the daemon has closed this idle connection, or has sent what nobody asked for."""
+        if self._rest:
+            return True
         try:
-            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            self._socket.recv(1, _PEEK)
         except BlockingIOError:
             return False
         except OSError:
@@ -112,20 +116,21 @@ class Connection:
         self._socket.close()
 
     def _read(self, length: int) -> bytes:
-        chunks = []
-        while length:
-            chunk = self._socket.recv(length, socket.MSG_WAITALL)
+        while (missing := length - len(self._rest)) > 0:
+            # Most messages are short: they come whole with the first call.
+            chunk = self._socket.recv(max(missing, _AT_ONCE), socket.MSG_WAITALL if missing > _AT_ONCE else 0)
             if not chunk:
                 raise ConnectionResetError(errno.ECONNRESET, "it closed the connection")
-            chunks.append(chunk)
-            length -= len(chunk)
-        return b"".join(chunks)
+            self._rest += chunk
+        data, self._rest = self._rest[:length], self._rest[length:]
+        return data
 
     def _read_with_rights(self, length: int, rights: list[int]) -> bytes:
         space = socket.CMSG_SPACE(_INT.size)
-        data, ancillary, _, _ = self._socket.recvmsg(length, space, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, _, _ = self._socket.recvmsg(_AT_ONCE, space, socket.MSG_CMSG_CLOEXEC)
         rights += [_INT.unpack_from(content)[0] for _, kind, content in ancillary if kind == socket.SCM_RIGHTS]
-        return data + self._read(length - len(data)) if data else self._read(length)
+        self._rest += data
+        return self._read(length)
 
     def _not_chitcpd(self, found: str) -> OSError:
         return OSError(

@@ -18,13 +18,20 @@ def pack(address: Address) -> bytes:
 
     Raises ValueError if it is not an IP address or not a port.
     """
-    ip = ipaddress.ip_address(address[0])
+    packed = _packed(address[0])
     if not 0 <= address[1] <= 0xFFFF:
         raise ValueError(f"port {address[1]} is not in 0 to 65535")
     port = address[1].to_bytes(2, "big")
-    if ip.version == 4:
-        return _IN.pack(socket.AF_INET, port, ip.packed)
-    return _IN6.pack(socket.AF_INET6, port, bytes(4), ip.packed, bytes(4))
+    if len(packed) == 4:
+        return _IN.pack(socket.AF_INET, port, packed)
+    return _IN6.pack(socket.AF_INET6, port, bytes(4), packed, bytes(4))
+
+
+def _packed(ip: str) -> bytes:
+    try:
+        return socket.inet_pton(socket.AF_INET, ip)  # most are, and it takes a tenth of the other's time
+    except (OSError, ValueError):
+        return ipaddress.ip_address(ip).packed
 
 
 def unpack(raw: bytes) -> Address:

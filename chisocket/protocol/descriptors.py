@@ -12,7 +12,6 @@ and with it (SCM_RIGHTS) the descriptor of the connection.
 
 from __future__ import annotations
 
-import re
 import secrets
 import string
 from typing import NamedTuple
@@ -21,7 +20,10 @@ from chisocket.protocol.addresses import STORAGE
 
 RECORD = STORAGE  # bytes
 _DIGITS = string.digits + string.ascii_letters + "+-"
-_NAME = re.compile(rb"\0chi([0-9a-zA-Z+-]{4})([0-9a-zA-Z+-]{3})([0-9a-zA-Z+-]{3})")
+_ASCII = _DIGITS.encode()
+_VALUES = bytes.maketrans(_ASCII, bytes(range(64)))
+_PREFIX = b"\0chi"
+_LENGTH = len(_PREFIX) + 4 + 3 + 3  # instance, descriptor, serial
 
 
 class Name(NamedTuple):
@@ -49,16 +51,11 @@ def connected_name(name: bytes) -> bytes:
 
 def parse(raw: object) -> Name | None:
     """What getsockname(2) has answered; None if that is no name of ours."""
-    match = _NAME.fullmatch(raw) if isinstance(raw, bytes) else None
-    if match is None:
+    if not isinstance(raw, bytes) or len(raw) != _LENGTH or raw[:4] != _PREFIX or raw[4:].translate(None, _ASCII):
         return None
-    return Name(match[1].decode(), _number(match[2].decode()), _number(match[3].decode()))
-
-
-def _number(digits: str) -> int:
-    high, middle, low = map(_DIGITS.index, digits)
-    return high << 12 | middle << 6 | low
+    a, b, c, d, e, f = raw[8:].translate(_VALUES)
+    return Name(raw[4:8].decode(), a << 12 | b << 6 | c, d << 12 | e << 6 | f)
 
 
 def _three_digits(number: int) -> str:
-    return "".join(_DIGITS[number >> shift & 63] for shift in (12, 6, 0))
+    return _DIGITS[number >> 12 & 63] + _DIGITS[number >> 6 & 63] + _DIGITS[number & 63]
