@@ -130,7 +130,22 @@ def _set_congestion(options: Options, value: bytes) -> None:
 
 
 def _set_nodelay(options: Options, value: int) -> None:
-    options.config = replace(options.config, nagle=not value)
+    options.config = _with_nagle(options.config, not value)
+
+
+def _with_nagle(config: Config, nagle: bool) -> Config:
+    """Most programs set this option on each of their sockets: one copy of the settings is enough for all of them."""
+    before, after = _nagle_copies.get((id(config), nagle), (None, config))
+    if before is not config:
+        before, after = config, replace(config, nagle=nagle)
+        if len(_nagle_copies) >= _MOST_COPIES:
+            _nagle_copies.clear()
+        _nagle_copies[id(config), nagle] = before, after
+    return after
+
+
+_MOST_COPIES = 64
+_nagle_copies: dict[tuple[int, bool], tuple[Config, Config]] = {}  # by the number of the first, which stays its own
 
 
 def _set_keep_alive(options: Options, value: int) -> None:

@@ -225,7 +225,7 @@ class Stream:
 
     def _deliver(self) -> None:
         """Give the application what the TCP has received."""
-        while self._undelivered or self._driver.levels(self._endpoint).readable:
+        while (levels := self._driver.levels(self._endpoint)).readable or self._undelivered:
             if not self._undelivered:
                 self._undelivered = memoryview(self._receive())
                 if not self._undelivered:  # a TCP that has said it has something
@@ -235,7 +235,7 @@ class Stream:
             if not self._receiving:
                 self._undelivered = memoryview(b"")
                 self._write(False)
-        if self._receiving and self._driver.levels(self._endpoint).at_eof:
+        if self._receiving and levels.at_eof:
             self._receiving = False
             self._quietly_shut(socket.SHUT_WR)
 

@@ -652,7 +652,7 @@ class Peers:
         """
         if address in self._own:
             return True
-        ip = ipaddress.ip_address(address)
+        ip = _ip(address)
         return ip.version in self._all_of and not ip.is_unspecified and _is_of_this_host(address)
 
     def source(self, peer: str) -> str:
@@ -665,9 +665,9 @@ class Peers:
             return link.own
         if self.is_own(peer):
             return peer
-        ip = ipaddress.ip_address(peer)
-        mine = [a for a in self.addresses if ipaddress.ip_address(a).version == ip.version]
-        anywhere = any(ipaddress.ip_address(a).is_unspecified for a in mine)
+        ip = _ip(peer)
+        mine = [a for a in self.addresses if _ip(a).version == ip.version]
+        anywhere = any(_ip(a).is_unspecified for a in mine)
         if len(mine) == 1 and not anywhere:
             return mine[0]
         family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
@@ -712,6 +712,9 @@ class Peers:
         arrived, self._own_queue, self._own_queued = self._own_queue, [], 0
         for (own, peer), row in itertools.groupby(arrived, key=lambda one: one[:2]):
             self.deliver(own, peer, [raw for _, _, raw in row])
+
+
+_ip = lru_cache(maxsize=1024)(ipaddress.ip_address)  # asked for each connection, and not cheap
 
 
 @lru_cache(maxsize=1024)

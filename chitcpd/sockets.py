@@ -19,7 +19,7 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 from chisocket.protocol import addresses, descriptors
 from chitcpd import options, pairs
@@ -625,7 +625,7 @@ class Sockets:
 
     def _plain(self, sock: Socket, address: Address) -> Address:
         """The address as the TCP knows it. Raises OSError(EAFNOSUPPORT) if it is not of the socket's family."""
-        ip = ipaddress.ip_address(address[0])
+        ip = _ip(address[0])
         if (ip.version == 6) != (sock.family == socket.AF_INET6):
             raise OSError(errno.EAFNOSUPPORT, f"{address[0]} is not of the socket's address family")
         if isinstance(ip, ipaddress.IPv6Address):
@@ -633,7 +633,8 @@ class Sockets:
                 return str(ip.ipv4_mapped), address[1]
             if ip.is_unspecified and not sock.options.v6only:
                 return ANY, address[1]
-        return str(ip), address[1]
+            return str(ip), address[1]
+        return address  # IPv4's have one form only
 
     def _watch_orphans(self) -> None:
         """There is a connection that no application has any more: would its peer never answer, nobody would notice."""
@@ -687,6 +688,9 @@ _OF_THE_SOCKET: dict[int, Callable[[Socket], int]] = {
     socket.SO_TYPE: lambda _: socket.SOCK_STREAM,
     socket.SO_PROTOCOL: lambda _: socket.IPPROTO_TCP,
 }
+
+
+_ip = lru_cache(maxsize=1024)(ipaddress.ip_address)
 
 
 def _backlog(asked: int) -> int:
