@@ -85,18 +85,21 @@ def empty(ours: socket.socket) -> None:
             return
 
 
-class Hangups:
-    """Tells when an application has closed its end, also while we don't read ours.
+class Ends:
+    """Tells when an application has written or read, and when it has closed its end, also while we don't read ours.
 
-    One epoll for all of them, which waits for nothing else: no data wakes it. The kernel calls a pair hung up as soon
-    as both directions are shut down, and wakes us again when the other end is closed.
+    One epoll for all of them, in which each end stands once, for as long as it is there: it tells of what is new
+    (EPOLLET), so nothing need be changed there while the TCP has no room. Who is told that data has come reads all of
+    it, or remembers that there is more. The kernel calls a pair hung up as soon as both directions are shut down, and
+    wakes us again when the other end is closed.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._epoll = select.epoll()
         self._probe = _unnamed()
-        self._callbacks: dict[int, tuple[bytes, Callable[[], None]]] = {}
+        self._closed: dict[int, tuple[bytes, Callable[[], None]]] = {}  # our end -> the other's name, whom to tell
+        self._others: dict[int, Callable[[int], None]] = {}  # our end -> whom to tell of other events
         loop.add_reader(self._epoll.fileno(), self._tell)
 
     def is_closed(self, name: bytes) -> bool:
@@ -112,14 +115,20 @@ class Hangups:
         self._probe = _unnamed()
         return True
 
-    def watch(self, ours: socket.socket, name: bytes, callback: Callable[[], None]) -> None:
-        """Call `callback` once the other end, which bears `name`, is closed."""
-        self._callbacks[ours.fileno()] = (name, callback)
+    def watch(self, ours: socket.socket, name: bytes, closed: Callable[[], None]) -> None:
+        """Call `closed` once the other end, which bears `name`, is closed."""
+        self._closed[ours.fileno()] = (name, closed)
         self._epoll.register(ours.fileno(), select.EPOLLET)  # EPOLLHUP is always waited for
+
+    def watch_too(self, ours: socket.socket, events: int, callback: Callable[[int], None]) -> None:
+        """Of an end that is watched, while the other is not closed: call `callback` with these events and EPOLLHUP."""
+        self._others[ours.fileno()] = callback
+        self._epoll.modify(ours.fileno(), select.EPOLLET | events)
 
     def forget(self, ours: socket.socket) -> None:
         """Before our end is closed."""
-        if self._callbacks.pop(ours.fileno(), None) is not None:
+        self._others.pop(ours.fileno(), None)
+        if self._closed.pop(ours.fileno(), None) is not None:
             self._epoll.unregister(ours.fileno())
 
     def close(self) -> None:
@@ -130,9 +139,19 @@ class Hangups:
 
     def _tell(self) -> None:
         for fd, events in self._epoll.poll(0):
-            name, callback = self._callbacks.get(fd, (b"", _nobody))
-            if events & select.EPOLLHUP and self.is_closed(name):
-                callback()
+            try:
+                self._tell_of(fd, events)
+            except Exception as error:  # nobody else must miss what is told only once
+                self._loop.call_exception_handler({"message": "fault in the daemon", "exception": error})
+
+    def _tell_of(self, fd: int, events: int) -> None:
+        if fd not in self._closed:  # it was forgotten since
+            return
+        name, closed = self._closed[fd]
+        if events & select.EPOLLHUP and self.is_closed(name):
+            closed()
+        elif fd in self._others:
+            self._others[fd](events)
 
 
 def _unnamed() -> socket.socket:
@@ -146,19 +165,22 @@ class Stream:
         self,
         loop: asyncio.AbstractEventLoop,
         ours: socket.socket,
-        is_closed: Callable[[], bool],
+        ends: Ends,
+        name: bytes,
         driver: Driver,
         endpoint: Endpoint,
     ) -> None:
-        """`is_closed`: whether the application has closed its end."""
+        """`ends` watches our end; `name` is that of the application's."""
         self._loop = loop
         self._ours = ours
-        self._is_closed = is_closed
+        self._ends = ends
+        self._name = name
         self._driver = driver
         self._endpoint = endpoint
         self._scheduled = False
-        self._reading = False  # the event loop tells us when the application has written
-        self._writing = False  # likewise, when it has read
+        self._written = False  # the application may have written more than we have read
+        self._last_written = False  # and that is all: it has shut down its end, or closed it
+        self._writing = False  # the event loop tells us when the application has read
         self._untaken = memoryview(b"")  # from the application, and the TCP did not take it
         self._undelivered = memoryview(b"")  # from the TCP, and the pair did not take it
         self._receiving = True  # the application may still read
@@ -169,6 +191,7 @@ class Stream:
         self.error: int | None = None  # how the connection has failed; 0: it has not, or that was told
         self.reset_on_close = False  # SO_LINGER with a time of 0
         self.ended: Callable[[], None] = _nobody  # called once the application has closed, and the TCP has all of it
+        ends.watch_too(ours, select.EPOLLIN | select.EPOLLRDHUP, self._on_written)
 
     def changed(self) -> None:
         """The connection may have news. Looked at once, after all segments that have come together."""
@@ -185,6 +208,7 @@ class Stream:
         elif not self._sending:
             self._release()
         else:
+            self._written = self._last_written = True
             self.changed()
 
     def stop_receiving(self) -> None:
@@ -200,7 +224,6 @@ class Stream:
     def close(self) -> None:
         """Give up the pair."""
         self._scheduled = True  # and so it stays
-        self._read(False)
         self._write(False)
         self._endpoint.changed = _nobody
         self._ours.close()
@@ -218,8 +241,7 @@ class Stream:
         self._look_further()
 
     def _look_further(self) -> None:
-        if self._sending and not self._reading:
-            self._take()
+        self._take()
         if self._endpoint.over and not self._undelivered and not self._ended:
             self._closed()
 
@@ -253,7 +275,7 @@ class Stream:
             sent = 0
         except OSError:  # it has closed, or shut down its end for reading
             self._receiving = False
-            if self._is_closed():
+            if self._ends.is_closed(self._name):
                 self._abort()
             return False
         self._undelivered = self._undelivered[sent:]
@@ -264,7 +286,6 @@ class Stream:
         """The connection is over: the application reads what is there, then an end or an error."""
         if self.error is None:
             self.error = self._endpoint.error or self._endpoint.connection.error or 0
-        self._read(False)
         self._sending = self._receiving = False
         self._quietly_shut(socket.SHUT_RDWR)
         if self._hung_up:
@@ -278,28 +299,37 @@ class Stream:
         self._most = min(max(self._most, writable), self._endpoint.connection.config.send_buffer)
         return writable if writable * _WORTH_READING >= self._most else 0
 
+    def _on_written(self, events: int) -> None:
+        self._written, self._last_written = True, bool(events & (select.EPOLLRDHUP | select.EPOLLHUP))
+        self._take()
+
     def _take(self) -> None:
-        """Give the TCP what the application has written, or wait until one of them is ready."""
-        if self._untaken and not self._give(self._untaken):
-            self._read(False)
-            return
-        room = self._room()
-        if not room:
-            self._read(False)  # _look goes on
-            return
-        try:
-            count = self._ours.recv_into(_scratch, min(room, _AT_ONCE))
-        except BlockingIOError:
-            self._read(True)
-            return
-        except OSError:  # closed, with something unread
-            self._abort()
-            return
-        if count:
+        """Give the TCP what the application has written, as far as it has room."""
+        while self._sending and (self._written or self._untaken):
+            if self._untaken:
+                if not self._give(self._untaken):
+                    return
+                continue
+            wanted = min(self._room(), _AT_ONCE)
+            if not wanted:
+                return  # _look goes on
+            try:
+                count = self._ours.recv_into(_scratch, wanted)
+            except BlockingIOError:
+                self._written = False
+                return
+            except OSError:  # closed, with something unread
+                self._abort()
+                return
+            if not count:
+                self._end_of_application()
+                return
+            if count < wanted:  # that was all: of more, and of the end, we are told
+                self._written = self._last_written
             self._give(memoryview(bytes(_scratch[:count])))  # a TCP may keep it
-            self._read(True)
-        else:
-            self._end_of_application()
+            if count == wanted:
+                self.changed()  # the others have their turn
+                return
 
     def _give(self, data: memoryview) -> bool:
         """Whether the TCP has taken all of it."""
@@ -316,8 +346,7 @@ class Stream:
     def _end_of_application(self) -> None:
         """It writes no more: it has shut down its end, or closed it."""
         self._sending = False
-        self._read(False)
-        if self._hung_up or self._is_closed():
+        if self._hung_up or self._ends.is_closed(self._name):
             self._release()
         else:
             with suppress(OSError):  # the connection has failed, and _closed tells of it
@@ -343,14 +372,6 @@ class Stream:
 
     # ---- the event loop: it is told numbers, for of an object that it does not know it asks the kernel the name ---
 
-    def _read(self, on: bool) -> None:
-        if on != self._reading:
-            self._reading = on
-            if on:
-                self._loop.add_reader(self._ours.fileno(), self._take)
-            else:
-                self._loop.remove_reader(self._ours.fileno())
-
     def _write(self, on: bool) -> None:
         if on != self._writing:
             self._writing = on
@@ -371,49 +392,32 @@ def _nobody() -> None:
 class Offers:
     """Hands connections that are ready over a listening pair, a few ahead of the application."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, ours: socket.socket, make: Callable[[], Offer | None]) -> None:
-        """`make`: the next one that waits, or None."""
-        self._loop = loop
+    def __init__(self, ours: socket.socket, ends: Ends, make: Callable[[], Offer | None]) -> None:
+        """`ends` watches our end; `make`: the next one that waits, or None."""
         self._ours = ours
         self._make = make
-        self._waiting = False
+        self._closed = False
         self._poll = select.poll()
         self._poll.register(ours, select.POLLOUT)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 0)  # the least: two records, and it can't be written to
+        ends.watch_too(ours, select.EPOLLOUT, lambda _: self.look())
 
     def look(self) -> None:
-        """Hand over what waits, as far as the application takes it."""
-        while not self._waiting:
-            events = next((events for _, events in self._poll.poll(0)), 0)
-            if events & select.POLLHUP:  # shut down or closed: what waits will be reset
-                return
-            if not events:
-                self._wait(True)
-            elif (offer := self._make()) is None:
-                return
-            else:
-                self._send(*offer)
+        """Hand over what waits, as far as the application takes it; when it has taken one, we are told."""
+        while not self._closed and self._is_writable() and (offer := self._make()) is not None:
+            self._send(*offer)
 
     def close(self) -> None:
         """Hand over nothing more."""
-        self._wait(False)
-        self._waiting = True
+        self._closed = True
+
+    def _is_writable(self) -> bool:
+        """Not if it is shut down or closed: then what waits will be reset."""
+        return any(events == select.POLLOUT for _, events in self._poll.poll(0))
 
     def _send(self, record: bytes, theirs: socket.socket) -> None:
         with theirs, suppress(OSError):  # it has closed; then theirs is closed too, and that says all
             socket.send_fds(self._ours, [record], [theirs.fileno()])
-
-    def _on_writable(self) -> None:
-        self._wait(False)
-        self.look()
-
-    def _wait(self, on: bool) -> None:
-        if on != self._waiting:
-            self._waiting = on
-            if on:
-                self._loop.add_writer(self._ours.fileno(), self._on_writable)
-            else:
-                self._loop.remove_writer(self._ours.fileno())
 
 
 Offer = tuple[bytes, socket.socket]  # the record, and the application's end of the connection's pair

@@ -145,7 +145,7 @@ class Sockets:
         self._instance = instance
         self._most_descriptors = most_descriptors
         self._serials = itertools.count()
-        self._hangups = pairs.Hangups(loop)
+        self._ends = pairs.Ends(loop)
         self._bound: dict[Address, Socket] = {}  # by what bind() has given them
         self._short_of_sockets: set[Socket] = set()  # listening; a connection of theirs waits for a descriptor
         self.table: dict[int, Socket] = {}
@@ -209,7 +209,7 @@ class Sockets:
         assert sock.local is not None
         offers = None
         if sock.ours is not None:
-            offers = pairs.Offers(self._loop, sock.ours, lambda: self._next_offer(sock))
+            offers = pairs.Offers(sock.ours, self._ends, lambda: self._next_offer(sock))
         changed = sock.changed if offers is None else offers.look
         sock.listener = self._driver.listen(*sock.local, _backlog(backlog), changed, sock.options.config)
         sock.offers = offers
@@ -382,7 +382,7 @@ class Sockets:
             failure = self._failures.pop((uid, fd, serial), None)
             if failure is not None:
                 raise OSError(failure, "the connection has failed")
-        elif sock.endpoint is not None and (sock.gone or self._hangups.is_closed(sock.name)):
+        elif sock.endpoint is not None and (sock.gone or self._ends.is_closed(sock.name)):
             endpoint = sock.endpoint
             await sock.until(lambda: _is_in(endpoint, _ALL_ACKNOWLEDGED))
             self._raise_error(endpoint)
@@ -421,7 +421,7 @@ class Sockets:
         for sock in list(self.table.values()):
             if not sock.gone:  # with the listening one, for which it was reserved
                 self._give_up(sock)
-        self._hangups.close()
+        self._ends.close()
 
     # ---- descriptors ---------------------------------------------------------------------------------------
 
@@ -501,7 +501,7 @@ class Sockets:
             self._free_descriptor(sock)
             raise
         sock.name = theirs.getsockname()
-        self._hangups.watch(sock.ours, sock.name, lambda: self._hung_up(sock))
+        self._ends.watch(sock.ours, sock.name, lambda: self._hung_up(sock))
         return theirs
 
     def _renew_pair(self, sock: Socket) -> socket.socket:
@@ -515,7 +515,7 @@ class Sockets:
     def _close_pair(self, sock: Socket) -> None:
         if sock.ours is None:
             return
-        self._hangups.forget(sock.ours)
+        self._ends.forget(sock.ours)
         if sock.offers is not None:
             sock.offers.close()
         if sock.stream is not None:
@@ -555,8 +555,7 @@ class Sockets:
         assert sock.ours is not None
         with suppress(OSError):  # somebody else has that name; then the application's end shows none
             sock.ours.bind(descriptors.connected_name(sock.name))
-        is_closed = partial(self._hangups.is_closed, sock.name)
-        sock.stream = pairs.Stream(self._loop, sock.ours, is_closed, self._driver, endpoint)
+        sock.stream = pairs.Stream(self._loop, sock.ours, self._ends, sock.name, self._driver, endpoint)
         sock.stream.reset_on_close = sock.options.linger == 0
         sock.stream.ended = lambda: self._stream_ended(sock)
         look = sock.stream.changed
