@@ -18,7 +18,6 @@ import itertools
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import lru_cache, partial
 
 from chisocket.protocol import addresses, descriptors
@@ -61,30 +60,29 @@ class Signal:
             await waiter
 
 
-@dataclass(eq=False)
 class Socket(Signal):
     """One descriptor of an application: fresh, bound, listening or connected."""
 
-    fd: int
-    family: int
-    owner: object  # whose end closes it: the connection to the application; None: the pair's
-    uid: int  # whose user may use it
-    options: Options
-    bound: Address | None = None  # what bind() has given it
-    local: Address | None = None
-    listener: Listener | None = None
-    endpoint: Endpoint | None = None
-    ours: socket.socket | None = None  # our end of the pair, if it has one
-    name: bytes = b""  # of the application's end
-    stream: pairs.Stream | None = None  # what carries its data, if it has a pair and is connected
-    offers: pairs.Offers | None = None  # what hands connections over, if it has a pair and listens
-    gone: bool = False  # its descriptor is free again
-    failed: bool = False  # its last connect has failed, and so its pair is shut down
-    error: int | None = None  # why; the application has not been told yet
-    debugger: Debugger | None = None  # who watches it
-
-    def __post_init__(self) -> None:
+    def __init__(self, fd: int, family: int, owner: object, uid: int, its_options: Options) -> None:
+        """`owner`: whose end closes it, the connection to the application; None: the pair's."""
         super().__init__()
+        self.fd = fd
+        self.family = family
+        self.owner = owner
+        self.uid = uid  # whose user may use it
+        self.options = its_options
+        self.bound: Address | None = None  # what bind() has given it
+        self.local: Address | None = None
+        self.listener: Listener | None = None
+        self.endpoint: Endpoint | None = None
+        self.ours: socket.socket | None = None  # our end of the pair, if it has one
+        self.name = b""  # of the application's end
+        self.stream: pairs.Stream | None = None  # what carries its data, if it has a pair and is connected
+        self.offers: pairs.Offers | None = None  # what hands connections over, if it has a pair and listens
+        self.gone = False  # its descriptor is free again
+        self.failed = False  # its last connect has failed, and so its pair is shut down
+        self.error: int | None = None  # why; the application has not been told yet
+        self.debugger: Debugger | None = None  # who watches it
 
     def connected(self) -> Endpoint:
         """The connection. Raises OSError(ENOTCONN) if there is none."""
@@ -457,8 +455,8 @@ class Sockets:
 
     def _parting_changed(self, sock: Socket) -> None:
         sock.changed()
-        self._remember_failure(sock)
         if sock.endpoint is not None and sock.endpoint.over:
+            self._remember_failure(sock)
             if self.parting.get(sock.fd) is sock:
                 del self.parting[sock.fd]
             self.debugging.stop(sock)
