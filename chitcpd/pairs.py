@@ -177,7 +177,8 @@ class Stream:
         self._name = name
         self._driver = driver
         self._endpoint = endpoint
-        self._scheduled = False
+        self._scheduled = False  # a look, or one goes on
+        self._closed = False
         self._written = False  # the application may have written more than we have read
         self._last_written = False  # and that is all: it has shut down its end, or closed it
         self._writing = False  # the event loop tells us when the application has read
@@ -209,7 +210,7 @@ class Stream:
             self._release()
         else:
             self._written = self._last_written = True
-            self.changed()
+            self._look()
 
     def stop_receiving(self) -> None:
         """The application wants no more (SHUT_RD): it reads what is in the pair, and what comes is thrown away."""
@@ -223,7 +224,7 @@ class Stream:
 
     def close(self) -> None:
         """Give up the pair."""
-        self._scheduled = True  # and so it stays
+        self._closed = True
         self._write(False)
         self._endpoint.changed = _nobody
         self._ours.close()
@@ -231,19 +232,26 @@ class Stream:
     # ---- the TCP's side ------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        self._scheduled = False
-        if not self._writing or not self._receiving:
-            self._deliver()
-        self._look_further()
+        self._carry(deliver=not self._writing or not self._receiving)
 
     def _on_writable(self) -> None:
-        self._deliver()
-        self._look_further()
+        self._carry(deliver=True)
 
-    def _look_further(self) -> None:
-        self._take()
-        if self._endpoint.over and not self._undelivered and not self._ended:
-            self._closed()
+    def _carry(self, *, deliver: bool) -> None:
+        """Carry what there is, both ways. What that changes of the connection, and tells us, is looked at here."""
+        if self._closed:
+            return
+        self._scheduled = True
+        try:
+            if deliver:
+                self._deliver()
+            all_taken = self._take()
+            if self._endpoint.over and not self._undelivered and not self._ended:
+                self._fail()
+        finally:
+            self._scheduled = False
+        if not all_taken:
+            self.changed()  # the others have their turn
 
     def _deliver(self) -> None:
         """Give the application what the TCP has received."""
@@ -252,8 +260,8 @@ class Stream:
                 self._undelivered = memoryview(self._receive())
                 if not self._undelivered:  # a TCP that has said it has something
                     break
-            if self._receiving and not self._hand_over():
-                return
+            if self._receiving and not self._hand_over() and self._receiving:
+                return  # the application must read first
             if not self._receiving:
                 self._undelivered = memoryview(b"")
                 self._write(False)
@@ -264,7 +272,7 @@ class Stream:
     def _receive(self) -> bytes:
         try:
             return self._driver.receive(self._endpoint, _AT_ONCE, self._loop.time())
-        except OSError:  # the TCP has failed, and _closed tells of it
+        except OSError:  # the TCP has failed, and _fail tells of it
             return b""
 
     def _hand_over(self) -> bool:
@@ -282,7 +290,7 @@ class Stream:
         self._write(bool(self._undelivered))
         return not self._undelivered
 
-    def _closed(self) -> None:
+    def _fail(self) -> None:
         """The connection is over: the application reads what is there, then an end or an error."""
         if self.error is None:
             self.error = self._endpoint.error or self._endpoint.connection.error or 0
@@ -301,41 +309,42 @@ class Stream:
 
     def _on_written(self, events: int) -> None:
         self._written, self._last_written = True, bool(events & (select.EPOLLRDHUP | select.EPOLLHUP))
-        self._take()
+        self._look()
 
-    def _take(self) -> None:
-        """Give the TCP what the application has written, as far as it has room."""
+    def _take(self) -> bool:
+        """Give the TCP what the application has written, as far as it has room; False: there is more of both."""
         while self._sending and (self._written or self._untaken):
             if self._untaken:
                 if not self._give(self._untaken):
-                    return
+                    return True
                 continue
             wanted = min(self._room(), _AT_ONCE)
             if not wanted:
-                return  # _look goes on
+                return True  # once there is, we are told
             try:
                 count = self._ours.recv_into(_scratch, wanted)
             except BlockingIOError:
                 self._written = False
-                return
+                return True
             except OSError:  # closed, with something unread
                 self._abort()
-                return
+                return True
             if not count:
                 self._end_of_application()
-                return
+                return True
             if count < wanted:  # that was all: of more, and of the end, we are told
                 self._written = self._last_written
-            self._give(memoryview(bytes(_scratch[:count])))  # a TCP may keep it
+            if not self._give(memoryview(bytes(_scratch[:count]))):  # new bytes: a TCP may keep them
+                return True
             if count == wanted:
-                self.changed()  # the others have their turn
-                return
+                return False
+        return True
 
     def _give(self, data: memoryview) -> bool:
         """Whether the TCP has taken all of it."""
         try:
             taken = self._driver.send(self._endpoint, data, self._loop.time())
-        except OSError:  # the connection has failed, and _closed tells of it
+        except OSError:  # the connection has failed, and _fail tells of it
             taken = len(data)
         self._untaken = data[taken:]
         if self._untaken and self._driver.levels(self._endpoint).writable:
@@ -349,7 +358,7 @@ class Stream:
         if self._hung_up or self._ends.is_closed(self._name):
             self._release()
         else:
-            with suppress(OSError):  # the connection has failed, and _closed tells of it
+            with suppress(OSError):  # the connection has failed, and _fail tells of it
                 self._driver.close(self._endpoint, self._loop.time())
 
     def _release(self) -> None:
