@@ -554,6 +554,7 @@ class TestOptions:
         ends.near.shutdown(socket.SHUT_WR)
         with ends.far.makefile("rb") as file:
             file.read()
+        chisocket.wait_for_state(ends.near, chisocket.TcpState.FIN_WAIT_2, PATIENCE)  # all is acknowledged
         raw = ends.near.getsockopt(TCP, socket.TCP_INFO, 256)
         state, _, _, _, _, options, _, _ = struct.unpack_from("8B", raw)
         rto, _, snd_mss, _ = struct.unpack_from("=4I", raw, 8)
