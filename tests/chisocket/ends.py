@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import sys
 from typing import Self
@@ -38,7 +39,12 @@ class Number:
         chisocket.chisocket_shutdown(self._sockfd, socket.SHUT_WR)
 
     def close(self) -> None:
-        chisocket.chisocket_close(self._sockfd)
+        """Also of a connection that is over: in TIME-WAIT, a reset may have ended it since (RFC 1337)."""
+        try:
+            chisocket.chisocket_close(self._sockfd)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
 
 
 class Descriptor:
