@@ -66,7 +66,7 @@ compiled: build/compiled/.done ## compile the TCP by mypyc, in a copy of the sou
 	@cd build/compiled && PYTHONPATH=. ../../$(BIN)/pytest -q -n auto -p no:cacheprovider $(COMPILED_TESTS) \
 	    -k 'not the_example_of_the_documentation and not a_failure_tells'
 
-build/compiled/.done: hatch_build.py $(shell find chitcpd chisocket testbed tests benchmarks -name '*.py') | .venv/installed-dev
+build/compiled/.done: hatch_build.py pyproject.toml chitcpd/tcp/_checksum.c $(shell find chitcpd chisocket testbed tests benchmarks -name '*.py') | .venv/installed-dev
 	@echo "==> compiling the TCP in build/compiled (a minute)"
 	@rm -rf build/compiled && mkdir -p build/compiled
 	@cp -r chitcpd chisocket testbed tests benchmarks topologies examples docs hatch_build.py pyproject.toml build/compiled

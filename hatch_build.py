@@ -45,17 +45,16 @@ class Compile(BuildHookInterface):  # type: ignore[misc]
         """Compile, or say why not."""
         if self.target_name != "wheel" or os.environ.get("CHITCP_PURE"):
             return
-        root = Path(self.root)
-        try:
-            modules = compile_checksum(root)
-        except Exception as error:  # of any compiler
-            print(f"without the compiled checksum: {error}", file=sys.stderr)
-            return
-        if _wants_mypyc() and version == "standard":
-            modules += compile_sources(root)
-        build_data["artifacts"] += [str(module.relative_to(root)) for module in modules]
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        root, modules = Path(self.root), []
+        for part in (compile_checksum, *([compile_sources] if _wants_mypyc() and version == "standard" else [])):
+            try:
+                modules += part(root)
+            except Exception as error:  # of any compiler
+                print(f"{part.__name__} has failed, and is left out: {error}", file=sys.stderr)
+        if modules:
+            build_data["artifacts"] += [str(module.relative_to(root)) for module in modules]
+            build_data["pure_python"] = False
+            build_data["infer_tag"] = True
 
 
 def _wants_mypyc() -> bool:

@@ -46,6 +46,9 @@ class Network(Protocol):
     def mtu(self, peer: str) -> int | None:
         """The largest packet that the link towards `peer` takes, in bytes, if it is known."""
 
+    def may_join(self, peer: str) -> bool:
+        """Whether segments from `peer` may be joined: it gets fewer ACKs then, and may count them."""
+
 
 class Recorder(Protocol):
     """Who is told what happens: log, trace, capture."""
@@ -184,6 +187,7 @@ class Driver:
         wake: Callable[[float], None],
     ) -> None:
         self._tcp = tcp
+        self._takes_bursts = vars(tcp).get("takes_bursts", False)  # its own word: what inherits sees each segment
         self.config = config
         self._network = network
         self._recorder = recorder
@@ -329,12 +333,18 @@ class Driver:
             self._to_nobody(four, seg, raw, now)
         elif endpoint.watch is not None:
             endpoint.watch.segment_arrives(seg, raw, now)
-        elif self._tcp.takes_bursts and (count := bursts.join(seg, raws, at, pseudo)) > 1:
+        elif self._may_join(endpoint, seg) and (count := bursts.join(seg, raws, at, pseudo)) > 1:
             self._deliver_burst(endpoint, seg, raws[at : at + count], now)
             return count
         else:
             self.deliver(endpoint, seg, raw, now)
         return 1
+
+    def _may_join(self, endpoint: Endpoint, seg: Segment) -> bool:
+        """Nothing behind a gap, for each such segment has its own ACK (RFC 5681 §4.2); nor if each is to have one."""
+        connection = endpoint.connection
+        in_order = self._takes_bursts and seg.seq == connection.rcv_nxt and connection.config.delayed_ack > 0
+        return in_order and self._network.may_join(endpoint.four.peer)
 
     def _deliver_burst(self, endpoint: Endpoint, seg: Segment, raws: Sequence[bytes], now: float) -> None:
         self._recorder.seen("received", endpoint, endpoint.four, seg, raws)

@@ -32,6 +32,11 @@ class Link:
     via: str | None = None  # the router that is next on the way; None: the peer is on the link itself
     underlay: Mapping[str, Any] = field(default_factory=dict)  # what shapes the real link below, for who asks
 
+    @property
+    def passes_all(self) -> bool:
+        """Neither the link nor what is below it does anything to segments."""
+        return not self.underlay and (self.impairment is None or self.impairment.passes_all)
+
 
 class Links:
     """The links to all peers, by address."""

@@ -109,7 +109,7 @@ def _find(module: ModuleType, class_name: str, source: str) -> type[TcpConnectio
         and issubclass(value, TcpConnection)
         and (name == class_name if class_name else value.__module__ == module.__name__)
     }
-    found = {name: value for name, value in candidates.items() if not _missing(value)}
+    found = {name: value for name, value in candidates.items() if not _missing(value) and not inspect.isabstract(value)}
     if len(found) == 1:
         return next(iter(found.values()))
     if not class_name and len(candidates) == 1:

@@ -45,6 +45,8 @@ _MIN_SEGMENT, _MAX_SEGMENT = 20, 0xFFFF  # bytes
 # ---- what waits to be sent
 _BACKLOG = (1000, 1 << 21)  # segments and bytes that wait for the carrier of a lab's link: a Linux txqueuelen
 _BACKLOG_UNTOLD = (1 << 15, 1 << 25)  # of any other: room for a thousand connections, which drops would starve
+_ALL_BACKLOGS = 1 << 26  # bytes in all queues: beyond these, each is as short as a link's
+_HANDLE = 160  # bytes that a segment takes beside its own while it waits, its header too
 _WRITE = 1 << 18  # bytes at once; beyond these, and asyncio's high-water mark of 64 KiB, the transport buffers nothing
 
 # ---- what comes in
@@ -237,7 +239,7 @@ class Peer:
         self._peers = peers
         self._carrier: Carrier | None = None  # what we send on
         self._queue: deque[Frame] = deque()
-        self._queued = 0  # bytes in it
+        self._queued = 0  # bytes that it takes
         self._dial: asyncio.Task[None] | None = None
         self._retry_after = _RETRY_FIRST
         self._retry_at = 0.0  # no dial before this
@@ -252,14 +254,15 @@ class Peer:
     def send(self, raws: Sequence[bytes], route: bytes = b"", proto: int = PROTO_TCP) -> None:
         """Queue segments; the queue is short, and what finds it full is lost."""
         queue, flags = self._queue, ROUTED if route else 0
-        most, most_bytes = _BACKLOG if self._peers.links.get(self.address) is not None else _BACKLOG_UNTOLD
+        short = self._peers.waiting > _ALL_BACKLOGS or self._peers.links.get(self.address) is not None
+        most, most_bytes = _BACKLOG if short else _BACKLOG_UNTOLD
         for raw in raws:
             frame = (HEADER.pack(len(raw), proto, flags, route), raw)
-            if len(queue) >= most or self._queued + len(raw) > most_bytes:
+            if len(queue) >= most or self._queued + len(raw) + _HANDLE > most_bytes:
                 self._lose("queue", frame)
             else:
                 queue.append(frame)
-                self._queued += HEADER.size + len(raw)
+                self._count(len(raw) + _HANDLE)
         if not self._flushing:
             self._flushing = True
             self._peers.loop.call_soon(self.flush)
@@ -379,9 +382,13 @@ class Peer:
             while size < most:
                 frame = self._queue.popleft()
                 frames += frame
-                size += HEADER.size + len(frame[1])
-        self._queued -= size
+                size += len(frame[1]) + _HANDLE
+        self._count(-size)
         return b"".join(frames)
+
+    def _count(self, size: int) -> None:
+        self._queued += size
+        self._peers.waiting += size
 
     # ---- dialling
 
@@ -445,7 +452,7 @@ class Peer:
         for frame in self._queue:
             self._lose("unreachable", frame)
         self._queue.clear()
-        self._queued = 0
+        self._count(-self._queued)
         if self._down:
             self._peers.unreachable(self.own, self.address)
 
@@ -485,6 +492,7 @@ class Peers:
         self.probed: Probed = lambda _neighbour, _probe: None
         self.carriers: dict[Carrier, None] = {}  # all that are up, the oldest first
         self.dialling = 0  # connections that are not up yet
+        self.waiting = 0  # bytes that all queues take
         self.closing = False
         self.scratch = memoryview(bytearray(_READ))
         own = [ipaddress.ip_address(address) for address in addresses]
@@ -675,6 +683,11 @@ class Peers:
             probe.connect((peer, self.port))  # sends nothing: only asks for the route
             chosen = cast(str, probe.getsockname()[0])
         return chosen if anywhere or not mine or chosen in mine else mine[0]
+
+    def may_join(self, peer: str) -> bool:
+        """Not on a link of a lab that does anything: there each segment, and each ACK, may be what somebody studies."""
+        link = self.links.get(peer)
+        return link is None or link.passes_all
 
     def mtu(self, peer: str) -> int | None:
         """The link's MTU in bytes, if it was told."""

@@ -58,7 +58,7 @@ TABLE = {
     "delayed_ack": Setting(
         "wait for a second segment, or data to send, for so long", "RFC 9293 §3.8.6.3", "0s", "500ms"
     ),
-    "nagle": Setting("hold back small segments while data is in flight", "RFC 9293 §3.7.4"),
+    "nagle": Setting("hold back a small segment while another one is in flight", "RFC 9293 §3.7.4"),
     "congestion": Setting("congestion control", "RFC 9438, 5681, 6582"),
     "initial_window": Setting("segments in flight, before the first ACK", "RFC 6928", "1", "1000"),
 }

@@ -197,6 +197,7 @@ class Host:
     ) -> None:
         self.simulation = simulation
         self.address = address
+        self.counts_bytes = tcp is loader.load(loader.REFERENCE)
         self._recorder = recorder
         self._links: dict[str, tuple[Host, Impairment, int]] = {}
         self._rows: dict[str, tuple[float, list[bytes]]] = {}  # to each peer: when the last ones arrive, all together
@@ -263,6 +264,10 @@ class Host:
         if peer not in self._links:
             raise OSError(errno.ENETUNREACH, f"{self.address} has no link to {peer}")
         return self.address
+
+    def may_join(self, peer: str) -> bool:
+        """Whether the TCP of `peer` counts bytes and not ACKs: the reference does."""
+        return self.simulation.hosts[peer].counts_bytes
 
     def mtu(self, peer: str) -> int | None:
         """The MTU of the link to `peer`."""

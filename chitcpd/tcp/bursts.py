@@ -20,6 +20,8 @@ def encode(seg: Segment, source_port: int, destination_port: int, pseudo: int) -
     """The bytes of each of the segments that `seg` stands for; `pseudo` as wire.encode has it."""
     if not seg.size:
         return [wire.encode(seg, source_port, destination_port, pseudo)]
+    if seg.size < 0 or seg.flags & ~(ACK | PSH | FIN):
+        raise ValueError("a burst has data, ACK, and at its end PSH and FIN")
     raws, size, pack, word_sum = [], seg.size, wire.HEADER.pack, wire.word_sum
     options = wire.encode_options(seg.options)
     head = wire.HEADER.size + len(options)
@@ -39,16 +41,16 @@ def encode(seg: Segment, source_port: int, destination_port: int, pseudo: int) -
 def join(seg: Segment, raws: Sequence[bytes], at: int, pseudo: int) -> int:
     """Put into `seg`, which raws[at] says, the data of those behind it; how many it stands for then.
 
-    Joined is what goes on where the last one ends and is the same otherwise, PSH aside: mere data of one size (only the
-    last may be shorter), with the same acknowledgement, window and options, and a checksum that is right. RFC 9293 does
-    not know whether it came in one segment or in two (§3.7), and a peer that counts ACKs gets them for bytes.
+    Joined is what goes on where the last one ends and is the same otherwise: mere data of one size, with the same
+    acknowledgement, window and options, and a checksum that is right. The last may be shorter, and have PSH. The peer
+    gets one ACK for all of them, though SHLD-19 wants one for two: who may be told so little says the driver.
     """
     first, size = raws[at], len(seg.data)
-    end = at + min(_MOST // size, len(raws) - at) if size and seg.flags & ~PSH == ACK else 0
+    end = at + min(_MOST // size, len(raws) - at) if size and seg.flags == ACK else 0
     if end - at < 2 or wire.has_no_checksum(first):
         return 1
     head = len(first) - size
-    ports, number, ack, offset, flags, wnd = _FIELDS.unpack_from(first)
+    ports, number, ack, offset, _, wnd = _FIELDS.unpack_from(first)
     options, number = first[wire.HEADER.size : head], number + size
     unpack, checksum = _FIELDS.unpack_from, wire.checksum
     pieces, whole, count = [seg.data], head + size, 1
@@ -69,11 +71,11 @@ def join(seg: Segment, raws: Sequence[bytes], at: int, pseudo: int) -> int:
         ):
             break
         pieces.append(raw[head:])
-        flags |= its_flags
         number += length - head
         count += 1
-        if length < whole:
+        seg.flags = its_flags
+        if length < whole or its_flags & PSH:
             break
     if count > 1:
-        seg.data, seg.flags, seg.size = b"".join(pieces), flags, size
+        seg.data, seg.size = b"".join(pieces), size
     return count

@@ -47,6 +47,11 @@ def initial_window(segments: int, mss: int) -> int:
     return min(segments * mss, max(2 * mss, segments * _USUAL_MSS))
 
 
+def _to_threshold(control: Controller, mss: int) -> int:
+    """The bytes by which slow start may grow: no further than an ACK of one segment would carry it."""
+    return -(min(control.cwnd - control.ssthresh, 0) // mss) * mss
+
+
 class NewReno:
     """Slow start, congestion avoidance and the reaction to loss of RFC 5681; recovery as RFC 6582 has it."""
 
@@ -59,10 +64,9 @@ class NewReno:
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
         """Grow: by what was acknowledged in slow start, by one segment per window after (RFC 5681 §3.1, RFC 3465)."""
-        if self.cwnd < self.ssthresh:
-            self.cwnd += acked
-            return
-        self._acked += acked
+        slowly = min(acked, _to_threshold(self, self._mss))
+        self.cwnd += slowly
+        self._acked += acked - slowly
         if self._acked >= self.cwnd:
             self._acked -= self.cwnd
             self.cwnd += self._mss
@@ -120,10 +124,11 @@ class Cubic:
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
         """Slow start as Reno has it; then along the cubic, or with Reno where that is faster (§4.2 to §4.5)."""
-        segments = acked / self._mss
-        if self.cwnd < self.ssthresh:
-            self._window += segments
+        slowly = min(acked, _to_threshold(self, self._mss))
+        self._window += slowly / self._mss
+        if slowly == acked:
             return
+        segments = (acked - slowly) / self._mss
         if self._epoch is None:
             self._begin_epoch(now)
         assert self._epoch is not None

@@ -64,6 +64,7 @@ class Connection(TcpConnection):
     def __init__(self, *, iss: int, config: Config) -> None:
         super().__init__(iss=iss, config=config)
         self._passive = False
+        self._bursts = vars(type(self)).get("takes_bursts", False)  # what inherits from this sees each segment
         self._create_tcb()
 
     def _create_tcb(self) -> None:
@@ -868,7 +869,7 @@ class Connection(TcpConnection):
         room = self._congestion_room()
         self._cwnd_limits = room < min(unsent, usable, self.mss)
         most = min(unsent, usable, room)
-        if most >= 2 * self.mss and self._loss.phase == "open" and not self.watched:
+        if most >= 2 * self.mss and self._bursts and self._loss.phase == "open" and not self.watched:
             return min(most, _BURST) // self.mss * self.mss
         length = min(most, self.mss)
         if length <= 0:

@@ -80,6 +80,8 @@ class ReceiveBuffer:
 
     def _append(self, data: bytes, rcv_nxt: int) -> int:
         last = self._ready[-1] if self._ready else None
+        if not data:
+            return rcv_nxt
         if isinstance(last, bytearray) and len(last) < _SMALL:
             last += data
         else:

@@ -130,6 +130,7 @@ class SendBuffer:
 
     def acknowledge(self, ack: int) -> list[Record]:
         """Forget all before `ack`; return the records that it covers whole."""
+        self._take_apart_if_within_a_segment(ack)
         count = 0
         while count < len(self.records) and le(self.records[count].end, ack):
             count += 1
@@ -149,6 +150,13 @@ class SendBuffer:
             self._known = tuple(block for block in self._known if lt(ack, block[1]))
         self._forget_data(min(max(diff(ack, self._start), 0), self._length))
         return covered
+
+    def _take_apart_if_within_a_segment(self, ack: int) -> None:
+        """An ACK that covers a part of a segment: what is left of a burst would begin there, and be cut elsewhere."""
+        if self._has_bursts:
+            hit = next((record for record in self.records if lt(ack, record.end)), None)
+            if hit is not None and hit.size and lt(hit.seq, ack) and diff(ack, hit.seq) % hit.size:
+                self.take_apart()
 
     def _forget_data(self, length: int) -> None:
         self._start = add(self._start, length)

@@ -299,7 +299,7 @@ class Case:
             assert peer._carrier is None or peer._carrier in alive
             most, most_bytes = peers._BACKLOG_UNTOLD
             assert len(peer._queue) <= most
-            assert peer._queued == sum(len(header) + len(raw) for header, raw in peer._queue) <= most_bytes + 16 * most
+            assert peer._queued == sum(len(raw) + peers._HANDLE for _, raw in peer._queue) <= most_bytes
             assert not (peer._dial and peer._carrier)
 
     def _judge_good_peer(self) -> None:

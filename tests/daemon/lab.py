@@ -99,6 +99,9 @@ class Host:
     def source(self, peer: str) -> str:
         return self.address
 
+    def may_join(self, peer: str) -> bool:
+        return True
+
     def mtu(self, peer: str) -> int | None:
         return self.link_mtu
 

@@ -626,9 +626,8 @@ class TestSeed:
 
 
 class OneByOne(Connection):
-    """A TCP that has said nothing of bursts, as somebody's own; it notes what comes."""
+    """A TCP that has said nothing of bursts itself, as somebody's own; it notes what comes."""
 
-    takes_bursts = False
     arrived: list[Segment]
 
     def segment_arrives(self, seg: Segment, now: float) -> None:
@@ -643,8 +642,8 @@ class Noting(OneByOne):
 class TestBursts:
     """What came in a row arrives as one where the TCP wants that; in the records each segment is its own."""
 
-    def arrive(self, tcp: type[OneByOne], parts: int) -> tuple[Host, Endpoint, OneByOne]:
-        lab, alice, bob = two_hosts(tcp=tcp)
+    def arrive(self, tcp: type[OneByOne], parts: int, **settings: object) -> tuple[Host, Endpoint, OneByOne]:
+        lab, alice, bob = two_hosts(tcp=tcp, config=Config(**settings))  # type: ignore[arg-type]
         hers, his = connected(lab, alice, bob)
         lab.cut = True
         alice.write(hers, b"".join(bytes([number]) * 1448 for number in range(parts)))
@@ -668,6 +667,22 @@ class TestBursts:
         assert {seg.size for seg in tcp.arrived} == {0}
         assert his.counters.data_segs_in == 5
         assert bob.read(his) == b"".join(bytes([number]) * 1448 for number in range(5))
+
+    def test_one_by_one_if_each_is_to_be_acknowledged_at_once(self) -> None:
+        bob, _, tcp = self.arrive(Noting, 5, delayed_ack=0.0)
+        assert [len(seg.data) for seg in tcp.arrived] == [1448] * 5
+        assert bob.notes.sent() == ["."] * 5
+
+    def test_one_by_one_behind_a_gap(self) -> None:
+        """RFC 5681 §4.2: a duplicate ACK for each, of which a peer without SACK needs three."""
+        lab, alice, bob = two_hosts(config=Config(sack=False))
+        hers, _ = connected(lab, alice, bob)
+        lab.cut = True
+        alice.write(hers, bytes(5 * 1448))
+        raws = [raw for _, peer, raw in lab.carried if peer == BOB][-5:]
+        bob.notes.segments.clear()
+        bob.driver.segments_arrive(BOB, ALICE, raws[1:], lab.now)
+        assert bob.notes.sent() == ["."] * 4
 
     def test_a_damaged_one_is_dropped_and_what_follows_is_kept(self) -> None:
         lab, alice, bob = two_hosts()

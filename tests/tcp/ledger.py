@@ -192,7 +192,13 @@ GROUPS = {  # as appendix B has them, in its order
         R("MAY-13", "3.10.7.4", "ACK what is out of order", "tcp/connection.py:Connection._take_text"),
         R("SHLD-18", "3.8.6.3", "delay ACKs", "tcp/connection.py:Connection._acknowledge"),
         R("MUST-40", "3.8.6.3", "by less than 0.5 s", "tcp/api.py:Config"),
-        R("SHLD-19", "3.8.6.3", "but not every second one", "tcp/connection.py:Connection._acknowledge"),
+        R(
+            "SHLD-19",
+            "3.8.6.3",
+            "but not every second one",
+            "tcp/connection.py:Connection._acknowledge driver.py:Driver._may_join",
+            "What was joined is one, but not where somebody may count ACKs",
+        ),
         R("MUST-39", "3.8.6.2.2", "no silly windows as a receiver", "tcp/connection.py:Connection._window_gain"),
     ],
     "Sending": [

@@ -26,6 +26,15 @@ def test_slow_start_counts_bytes_however_many_one_ack_covers(name: str) -> None:
     assert control.cwnd == 16_500
 
 
+@pytest.mark.parametrize("name", ["newreno", "cubic"])
+def test_slow_start_ends_at_the_threshold_however_much_one_ack_covers(name: str) -> None:
+    """RFC 5681 §3.1: what is beyond it counts for congestion avoidance."""
+    control = controller(name, MSS, 10)
+    control.resume(19_000, 20_000)
+    control.on_ack(19_000, 0.1, 1.0)
+    assert 20_000 <= control.cwnd <= 21_000
+
+
 def test_newreno_halves_and_then_adds_a_segment_per_window() -> None:
     """RFC 5681 §3.1, equation 3 in its bytes-counted form; §3.2."""
     control = controller("newreno", MSS, 20)
