@@ -341,9 +341,8 @@ class Driver:
         return 1
 
     def _may_join(self, endpoint: Endpoint, seg: Segment) -> bool:
-        """Nothing behind a gap, for each such segment has its own ACK (RFC 5681 §4.2); nor if each is to have one."""
-        connection = endpoint.connection
-        in_order = self._takes_bursts and seg.seq == connection.rcv_nxt and connection.config.delayed_ack > 0
+        """Nothing behind a gap: each such segment has an ACK of its own (RFC 5681 §4.2)."""
+        in_order = self._takes_bursts and seg.seq == endpoint.connection.rcv_nxt
         return in_order and self._network.may_join(endpoint.four.peer)
 
     def _deliver_burst(self, endpoint: Endpoint, seg: Segment, raws: Sequence[bytes], now: float) -> None:

@@ -266,8 +266,8 @@ class Host:
         return self.address
 
     def may_join(self, peer: str) -> bool:
-        """Whether the TCP of `peer` counts bytes and not ACKs: the reference does."""
-        return self.simulation.hosts[peer].counts_bytes
+        """Whether not each segment is to have an ACK, and the TCP of `peer` counts bytes: the reference does."""
+        return self.driver.config.delayed_ack > 0 and self.simulation.hosts[peer].counts_bytes
 
     def mtu(self, peer: str) -> int | None:
         """The MTU of the link to `peer`."""

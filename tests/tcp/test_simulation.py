@@ -13,7 +13,7 @@ import pytest
 from chitcpd.demux import FourTuple
 from chitcpd.driver import Endpoint
 from chitcpd.sim import Application, Host, LimitExceeded, Shape, Simulation
-from chitcpd.tcp.api import ACK, RST, Config, Expiry, Segment, Transition
+from chitcpd.tcp.api import ACK, RST, Config, Expiry, Segment, TcpConnection, Transition
 from chitcpd.tcp.connection import Connection
 from chitcpd.tcp.receive import ReceiveBuffer
 from tests.tcp import simulation as scenarios
@@ -367,3 +367,32 @@ def test_wake_ups_do_not_pile_up(caplog: pytest.LogCaptureFixture) -> None:
     simulation.run()
     assert 0 < longest < 10
     assert not caplog.records
+
+
+class Counting(Connection):
+    """Somebody's own TCP, by way of ours."""
+
+
+@pytest.mark.parametrize(
+    ("sender", "settings", "acks"),
+    [
+        (Connection, {}, 3),  # of the initial window, of what is left, and of the last one with the FIN
+        (Connection, {"delayed_ack": 0.0}, 14),
+        (Counting, {}, 7),
+    ],
+)
+def test_who_may_count_acks_gets_one_for_two_segments(
+    sender: type[TcpConnection], settings: dict[str, Any], acks: int
+) -> None:
+    log = Log()
+    log.simulation = simulation = Simulation(seed=1)
+    alice = simulation.host("10.0.0.2", tcp=sender)
+    bob = simulation.host("10.0.0.3", config=Config(**settings), recorder=log)
+    simulation.link(alice, bob, Shape(delay=0.02))
+    bob.start(receive(bob))
+    alice.start(send(alice, bytes(14 * 1448)))
+    simulation.run()
+    data = [seg for _, event, _, seg in log.segments if event == "received" and seg.data]
+    assert len(data) == 14
+    mere = [seg for _, event, _, seg in log.segments if event == "sent" and seg.flags == ACK and not seg.data]
+    assert len(mere) == acks
