@@ -57,8 +57,8 @@ bench: .venv/installed-bench ## how fast it is, beside a relay in plain Python a
 bench-compiled: build/compiled/.done .venv/installed-bench ## the same with the TCP compiled by mypyc
 	@cd build/compiled && PYTHONPATH=. ../../$(BIN)/python -m benchmarks --output ../bench-compiled
 
-# Whatever is behind the contract and the sockets: not the tests that look inside.
-COMPILED_TESTS := $(addprefix tests/,tcp/conformance tcp/property tcp/test_wire.py tcp/test_simulation.py chisocket)
+# Whatever is behind the contract: not the tests that look inside.
+COMPILED_TESTS := $(addprefix tests/,tcp/conformance tcp/property tcp/test_wire.py tcp/test_simulation.py)
 
 compiled: build/compiled/.done ## compile the TCP by mypyc, in a copy of the sources, and let its tests run there
 	@echo "==> tests of the compiled TCP: $(COMPILED_TESTS)"

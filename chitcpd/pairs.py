@@ -246,8 +246,10 @@ class Stream:
             if deliver:
                 self._deliver()
             all_taken = self._take()
-            if self._endpoint.over and not self._undelivered and not self._ended:
-                self._fail()
+            if self._endpoint.over:
+                self._send_no_more()
+                if not self._undelivered and not self._ended:
+                    self._fail()
         finally:
             self._scheduled = False
         if not all_taken:
@@ -290,11 +292,18 @@ class Stream:
         self._write(bool(self._undelivered))
         return not self._undelivered
 
-    def _fail(self) -> None:
-        """The connection is over: the application reads what is there, then an end or an error."""
+    def _send_no_more(self) -> None:
+        """The connection is over: who waits to write is told at once, even if there is something to read still."""
         if self.error is None:
             self.error = self._endpoint.error or self._endpoint.connection.error or 0
-        self._sending = self._receiving = False
+        if self._sending:
+            self._sending = False
+            self._quietly_shut(socket.SHUT_RD)
+            empty(self._ours)  # who polls learns of room only
+
+    def _fail(self) -> None:
+        """The application has read all that there was: now an end, or an error."""
+        self._receiving = False
         self._quietly_shut(socket.SHUT_RDWR)
         if self._hung_up:
             self._end()

@@ -36,6 +36,19 @@ class TestFlowControl:
             connection.near.sendall(b"more")
             assert connection.far.recv(10) == b"more"
 
+    def test_who_waits_to_write_is_told_of_a_reset_also_if_there_is_something_to_read(
+        self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon
+    ) -> None:
+        """More than the pair holds waits to be read, nothing more can be written: then the peer is gone."""
+        one = daemon()
+        with Connection(monkeypatch, one, one) as connection:
+            connection.near.sendall(bytes(300_000))
+            fill(connection.far)
+            connection.near.close()  # with something unread: a reset
+            with pytest.raises(OSError) as error:
+                connection.far.sendall(bytes(1 << 20))
+            assert error.value.errno in (errno.EPIPE, errno.ECONNRESET)
+
     def test_one_that_is_slow_holds_up_no_other(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
         client, server = daemon(), daemon()
         with Connection(monkeypatch, client, server) as slow, Connection(monkeypatch, client, server) as other:
