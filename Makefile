@@ -74,7 +74,7 @@ build/compiled/.done: hatch_build.py pyproject.toml chitcpd/tcp/_checksum.c $(sh
 	@touch $@
 
 netem: .venv/installed-dev image ## the tests of links shaped by netem, in a kernel that has it: an ordinary process (Linux, as root)
-	@echo "==> pytest -m netem, in a kernel in user mode (four minutes)"
+	@echo "==> pytest -m netem, in a kernel in user mode (eight minutes)"
 	@.ci/netem-kernel --docker $(IMAGE) -- env REQUIRE_NETEM=1 REQUIRE_DOCKER=1 \
 	    $(BIN)/pytest -m netem -p no:cacheprovider --color=no tests/netem
 

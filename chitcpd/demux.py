@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import ipaddress
 from collections import deque
 from collections.abc import Callable, Collection
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 ANY = ""  # the local address of a listener that takes connections to each of ours, of both families
 ANY_IPV4, ANY_IPV6 = "0.0.0.0", "::"  # the same, of one family
+ip_address = lru_cache(maxsize=1024)(ipaddress.ip_address)  # asked for each connection, and not cheap
 _EPHEMERAL = range(49152, 65536)  # RFC 6335 §6
 _ISN_TICKS = 250_000  # per second: the 4 microseconds of RFC 9293 §3.4.1
 

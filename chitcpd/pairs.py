@@ -65,6 +65,7 @@ def fill(theirs: socket.socket) -> None:
     with suppress(BlockingIOError):
         while True:
             os.sendfile(theirs.fileno(), _ballast(), 0, _BALLAST)
+    theirs.setblocking(True)
 
 
 @cache

@@ -28,6 +28,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import cast
 
+from chitcpd.demux import ip_address
 from chitcpd.faults import Impairment
 from chitcpd.links import Links, UnderWay
 
@@ -66,9 +67,7 @@ _RETRY_FIRST, _RETRY_MAX = 0.1, 5.0  # seconds between dials that fail
 _QUIET = 60.0  # seconds between two lines in the log about what one peer sends
 _CARRIER_DEAD_AFTER = 10_000  # ms without an acknowledgement from the peer's kernel (TCP_USER_TIMEOUT)
 _KEEP_IDLE, _KEEP_INTERVAL = 60, 10  # seconds: the kernel asks after a peer of which nothing is heard
-_UNSENT = (
-    1 << 17
-)  # bytes that the kernel may hold beyond what is in flight: more would be a queue that nobody asked for
+_UNSENT = 1 << 17  # bytes that the kernel may hold beyond what is in flight: more were a queue that nobody asked for
 
 Frame = tuple[bytes, bytes]  # the chiTCP header and the segment
 Deliver = Callable[[str, str, Sequence[bytes]], None]  # our address, the peer's, the segments
@@ -660,7 +659,7 @@ class Peers:
         """
         if address in self._own:
             return True
-        ip = _ip(address)
+        ip = ip_address(address)
         return ip.version in self._all_of and not ip.is_unspecified and _is_of_this_host(address)
 
     def source(self, peer: str) -> str:
@@ -673,9 +672,9 @@ class Peers:
             return link.own
         if self.is_own(peer):
             return peer
-        ip = _ip(peer)
-        mine = [a for a in self.addresses if _ip(a).version == ip.version]
-        anywhere = any(_ip(a).is_unspecified for a in mine)
+        ip = ip_address(peer)
+        mine = [a for a in self.addresses if ip_address(a).version == ip.version]
+        anywhere = any(ip_address(a).is_unspecified for a in mine)
         if len(mine) == 1 and not anywhere:
             return mine[0]
         family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
@@ -725,9 +724,6 @@ class Peers:
         arrived, self._own_queue, self._own_queued = self._own_queue, [], 0
         for (own, peer), row in itertools.groupby(arrived, key=lambda one: one[:2]):
             self.deliver(own, peer, [raw for _, _, raw in row])
-
-
-_ip = lru_cache(maxsize=1024)(ipaddress.ip_address)  # asked for each connection, and not cheap
 
 
 @lru_cache(maxsize=1024)

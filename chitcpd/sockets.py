@@ -18,12 +18,12 @@ import itertools
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import partial
 
 from chisocket.protocol import addresses, descriptors
 from chitcpd import options, pairs
 from chitcpd.debug import Debugger, Debugging
-from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Listener, overlap
+from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Listener, ip_address, overlap
 from chitcpd.driver import Driver, Endpoint
 from chitcpd.options import Options
 from chitcpd.tcp.api import State
@@ -177,7 +177,6 @@ class Sockets:
         sock = self.create(domain, kind, protocol, None, uid)
         theirs = self._give_pair(sock)
         pairs.fill(theirs)
-        theirs.setblocking(True)
         return sock, theirs
 
     def bind(self, sock: Socket, address: Address) -> None:
@@ -506,7 +505,6 @@ class Sockets:
         self._close_pair(sock)
         theirs = self._give_pair(sock)
         pairs.fill(theirs)
-        theirs.setblocking(True)
         sock.failed, sock.error = False, None
         return theirs
 
@@ -622,7 +620,7 @@ class Sockets:
 
     def _plain(self, sock: Socket, address: Address) -> Address:
         """The address as the TCP knows it. Raises OSError(EAFNOSUPPORT) if it is not of the socket's family."""
-        ip = _ip(address[0])
+        ip = ip_address(address[0])
         if (ip.version == 6) != (sock.family == socket.AF_INET6):
             raise OSError(errno.EAFNOSUPPORT, f"{address[0]} is not of the socket's address family")
         if isinstance(ip, ipaddress.IPv6Address):
@@ -685,9 +683,6 @@ _OF_THE_SOCKET: dict[int, Callable[[Socket], int]] = {
     socket.SO_TYPE: lambda _: socket.SOCK_STREAM,
     socket.SO_PROTOCOL: lambda _: socket.IPPROTO_TCP,
 }
-
-
-_ip = lru_cache(maxsize=1024)(ipaddress.ip_address)
 
 
 def _backlog(asked: int) -> int:

@@ -36,7 +36,7 @@ class TestFake(BackendContract):
         backend.up(plan, ignore, stays=False)
 
     def test_a_daemon_that_dies_while_links_are_probed_is_named_at_once(self, backend: Backend) -> None:
-        """It has nothing to wait for."""
+        pytest.skip("it probes nothing, so it has nothing to wait for")
 
     def test_a_command_runs_as_an_application_of_a_host(
         self, backend: Backend, capfd: pytest.CaptureFixture[str]

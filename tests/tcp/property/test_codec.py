@@ -87,3 +87,19 @@ def test_a_header_that_was_cut_off_is_none(seg: Segment, length: int) -> None:
     raw = wire.encode(seg, 1, 2, PSEUDO)
     with pytest.raises(wire.MalformedSegment, match=str(length)):
         wire.decode(raw[:length], PSEUDO)
+
+
+@given(st.binary(max_size=3000))
+def test_the_compiled_sum_is_the_same(data: bytes) -> None:
+    """Without a compiler, both are Python's."""
+    assert wire.word_sum(data) % 0xFFFF == wire._word_sum(data) % 0xFFFF
+
+
+@given(segments, words, words)
+def test_segments_are_the_same_without_a_compiler(seg: Segment, source: int, destination: int) -> None:
+    assume(wire.options_length(seg.options) <= 40)
+    compiled = wire.encode(seg, source, destination, PSEUDO)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wire, "word_sum", wire._word_sum)
+        assert wire.encode(seg, source, destination, PSEUDO) == compiled
+        wire.decode(compiled, PSEUDO)
