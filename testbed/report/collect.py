@@ -7,6 +7,7 @@ is one row, whoever has seen it: what one end has sent and the other has receive
 from __future__ import annotations
 
 import functools
+import itertools
 import struct
 from array import array
 from collections import Counter
@@ -46,6 +47,9 @@ _TIMERS = {name: index for index, name in enumerate(TIMERS)}
 CURVES = ("cwnd", "ssthresh", "in_flight", "srtt", "rttvar", "rto", "min_rtt")
 _HALF, _ROUND = 1 << 31, 1 << 32
 _Key = tuple[object, ...]
+_AFTER_RECEIVED = frozenset({"backlog full", "fault in the TCP"})  # it has been told as received before
+_SOUND = _AFTER_RECEIVED | {"partition", "debugger"}
+_COMPARED = 1000  # segments under way, to find what a damaged one was
 
 
 class Times:
@@ -325,20 +329,34 @@ class Collector:
         ends = (event["local"], event["peer"]) if sent else (event["peer"], event["local"])
         if sent:
             self._count_drop(node, ends)
-        found = self._of_segment(*ends, event, _flags(event["flags"])) if "flags" in event else None
+        found = self._find_dropped(*ends, event, sent=sent) if "flags" in event else None
         if found is None:
             if len(self.strays) < _MOST_STRAY:
                 size = int(event["bytes"])
                 self.strays.append(Stray(at, node, f"{size} bytes from {_text(ends[0])} to {_text(ends[1])}: {why}"))
             return
         connection, index = found
-        sender = connection.ends[index]
-        row = _first(sender.waiting, _key(event))
+        sender, key = connection.ends[index], _key(event)
+        row = sender.recent.get(key) if why in _AFTER_RECEIVED else None
+        if row is None:
+            row = _first(sender.waiting, key)
         if row is None:
             row = self._row(at, connection, index, event, _flags(event["flags"]), UNSENT)
         connection.segments.ended(row, at, DROPPED, self._reason(why), node)
         sender.dropped[why] += 1
         sender.dropped_data += event["len"] > 0
+
+    def _find_dropped(self, sender: str, receiver: str, event: Event, *, sent: bool) -> tuple[Connection, int] | None:
+        """Whose segment was dropped. What came may be damaged: its ports and numbers say nothing then."""
+        if sent or event["why"] in _SOUND:
+            return self._of_segment(sender, receiver, event, _flags(event["flags"]))
+        for connection in reversed(self.connections):
+            for index, end in enumerate(connection.ends):
+                hosts = _host(end.address), _host(connection.ends[1 - index].address)
+                if hosts == (_host(sender), _host(receiver)) and (key := _alike(end.waiting, _key(event))) is not None:
+                    event.update(zip(("seq", "len", "flags", "ack", "wnd", "timestamp"), key, strict=True))
+                    return connection, index
+        return None
 
     def _count_drop(self, node: int, ends: tuple[str, str]) -> None:
         to = self._network.node_of.get(_host(ends[1]))
@@ -376,6 +394,14 @@ def _key(event: Event) -> _Key:
     """What makes a segment known again where it arrives."""
     stamp = event.get("timestamp")
     return event["seq"], event["len"], event["flags"], event.get("ack"), event["wnd"], tuple(stamp) if stamp else None
+
+
+def _alike(waiting: dict[_Key, list[int]], damaged: _Key) -> _Key | None:
+    """Of those under way the first that differs in one field at most: a bit was turned."""
+    for key in itertools.islice(waiting, _COMPARED):
+        if sum(one != other for one, other in zip(key, damaged, strict=True)) <= 1:
+            return key
+    return None
 
 
 def _first(waiting: dict[_Key, list[int]], key: _Key) -> int | None:

@@ -83,7 +83,7 @@ class Segments:
         """At t it has come, or was dropped, says `kind`; return how long after it was sent."""
         start = index * ROW.size
         (at,) = _TIME.unpack_from(self._rows, start + _AT)
-        way: int = min(t - at, _LONGEST_WAY)
+        way: int = max(-_LONGEST_WAY, min(t - at, _LONGEST_WAY))
         _WAYS.pack_into(self._rows, start + _WAY, way)
         self._rows[start + _KIND] |= kind
         if kind & DROPPED:

@@ -109,6 +109,7 @@ const size = (value) => scaled(value, [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1
 const share = (value) => `${digits(value * 100)} %`;
 const count = (value) => Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
 const clock = (t) => `${t.toFixed(6)} s`;
+const pair = (direction) => direction.replace("->", " → ");
 const several = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
 
 // ---- colours: those of the style sheet, which has two themes ----

@@ -39,8 +39,8 @@ function links() {
     const probe = D.probes.find(({direction, link: name}) => direction === link.direction && name === link.link);
     const measured = probe ? [`round trip ${duration(probe.measured_rtt)} (asked ${duration(probe.asked_rtt)})`,
       probe.asked_rate !== NONE ? `, rate ${probe.measured_rate === NONE ? "not measured" : rate(probe.measured_rate)}` : ""].join("") : "–";
-    return el("tr", {}, cells([link.direction.replace("->", " → "), asked(link.asked).join(", ") || "nothing", measured,
-      probe ? badge(probe.good, "near", "off") : "", count(link.dropped),
+    return el("tr", {}, cells([pair(link.direction), asked(link.asked).join(", ") || "nothing", measured,
+      probe ? badge(probe.good, "as asked", "off") : "", count(link.dropped),
       [...new Set([link.mechanism.delay_jitter_rate, link.mechanism.all_else])].filter((name) => name !== "none").join(", ")], [4]));
   });
   return table(["link", "asked, one way", "measured before the applications began", "", "dropped", "made by"], rows, {class: "links"});
@@ -58,11 +58,11 @@ const mainSide = ({directions}) => directions[1].bytes > directions[0].bytes ? 1
 function connections() {
   const shown = [...D.connections].sort((a, b) => b.directions[mainSide(b)].bytes - a.directions[mainSide(a)].bytes || a.number - b.number);
   const open = new Set(shown.slice(0, 2).map(({number}) => number));
-  return section("connections", "Connections", D.connections.length ? "Both directions of each. Goodput: new data from its first arrival to the last. Click a number to see more of it." : "No connection was seen.",
+  return section("connections", "Connections", D.connections.length ? "Both directions of each. Goodput: new data, from its first arrival to the last. A number leads to its plots." : "No connection was seen.",
     D.connections.length ? table(["", "from", "to", "arrived", "goodput", "segments", "sent again", "dropped", "least round trip", "began", "its last state"],
       D.connections.flatMap((connection) => connection.directions.map((way, side) => el("tr", {class: side ? "" : "first"}, cells([
         side ? "" : el("a", {href: `#connection-${connection.number}`, onclick: () => { document.getElementById(`connection-${connection.number}`).open = true; }}, `${connection.number}`),
-        way.from.node, way.to.node, size(way.bytes), way.bits_per_second ? rate(way.bits_per_second) : "–", count(way.segments),
+        way.from.node, way.to.node, size(way.bytes), way.data_segments > 3 ? rate(way.bits_per_second) : "–", count(way.segments),
         count(way.retransmissions), reasons(way.dropped), way.min_rtt === NONE ? "–" : duration(way.min_rtt),
         side || connection.begins === NONE ? "" : `${connection.begins.toFixed(3)} s`, way.state ? stateWords(way.state) : "–"], [3, 4, 5, 6]))))) : NONE,
     D.connections.map((connection) => connectionOf(connection, open.has(connection.number))));

@@ -48,11 +48,11 @@ function queueOf(link) {
 const flagNames = (flags) => FLAGS.filter(([bit]) => flags & bit).map(([, name]) => name).join(" ") || "none";
 const nameOf = (connection, side) => connection.directions[side].from.node;
 
-/** A segment in a few words: what it carries, what it acknowledges. */
+/** A segment in a few words: what it carries, or what it acknowledges. */
 function inShort(rows, i) {
   const flags = rows.flags[i], words = FLAGS.slice(0, 3).filter(([bit]) => flags & bit).map(([, name]) => name);
   if (rows.len[i]) words.push(`data ${rows.seq[i]}–${rows.seq[i] + rows.len[i]}`);
-  if (flags & ACK) words.push(`ACK ${rows.ack[i]}`);
+  if (flags & ACK && (words.length === 0 || flags & (SYN | FIN | RST))) words.push(`ACK ${rows.ack[i]}`);
   return words.join(" ") || `seq ${rows.seq[i]}`;
 }
 

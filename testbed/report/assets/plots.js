@@ -68,7 +68,7 @@ function rangeOf(list) {
  * `range()` -> [least, greatest] of what is shown; `format`: of the axis.
  */
 function plot({title, note, parts, range, format, log, height = HEIGHT, hover, click, label}) {
-  const legend = el("div", {class: "legend"}), box = el("div", {class: "canvas"}), at = el("span", {class: "at"});
+  const legend = el("div", {class: "legend"}), box = el("div", {class: "canvas", style: `min-height:${height}px`}), at = el("span", {class: "at"});
   const figure = el("figure", {class: "plot", tabindex: 0, "aria-label": `${title}. ${note}`, onkeydown: zoomKeys},
     el("figcaption", {}, el("b", {}, title), " ", el("span", {class: "note"}, note)), box, legend);
   for (const part of parts) {
@@ -290,7 +290,7 @@ function timeSequence(connection, rows, side, jump) {
   }
 
   function drawAgain(ctx, g) {
-    const list = rows.lists[side].again, few = list.length < 80;
+    const list = rows.lists[side].again, few = list.filter((i) => rows.at[i] >= g.min && rows.at[i] <= g.max).length < 25;
     ctx.font = `bold ${11 * g.ratio}px system-ui, sans-serif`;
     ctx.beginPath();
     for (let at = 0; at < list.length; at++) {
@@ -402,7 +402,7 @@ function goodput(connection, rows, side) {
   const bits = {t: told.t, v: Float64Array.from(told.v, (value) => value * 8)};
   const parts = [steps("goodput", "ack", bits, zoom.last, rate, {width: 2})];
   if (limit) {
-    parts.push({label: `rate of ${D.links[wait].direction}`, colour: "faint", dash: [6, 4], value: () => rate(limit),
+    parts.push({label: `rate of ${pair(D.links[wait].direction)}`, colour: "faint", dash: [6, 4], value: () => rate(limit),
       draw: (ctx, g) => { ctx.beginPath(); ctx.moveTo(g.left, g.y(limit)); ctx.lineTo(g.right, g.y(limit)); ctx.stroke(); }});
   }
   parts.push(...rug(rows, side));
@@ -417,7 +417,7 @@ function goodput(connection, rows, side) {
 function queue(connection, rows, side) {
   const {wait} = rows.ends[side], told = wait === NONE ? NONE : queueOf(wait);
   if (!told) return NONE;
-  const way = D.links[wait].direction, packets = told.packets, format = packets ? (v) => `${digits(v)} pkt` : size;
+  const way = pair(D.links[wait].direction), packets = told.packets, format = packets ? (v) => `${digits(v)} pkt` : size;
   const list = rows.lists[side].dropped, others = D.connections.length > 1 ? ", of all connections" : "";
   const parts = [steps("in the queue", "data", told, zoom.last, format)];
   if (told.limit) {

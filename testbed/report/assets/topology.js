@@ -61,6 +61,21 @@ function layout(nodes, edges) {
   if (first && first.x > 0) for (const node of nodes) node.x = -node.x;  // the first is at the left
   const upper = nodes.find((node) => Math.abs(node.y) > 0.1);
   if (upper && upper.y > 0) for (const node of nodes) node.y = -node.y;
+  orderLeaves(nodes, edges);
+}
+
+/** Of nodes that hang at the same one, which are alike to the layout: the first stands above. */
+function orderLeaves(nodes, edges) {
+  const near = nodes.map(() => []);
+  for (const {a, b} of edges) { near[a.index].push(b); near[b.index].push(a); }
+  const groups = new Map();
+  for (const node of nodes) {
+    if (near[node.index].length === 1) groups.set(near[node.index][0], [...(groups.get(near[node.index][0]) || []), node]);
+  }
+  for (const leaves of groups.values()) {
+    const places = leaves.map(({x, y}) => ({x, y})).sort((one, other) => Math.abs(one.y - other.y) > 0.05 ? one.y - other.y : one.x - other.x);
+    leaves.forEach((leaf, at) => Object.assign(leaf, places[at]));
+  }
 }
 
 function drawTopology(nodes, edges) {
@@ -81,8 +96,8 @@ function edgeText({a, b, ways}) {
   const says = ways.map((way) => ({way, text: asked(way.asked).join(", ")})), lines = [];
   const same = says.length > 0 && says.every(({text}) => text === says[0].text);
   if (same && (says.length > 1 || b.lan)) lines.push({text: says[0].text});
-  else for (const {way, text} of says) if (text) lines.push({text: `${way.direction.replace("->", " → ")}: ${text}`});
-  for (const {way} of says) if (way.dropped) lines.push({text: `${count(way.dropped)} dropped ${way.direction.replace("->", " → ")}`, bad: true});
+  else for (const {way, text} of says) if (text) lines.push({text: `${pair(way.direction)}: ${text}`});
+  for (const {way} of says) if (way.dropped) lines.push({text: `${count(way.dropped)} dropped ${pair(way.direction)}`, bad: true});
   const shown = lines.filter(({text}) => text), flat = Math.abs(a.py - b.py) < 40;
   const x = (a.px + b.px) / 2, y = (a.py + b.py) / 2 - (flat ? 8 + 15 * (shown.length - 1) : 15 * (shown.length - 1) / 2 - 4);
   const group = svg("g", {});
