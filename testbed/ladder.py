@@ -202,7 +202,7 @@ def build(traces: Mapping[str, Iterable[Event]]) -> Ladder:
     TypeError or ValueError.
     """
     builder = _Builder()
-    for name, event in _in_order(traces, builder.is_due):
+    for name, event in _in_order(traces, builder.too_early):
         builder.take(name, event)
     return builder.finish()
 
@@ -210,7 +210,7 @@ def build(traces: Mapping[str, Iterable[Event]]) -> Ladder:
 # ---- one order for all events ------------------------------------------------------------------------------
 
 
-def _in_order(traces: Mapping[str, Iterable[Event]], is_due: Callable[[Event], bool]) -> Iterator[tuple[str, Event]]:
+def _in_order(traces: Mapping[str, Iterable[Event]], too_early: Callable[[Event], int]) -> Iterator[tuple[str, Event]]:
     """The events of all traces by their time; of one time, nothing is received before it is sent."""
     waiting: dict[str, Event] = {}
     rest: dict[str, Iterator[Event]] = {
@@ -221,7 +221,7 @@ def _in_order(traces: Mapping[str, Iterable[Event]], is_due: Callable[[Event], b
     while waiting:
         first = min(event["t"] for event in waiting.values())
         now = [name for name, event in waiting.items() if event["t"] == first]
-        name = next((name for name in now if is_due(waiting[name])), now[0]) if len(now) > 1 else now[0]
+        name = min(now, key=lambda name: too_early(waiting[name])) if len(now) > 1 else now[0]
         yield name, waiting[name]
         _advance(name, waiting, rest)
 
@@ -252,6 +252,7 @@ class _Way:
     """One direction between two ends."""
 
     equal: dict[int, _Equal] = field(default_factory=dict)  # by what they say
+    damaged: dict[int, tuple[_Equal, Segment]] = field(default_factory=dict)  # by what it said when it came
     fastest: float | None = None  # seconds from one end to the other, of what can't be mistaken
 
 
@@ -282,12 +283,14 @@ class _Builder:
         self._hosts: defaultdict[tuple[str, str], deque[_Sent]] = defaultdict(deque)  # the same, without ports
         self._owners: dict[str, str] = {}  # address -> name of the trace of the host that has it
 
-    def is_due(self, event: Event) -> bool:
-        """Whether this can have happened already: it is no arrival, or what arrives was sent."""
-        if event["event"] != "received":
-            return True
+    def too_early(self, event: Event) -> int:
+        """0 if this can have happened already, 2 if what arrives was not sent yet, 1 if that may be: it is damaged."""
+        if event["event"] != "received" and event.get("direction") != "received":
+            return 0
         way = self._ways.get((event["peer"], event["local"]))
-        return way is not None and _content(event) in way.equal
+        if "flags" in event and way is not None and _content(event) in way.equal:
+            return 0
+        return 1 if event["event"] == "dropped" else 2
 
     def take(self, name: str, event: Event) -> None:
         """The next event of a trace."""
@@ -422,7 +425,7 @@ class _Builder:
         """The row of what has come; None if it can't be said."""
         source, destination = event["peer"], event["local"]
         if "flags" not in event:  # it is too damaged to be read
-            return self._shapeless(source, destination, event["bytes"])
+            return self._shapeless(source, destination, event)
         way = self._ways[source, destination]
         equal = way.equal.get(_content(event))
         if equal is not None:
@@ -436,7 +439,8 @@ class _Builder:
         source, destination = event["peer"], event["local"]
         life = self._life(name, event, source)
         segment = _segment(life.connection, event, source)
-        _learn(life, segment)
+        if event["event"] == "received":  # else it may say anything
+            _learn(life, segment)
         self._remember(source, destination, event, segment).came = segment
         self._rows.append(segment)
         return segment
@@ -449,7 +453,7 @@ class _Builder:
         """The row of what was dropped by its sender, or on its way."""
         source, destination = event["local"], event["peer"]
         if "flags" not in event:
-            return self._shapeless(source, destination, event["bytes"])
+            return self._shapeless(source, destination, event)
         equal = self._ways[source, destination].equal.get(_content(event))
         if equal is None:
             return self._like(source, destination, event)
@@ -471,28 +475,32 @@ class _Builder:
 
     def _like(self, source: str, destination: str, event: Event) -> Segment | None:
         """The one that is most like this, which is damaged; None if none is."""
-        scores = []
-        for age, (way, content, segment) in enumerate(self._lately(source, destination)):
+        way, content = self._ways[source, destination], _content(event)
+        if content in way.damaged:  # a copy of what was damaged before it was copied
+            return self._damaged(*way.damaged[content])
+        best: tuple[int, bool, int] | None = None
+        for age, (equal, segment) in enumerate(self._lately(source, destination, event["t"])):
             damage = _damage(segment, event, source, destination)
-            if damage <= _MOST_DAMAGE:
-                scores.append((damage, segment not in way.equal[content].under_way, -age, way.equal[content], segment))
-        if not scores:
-            return None
-        *_, equal, segment = min(scores, key=lambda score: score[:3])
-        return self._damaged(equal, segment)
+            score = damage, segment not in equal.under_way, -age
+            if damage <= _MOST_DAMAGE and (best is None or score < best):
+                best = score
+                way.damaged[content] = equal, segment
+        return self._damaged(*way.damaged[content]) if best is not None else None
 
-    def _shapeless(self, source: str, destination: str, size: int) -> Segment | None:
+    def _shapeless(self, source: str, destination: str, event: Event) -> Segment | None:
         """The first under way of so many bytes: what came is no segment any more."""
         found = None
-        for way, content, segment in self._lately(source, destination):
-            if _size(segment) == size and segment in way.equal[content].under_way:
-                found = way.equal[content], segment
+        for equal, segment in self._lately(source, destination, event["t"]):
+            if _size(segment) == event["bytes"] and segment in equal.under_way:
+                found = equal, segment
         return self._damaged(*found) if found is not None else None
 
-    def _lately(self, source: str, destination: str) -> Iterator[_Sent]:
-        """What was sent from host to host lately, the last first."""
+    def _lately(self, source: str, destination: str, t: float) -> Iterator[tuple[_Equal, Segment]]:
+        """What was sent from host to host lately, and may be there at the time `t`: the last first."""
         sent = self._hosts.get((_host(source), _host(destination)), ())
-        return itertools.islice(reversed(sent), _COMPARED)
+        for way, content, segment in itertools.islice(reversed(sent), _COMPARED):
+            if not _is_too_fast(way, segment, t):
+                yield way.equal[content], segment
 
     def _damaged(self, equal: _Equal, segment: Segment) -> Segment:
         if segment in equal.under_way:
@@ -575,13 +583,18 @@ def _first_under_way(way: _Way, equal: _Equal, t: float) -> Segment | None:
     if not equal.under_way:
         return None
     segment = equal.under_way[0]
-    took = t - (segment.sent or 0.0)
     can_be_mistaken = equal.last is not segment or equal.came is not None or segment.retransmission
     if not can_be_mistaken:
+        took = t - (segment.sent or 0.0)
         way.fastest = took if way.fastest is None else min(way.fastest, took)
-    elif way.fastest is not None and took < way.fastest * _A_LITTLE_FASTER:
+    elif _is_too_fast(way, segment, t):
         return None
     return equal.under_way.pop(0)
+
+
+def _is_too_fast(way: _Way, segment: Segment, t: float) -> bool:
+    """Whether this can hardly be there at the time `t` already."""
+    return way.fastest is not None and t - (segment.sent or 0.0) < way.fastest * _A_LITTLE_FASTER
 
 
 def _given_to_the_unseen(way: _Way) -> Iterator[Segment]:

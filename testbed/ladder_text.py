@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from testbed.ladder import Connection, Expiry, Note, Row, Segment, StateChange
+from testbed.ladder import Connection, Expiry, Row, Segment, StateChange
 
 LEAST_WIDTH = 72
 _TIME, _STATE = 9, 11  # columns
