@@ -23,7 +23,7 @@ from testbed.folder import find
     show_default=True,
     help="A page, its numbers for programs, or one plot.",
 )
-@click.option("--plot", type=click.Choice(core.PLOTS), help="Which plot, for svg and png.")
+@click.option("--plot", type=click.Choice(list(core.PLOTS)), help="Which plot, for svg and png.")
 @click.option("--connection", type=click.IntRange(1), help="Of which connection, by the number in the report; by default the one with the most data.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write here; - is the standard output.")
 @click.option("--open", "opens", is_flag=True, help="Show the page in a browser.")

@@ -11,10 +11,11 @@ from testbed.report import page, read
 from testbed.report.collect import STATES, TIMERS, Collector, Connection, End, Times
 from testbed.report.curves import Curve
 from testbed.report.paths import Network
+from testbed.report.plots import PLOTS, NoSuchPlot, draw
 from testbed.report.read import Unreadable
 from testbed.report.summary import summary
 
-__all__ = ["Report", "Unreadable"]
+__all__ = ["NAME", "PLOTS", "NoSuchPlot", "Report", "Unreadable"]
 NAME = "report.html"
 
 
@@ -50,6 +51,10 @@ class Report:
         fresh = path.with_name(f".{path.name}.new")
         fresh.write_text(self.html(), encoding="utf-8")
         os.replace(fresh, path)
+
+    def plot(self, name: str, path: Path, format: str, connection: int | None = None) -> None:  # noqa: A002
+        """Write one plot. Raises NoSuchPlot, OSError, and Unavailable without matplotlib."""
+        draw(self, name, path, format, connection)
 
     # ---- as data for the page ------------------------------------------------------------------------------------
 

@@ -50,7 +50,7 @@ class Bins:
     __slots__ = ("_sums",)
 
     FINEST = 10_000  # microseconds
-    MOST = 400
+    MOST = 120
 
     def __init__(self) -> None:
         self._sums: dict[int, int] = {}

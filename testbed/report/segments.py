@@ -95,7 +95,7 @@ class Segments:
         return map(Row._make, ROW.iter_unpack(self._rows))
 
     def __getitem__(self, index: int) -> Row:
-        return Row._make(ROW.unpack_from(self._rows, index * ROW.size))
+        return Row._make(ROW.unpack_from(self._rows, range(len(self))[index] * ROW.size))
 
     def columns(self) -> Iterator[tuple[str, str, int, bytes]]:
         """(name, struct's letter, bytes of a value, bytes) of each column: all first bytes, all second bytes ...
