@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 from testbed.ladder import Connection, Expiry, Row, Segment, StateChange
 
 LEAST_WIDTH = 72
 _TIME, _STATE = 9, 11  # columns
 _AT_ONCE = 0.001  # seconds: a state stands on the line of the segment that led to it, if no more lies between them
+_LONGEST_WHY = 24  # characters
 _LEAST_RUN = 8  # rows that are alike before they are folded
 _SHOWN_OF_RUN = 2  # at its begin, and at its end
 _QUIET_TIMERS = frozenset({"DELAYED_ACK"})
@@ -30,23 +32,34 @@ class Line:
 def render_text(rows: Iterable[Row], width: int = 80, *, start: float | None = None, fold: bool = True) -> str:
     """The diagram as text, with a newline at the end of each line; "" if there is nothing to draw.
 
-    `width`: columns, at least 72. `start`: the time that is 0; by default the first row's. Unless `fold` is False, many
-    rows that are alike are one line that counts them.
+    `width`: columns, at least 72. `start`: the time that is 0, seconds since the epoch; by default the first row's.
+    Unless `fold` is False, many rows that are alike are one line that counts them.
     """
     return "".join(f"{line.text}\n" for line in lines(rows, width, start=start, fold=fold))
 
 
-def lines(rows: Iterable[Row], width: int = 80, *, start: float | None = None, fold: bool = True) -> Iterator[Line]:
-    """The same, line by line: a diagram for each connection."""
+def lines(
+    rows: Iterable[Row],
+    width: int = 80,
+    *,
+    start: float | None = None,
+    fold: bool = True,
+    states: Mapping[int, Sequence[str]] = MappingProxyType({}),
+) -> Iterator[Line]:
+    """The same, line by line: a diagram for each connection.
+
+    `states`: the number of a connection -> in which state its two ends are before these rows, where that is known.
+    """
     by_connection: dict[int, list[Row]] = {}
     for row in rows:
         by_connection.setdefault(row.connection.number, []).append(row)
     if start is None:
         start = min((group[0].t for group in by_connection.values()), default=0.0)
-    for index, group in enumerate(by_connection.values()):
-        if index:
-            yield Line("")
-        yield from _Diagram(group[0].connection, max(width, LEAST_WIDTH), start).lines(group, fold=fold)
+    for number, group in by_connection.items():
+        if len(by_connection) > 1:
+            yield Line(f"connection {number}", "head")
+        diagram = _Diagram(group[0].connection, max(width, LEAST_WIDTH), start)
+        yield from diagram.lines(group, states.get(number, ("", "")), fold=fold)
 
 
 class _Diagram:
@@ -57,17 +70,17 @@ class _Diagram:
         self._middle = width - _TIME - 2 * _STATE - 3
         self._start = start
 
-    def lines(self, rows: Sequence[Row], *, fold: bool) -> Iterator[Line]:
+    def lines(self, rows: Sequence[Row], states: Sequence[str], *, fold: bool) -> Iterator[Line]:
         """All of it."""
         yield self._head()
+        if any(states):
+            left, right = states
+            yield Line(f"{'':{_TIME}} {left:<{_STATE}} {'':{self._middle}} {right}".rstrip(), "state")
         absorbed, cells = _states_on_segments(rows)
         rest = [row for row in rows if id(row) not in absorbed]
         draw = self._row_with(cells)
-        if not fold:
-            yield from map(draw, rest)
-            return
         for run in _runs(rest, {key for key, _ in cells}):
-            if len(run) < _LEAST_RUN:
+            if len(run) < _LEAST_RUN or not fold:
                 yield from map(draw, run)
             else:
                 yield from map(draw, run[:_SHOWN_OF_RUN])
@@ -117,7 +130,7 @@ class _Diagram:
     def _arrow(self, segment: Segment) -> str:
         """`--- S seq 0 --->`: as long as it came, and what became of it."""
         end = _end_of(segment)
-        label = _cut(_label(segment), self._middle - len(end) - 6)
+        label = _fitting(_fields(segment), self._middle - len(end) - 5)
         room = self._middle - len(end) - len(label) - 2
         if segment.fate != "arrived" and segment.arrived is None:
             room = min(room, max(self._middle * 2 // 3 - len(label), 6))
@@ -160,7 +173,8 @@ def _states_on_segments(rows: Sequence[Row]) -> tuple[set[int], dict[tuple[int, 
             near[side] = None
             continue
         when = None if segment is None else (segment.sent if segment.side == side else segment.arrived)
-        if segment is not None and when is not None and t - when <= _AT_ONCE:
+        taken = cells.get((id(segment), side), "LISTEN")
+        if segment is not None and when is not None and t - when <= _AT_ONCE and taken == "LISTEN":
             absorbed.add(id(row))
             cells[id(segment), side] = row.new
     return absorbed, cells
@@ -209,7 +223,7 @@ def _style(segment: Segment) -> Style:
     return "note" if unusual else "plain"
 
 
-def _label(segment: Segment) -> str:
+def _fields(segment: Segment) -> list[str]:
     """The fields, the most telling ones first."""
     parts = [segment.flags or "no flags"]
     if segment.length:
@@ -230,12 +244,10 @@ def _label(segment: Segment) -> str:
     if "mss" in options:
         parts.append(f"mss {options['mss']}")
     if "window_scale" in options:
-        parts.append(f"wscale {options['window_scale']}")
+        parts.append(f"ws {options['window_scale']}")
     if "sack_permitted" in options:
         parts.append("sackOK")
-    if "timestamp" in options and "S" in segment.flags:
-        parts.append("ts")
-    return " ".join(parts)
+    return parts
 
 
 def _end_of(segment: Segment) -> str:
@@ -245,7 +257,8 @@ def _end_of(segment: Segment) -> str:
     if segment.fate == "arrived":
         return ">"
     at = "" if segment.where in (segment.source, segment.destination) else f" at {segment.where}"
-    return f"X {segment.why}{at}" if segment.arrived is None else f">X {segment.why}"
+    why = _cut(segment.why or "", _LONGEST_WHY)
+    return f"X {why}{at}" if segment.arrived is None else f">X {why}"
 
 
 def _mirrored(end: str) -> str:
@@ -253,6 +266,16 @@ def _mirrored(end: str) -> str:
     if end in (">", " ?"):
         return "<" if end == ">" else "? "
     return f"{end.partition('X ')[2]} X{'<' if end.startswith('>') else ''}"
+
+
+def _fitting(parts: Iterable[str], room: int) -> str:
+    """As many of these as there is room for."""
+    text = ""
+    for part in parts:
+        if len(text) + len(part) + 1 > room:
+            return text or _cut(part, room)
+        text = f"{text} {part}" if text else part
+    return text
 
 
 def _cut(text: str, room: int) -> str:
