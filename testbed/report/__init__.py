@@ -33,7 +33,7 @@ class Report:
             self.collected = Collector(self.network, float(began) if began is not None else None)
             for event in self._traces.events():
                 self.collected.add(*event)
-            self.summary = summary(self.manifest, self.network, self.collected.connections, self.collected.last)
+            self.summary = summary(self.manifest, self.collected.connections, self.collected.last)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unreadable(f"{folder / 'manifest.json'} is not as docs/output.md says: {error!r}") from error
 
@@ -141,9 +141,7 @@ class Report:
         return [[None if line.t is None else round(line.t - zero, 6), line.text] for line in lines]
 
     def _app(self, name: str, app: Mapping[str, Any]) -> dict[str, Any]:
-        output = {
-            stream: read.tail(read.inside(self.folder, "apps", name, stream)) for stream in ("stdout", "stderr")
-        }
+        output = {stream: read.tail(read.inside(self.folder, "apps", name, stream)) for stream in ("stdout", "stderr")}
         return {"name": name, **app, **output}
 
 

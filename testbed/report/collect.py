@@ -233,7 +233,9 @@ class Collector:
         number, length, stamp = event["seq"], event["len"], event.get("timestamp")
         seq = sender.count(number, number)
         ack = receiver.count(event["ack"], event["ack"] - 1) if flags & _ACK else 0
-        blocks = [receiver.count(edge, event["ack"] - 1) for block in event.get("sack", ()) for edge in (block[0], block[1])]
+        blocks = [
+            receiver.count(edge, event["ack"] - 1) for block in event.get("sack", ()) for edge in (block[0], block[1])
+        ]
         kind |= index and FROM_B
         behind = seq + length + (1 if flags & (_SYN | _FIN) else 0)
         if length:

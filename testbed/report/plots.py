@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _DATA, _AGAIN, _ACK, _WINDOW, _SACK = "#0072b2", "#d55e00", "#00805f", "#c98a00", "#b0558f"  # as in report.css
 _COLUMNS = 2000  # that can be told from each other: of what is in one of them only the reach is drawn
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "axes.grid": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
@@ -50,7 +50,9 @@ def draw(report: Report, name: str, path: Path, format: str, number: int | None)
     with rc_context(_STYLE):
         figure = Figure()
         axes = figure.add_subplot()
-        axes.set_title(f"{report.manifest['lab']}: what {sender.node} sends to {receiver.node}", loc="left", parse_math=False)
+        axes.set_title(
+            f"{report.manifest['lab']}: what {sender.node} sends to {receiver.node}", loc="left", parse_math=False
+        )
         axes.set_xlabel("seconds")
         PLOTS[name](axes, report, connection, sender)
         handles, labels = axes.get_legend_handles_labels()

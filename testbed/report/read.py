@@ -67,7 +67,7 @@ class Traces:
         self._paths = [inside(self.folder, "hosts", node, "trace.jsonl") for node in self.nodes]
 
     def events(self) -> Iterator[Seen]:
-        """All events in the order in which they happened, whatever node has seen them; a few are in memory at a time."""
+        """All events in the order in which they happened, of all nodes; only a few are in memory at a time."""
         return heapq.merge(*map(self._of, range(len(self.nodes))), key=itemgetter(0))
 
     def _of(self, index: int) -> Iterator[Seen]:
@@ -164,5 +164,3 @@ def tail(path: Path | None, size: int = 1 << 14) -> str:
         file.seek(max(0, length - size))
         text = file.read(size).decode(errors="replace")
     return text if length <= size else f"... {length - size} bytes are left out here\n{text}"
-
-

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from testbed.report.collect import STATES, Connection, End
-from testbed.report.paths import Network
 
 
-def summary(manifest: Mapping[str, Any], network: Network, connections: list[Connection], span: int) -> dict[str, Any]:
+def summary(manifest: Mapping[str, Any], connections: list[Connection], span: int) -> dict[str, Any]:
     """Of a run of so many microseconds."""
     told = [_connection(number, connection) for number, connection in enumerate(connections, 1)]
     ways = [way for connection in told for way in connection["directions"]]
@@ -35,12 +34,12 @@ def _connection(number: int, connection: Connection) -> dict[str, Any]:
     ends = connection.ends
     return {
         "number": number,
-        "directions": [_direction(connection, ends[0], ends[1]), _direction(connection, ends[1], ends[0])],
+        "directions": [_direction(*ends), _direction(*reversed(ends))],
         "begins": connection.segments[0].at / 1e6 if len(connection.segments) else None,
     }
 
 
-def _direction(connection: Connection, sender: End, receiver: End) -> dict[str, Any]:
+def _direction(sender: End, receiver: End) -> dict[str, Any]:
     seconds = (sender.last - sender.first) / 1e6 if sender.first is not None else 0.0
     states = sender.states.what
     return {
