@@ -60,7 +60,7 @@ def report(
     folder = finished.find(run, runs)
     read = core.Report(folder)
     if output_format == "json":
-        print_json(read.summary)
+        print_json(read.summary())
         return 0
     path = output or (Path(f"{plot}.{output_format}") if plot is not None else folder / core.NAME)
     if plot is not None:

@@ -33,9 +33,13 @@ class Report:
             self.collected = Collector(self.network, float(began) if began is not None else None)
             for event in self._traces.events():
                 self.collected.add(*event)
-            self.summary = summary(self.manifest, self.collected.connections, self.collected.last)
+            self.summary()
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unreadable(f"{folder / 'manifest.json'} is not as docs/output.md says: {error!r}") from error
+
+    def summary(self) -> dict[str, Any]:
+        """Its numbers (docs/schemas/report.schema.json)."""
+        return summary(self.manifest, self.collected.connections, self.collected.last)
 
     def html(self) -> str:
         """The whole report. Raises Unreadable."""
@@ -59,10 +63,10 @@ class Report:
     # ---- as data for the page ------------------------------------------------------------------------------------
 
     def _data(self, columns: page.Columns) -> dict[str, Any]:
-        manifest, collected = self.manifest, self.collected
+        manifest, collected, told = self.manifest, self.collected, self.summary()
         kept = ("topology", "seed", "failure", "error", "notes", "checks", "events", "versions", "backend", "probes")
         return {
-            **self.summary,
+            **told,
             **{key: manifest[key] for key in kept},
             "run_seconds": manifest["seconds"]["run"],
             "placed": manifest.get("began") is not None,  # whether the events' times are on the plots' clock
@@ -78,8 +82,8 @@ class Report:
             "states": STATES,
             "timers": TIMERS,
             "connections": [
-                {**told, **self._connection(columns, connection)}
-                for told, connection in zip(self.summary["connections"], collected.connections, strict=True)
+                {**numbers, **self._connection(columns, connection)}
+                for numbers, connection in zip(told["connections"], collected.connections, strict=True)
             ],
             "queues": self._queues(columns),
             "logs": [self._log(node) for node in self.network.nodes],
