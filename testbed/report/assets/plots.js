@@ -95,7 +95,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
       width, height, legend: {show: false}, padding: [8, 8, 0, 0],
       scales: {x: {time: false, auto: false}, y: {auto: false, distr: log ? 3 : 1}},
       series: [{}, {show: false}],
-      axes: [axis({values: (_, ticks) => ticks.map((t) => `${trim(t.toFixed(6))}`), size: 30}),
+      axes: [axis({values: (_, ticks) => ticks.map((t) => `${trim(t.toFixed(6))} s`), size: 30}),
              axis({values: (_, ticks) => ticks.map((v) => v === NONE ? "" : format(v)), size: 78})],
       cursor: {sync: {key: "time", filters: {pub: (type) => type === "mousemove" || type === "mouseleave"}}, drag: {x: true, y: false, setScale: false}, points: {show: false}, y: false},
       hooks: {
@@ -131,6 +131,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
       u.setScale("x", {min: zoom.min, max: zoom.max});
       u.setScale("y", {min: low, max: high});
     });
+    rest();
   }
   function draw(self) {
     const ctx = self.ctx, g = geometry(self);
@@ -138,7 +139,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
     ctx.beginPath();
     ctx.rect(g.left, g.top, g.width, g.height);
     ctx.clip();
-    drawHappened(ctx, g);
+    drawHappened(ctx, g, label === "time-sequence");
     for (const part of parts) {
       if (!part.on) continue;
       ctx.save();
@@ -154,7 +155,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
     const left = self.cursor.left;
     if (left === NONE || left < 0) {
       at.textContent = "";
-      for (const part of parts) part.cell.textContent = "";
+      rest();
       hideTip();
       return;
     }
@@ -163,6 +164,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
     for (const part of parts) if (part.value) part.cell.textContent = part.value(t);
     if (hover && self.over.matches(":hover")) hover(self);
   }
+  function rest() { for (const part of parts) part.cell.textContent = part.rest ? part.rest() : ""; }
   function refresh() { if (u) { scale(); u.redraw(); } }
   figure.follow = {
     refresh,
@@ -192,9 +194,11 @@ function swatch({colour, dash, mark}) {
 }
 
 /** What the topology let happen to the lab: a line at its time. */
-function drawHappened(ctx, g) {
+function drawHappened(ctx, g, named) {
   if (!D.placed) return;
   ctx.save();
+  ctx.textAlign = "left";
+  ctx.textBaseline = "alphabetic";
   ctx.strokeStyle = ctx.fillStyle = colours.faint;
   ctx.lineWidth = g.ratio;
   ctx.setLineDash([2 * g.ratio, 3 * g.ratio]);
@@ -207,6 +211,7 @@ function drawHappened(ctx, g) {
     ctx.moveTo(x, g.top);
     ctx.lineTo(x, g.bottom);
     ctx.stroke();
+    if (!named) continue;
     const text = event.length > 44 ? `${event.slice(0, 42)}…` : event, wide = ctx.measureText(text).width;
     ctx.fillText(text, Math.max(g.left, Math.min(x + 4 * g.ratio, g.right - wide)), g.top + (12 + 13 * (row++ % 4)) * g.ratio);
   }
@@ -243,10 +248,12 @@ function rug(rows, side) {
 function timeSequence(connection, rows, side, jump) {
   const end = rows.ends[side], sender = nameOf(connection, side), last = rows.at[rows.n - 1] || 0;
   const from = side;
+  let tooFar = false;
   const visible = () => [Math.max(0, after(rows.at, zoom.min - 1e-9)), after(rows.at, zoom.max)];
 
   function range() {
     let low = Infinity, high = -Infinity;
+    tooFar = false;
     const [begin, behind] = visible();
     for (let i = begin; i < behind; i++) {
       if ((rows.kind[i] & FROM_B) !== from) continue;
@@ -256,7 +263,10 @@ function timeSequence(connection, rows, side, jump) {
     }
     for (const told of [end.acked, ...(parts[1].on ? [end.edge] : [])]) {
       const [least, most] = rangeOf([told]);
-      if (told === end.edge && high > low && most - high > 0.6 * (high - low)) continue;  // it would leave no room
+      if (told === end.edge && high > low && most - high > 0.6 * (high - low)) {  // it would leave no room
+        tooFar = true;
+        continue;
+      }
       low = Math.min(low, least);
       high = Math.max(high, most);
     }
@@ -343,7 +353,7 @@ function timeSequence(connection, rows, side, jump) {
 
   const parts = [
     steps("acknowledged", "ack", end.acked, last, count),
-    steps("window", "window", end.edge, last, count),
+    steps("window", "window", end.edge, last, count, {rest: () => tooFar ? "(further up)" : ""}),
     {label: "SACK", colour: "sack", mark: "bar", draw: drawSack, width: 2},
     {label: "segments", colour: "data", mark: "bar", draw: drawData, width: 1.2},
     {label: "sent again (R)", colour: "again", mark: "bar", draw: drawAgain, width: 2.5},
@@ -418,7 +428,8 @@ function queue(connection, rows, side) {
   const {wait} = rows.ends[side], told = wait === NONE ? NONE : queueOf(wait);
   if (!told) return NONE;
   const way = pair(D.links[wait].direction), packets = told.packets, format = packets ? (v) => `${digits(v)} pkt` : size;
-  const list = rows.lists[side].dropped, others = D.connections.length > 1 ? ", of all connections" : "";
+  const mine = (i) => D.reasons[rows.why[i]] === "queue" && way.startsWith(`${D.nodes[rows.where[i]]} → `);
+  const list = rows.lists[side].dropped.filter(mine), others = D.connections.length > 1 ? ", of all connections" : "";
   const parts = [steps("in the queue", "data", told, zoom.last, format)];
   if (told.limit) {
     parts.push({label: "limit", colour: "faint", dash: [6, 4], value: () => format(told.limit),
@@ -429,7 +440,7 @@ function queue(connection, rows, side) {
         ctx.stroke();
       }});
   }
-  parts.push({label: "dropped, of this connection", colour: "drop", mark: "cross", draw: (ctx, g) => {
+  parts.push({label: "dropped there, of this connection", colour: "drop", mark: "cross", draw: (ctx, g) => {
     ctx.beginPath();
     for (let at = 0; at < list.length; at++) {
       const t = rows.at[list[at]];
