@@ -78,7 +78,7 @@ def test_nothing_outside_of_the_folder_is_read(folder: Path, tmp_path: Path) -> 
 def test_a_long_log_is_cut_in_the_middle(tmp_path: Path) -> None:
     log = tmp_path / "chitcpd.log"
     log.write_text("".join(f"[10:00:{second:02d}.5] line {second}\n" for second in range(60)) * 1000)
-    lines = read.log(log, "20261126T095900Z")
+    lines = read.log(log, read.moment("20261126T095900Z"))
     assert len(lines) == 5001
     assert lines[0].text == "line 0"
     assert lines[1000].text == "... 55000 lines are left out here"
@@ -88,8 +88,9 @@ def test_a_long_log_is_cut_in_the_middle(tmp_path: Path) -> None:
 def test_the_clock_of_a_log_is_that_of_its_zone(tmp_path: Path) -> None:
     log = tmp_path / "chitcpd.log"
     log.write_text("[01:59:58.500000000] one\n[02:00:03.250000000] two\nand more\n")
-    lines = read.log(log, "20261126T235958Z")  # two hours behind, and around midnight
     began = 1795737598.0
+    assert read.moment("20261126T235958Z-2") == began
+    lines = read.log(log, began + 3)  # the host is two hours ahead, and its midnight has passed
     assert [line.t for line in lines] == [began + 0.5, began + 5.25, None]
     assert [line.text for line in lines] == ["one", "two", "and more"]
 
