@@ -135,10 +135,13 @@ class _Diagram:
         if segment.fate != "arrived" and segment.arrived is None:
             room = min(room, max(self._middle * 2 // 3 - len(label), 6))
         before = min(3, room // 2)
-        line = f"{'-' * before} {label} {'-' * (room - before)}{end}"
         if segment.side == 0:
-            return line
-        return f"{_mirrored(end)}{'-' * (room - before)} {label} {'-' * before}".rjust(self._middle)
+            return f"{'-' * before} {label} {'-' * (room - before)}{end}"
+        if segment.arrived is None:
+            return f"{_mirrored(end)}{'-' * (room - before)} {label} {'-' * before}".rjust(self._middle)
+        end = _mirrored(end)
+        before = max(3 - len(end), 0)  # so that what is said begins where that of the other direction does
+        return f"{end}{'-' * before} {label} {'-' * (room - before)}"
 
     def _folded(self, run: Sequence[Row]) -> Line:
         """What a run is, in one line."""
