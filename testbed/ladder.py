@@ -637,7 +637,7 @@ def _damage(segment: Segment, event: Event, source: str, destination: str) -> in
     bits: int = (_port(ends[segment.side]) ^ _port(source)).bit_count()
     bits += (_port(ends[1 - segment.side]) ^ _port(destination)).bit_count()
     bits += (segment.absolute_seq ^ event["seq"]).bit_count() + (segment.wnd ^ event["wnd"]).bit_count()
-    bits += (_bits(segment.flags) ^ _bits(event["flags"])).bit_count()
+    bits += (flag_bits(segment.flags) ^ flag_bits(event["flags"])).bit_count()
     if segment.absolute_ack is not None and "ack" in event:
         bits += (segment.absolute_ack ^ event["ack"]).bit_count()
     bits += segment.length != event["len"]
@@ -662,7 +662,8 @@ def _numbers(values: Iterable[Any]) -> Iterator[int]:
             yield from _numbers(value)
 
 
-def _bits(flags: str) -> int:
+def flag_bits(flags: str) -> int:
+    """The control bits of these letters: "S." is SYN and ACK."""
     return sum(_FLAG_BITS[letter] for letter in flags)
 
 
