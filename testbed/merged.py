@@ -207,7 +207,7 @@ class _Annotated:
 
     def _was_sent_before(self, event: Event) -> bool:
         way, is_syn = (event["local"], event["peer"]), "S" in event["flags"]
-        takes = event["len"] + is_syn + ("F" in event["flags"])
+        takes: int = event["len"] + is_syn + ("F" in event["flags"])
         first, seen = self._sent.get(way, (None, None))
         if seen is None or (is_syn and first != event["seq"]):
             first, seen = event["seq"], Seen()
