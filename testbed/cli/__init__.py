@@ -12,7 +12,23 @@ import click
 
 import chitcpd
 from testbed.backends import UnknownBackend
-from testbed.cli import completion, doctor, graph, init, lab, ladder, link, plan, report, run, schema, use, validate
+from testbed.cli import (
+    completion,
+    dissector,
+    doctor,
+    graph,
+    init,
+    lab,
+    ladder,
+    link,
+    merge,
+    plan,
+    report,
+    run,
+    schema,
+    use,
+    validate,
+)
 from testbed.cli.output import Group, Settings, complain
 from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
@@ -60,7 +76,7 @@ _COMMANDS = (
     *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    *(ladder.ladder, report.report),
+    *(report.report, ladder.ladder, merge.merge, dissector.dissector),
     *(doctor.doctor, completion.completion),
 )
 _WRONG = (
