@@ -91,6 +91,7 @@ async def serve(settings: Settings) -> None:
         flusher = _Flusher(loop, [file for file in (trace, capture) if file is not None])
         recorder = Recorder(_clock(loop), trace, capture, flusher)
         peers, driver, server, control = _build(settings, loop, recorder)
+        watchdog.driver = driver
         _set_links(control.control, settings.links)
         await _listen(settings, peers)
         servers = [

@@ -16,13 +16,12 @@ from tests.integration.conftest import Bench
 
 pytestmark = [pytest.mark.netem, pytest.mark.timeout(300)]  # a kernel in user mode is slow
 
-# 8 Mbit/s are all that the one processor of a kernel in user mode can do for two chitcpds, their traces and captures.
-RATE = 2e6  # bits per second
-SIZE = 2_500_000  # bytes: ten seconds, four teeth
+RATE = 10e6  # bits per second
+SIZE = 7_500_000  # bytes: six seconds, three teeth of two seconds (a tooth: one segment per round trip, 1bdp up)
 QUEUE = f"""
 name: congestion
 hosts: {{alice: {{tcp: {{congestion: newreno}}}}, bob: {{}}}}
-links: [{{endpoints: [alice, bob], delay: 50ms, rate: {RATE:.0f}bit, queue: 1bdp}}]
+links: [{{endpoints: [alice, bob], delay: 20ms, rate: {RATE:.0f}bit, queue: 1bdp}}]
 apps:
   server:
     host: bob
@@ -96,7 +95,7 @@ routers: {{left: {{}}, right: {{}}}}
 links:
   - endpoints: [one, left]
   - endpoints: [two, left]
-  - {{endpoints: [left, right], delay: 50ms, rate: {RATE:.0f}bit, queue: 1bdp}}
+  - {{endpoints: [left, right], delay: 20ms, rate: {RATE:.0f}bit, queue: 1bdp}}
   - endpoints: [right, three]
   - endpoints: [right, four]
 apps:
