@@ -44,6 +44,20 @@ function drawSteps(ctx, g, {t, v}, end) {
   ctx.stroke();
 }
 
+/** Calls mark(x, y) for those of a list that are shown; of those that fall on the same pixel once. */
+function eachShown(rows, list, g, yOf, mark) {
+  let lastX = NaN, lastY = NaN;
+  for (let at = 0; at < list.length; at++) {
+    const i = list[at], t = rows.at[i];
+    if (t < g.min || t > g.max) continue;
+    const x = Math.round(g.x(t)), y = Math.round(yOf(i));
+    if (x === lastX && y === lastY) continue;
+    lastX = x;
+    lastY = y;
+    mark(x, y, i);
+  }
+}
+
 function cross(ctx, x, y, r) {
   ctx.moveTo(x - r, y - r);
   ctx.lineTo(x + r, y + r);
@@ -184,7 +198,7 @@ const watcher = new IntersectionObserver((entries) => {
     watcher.unobserve(target);
     target.follow.visible();
   }
-}, {rootMargin: "600px"});
+}, {rootMargin: "250px"});
 
 function swatch({colour, dash, mark}) {
   return svg("svg", {width: 22, height: 12, "aria-hidden": "true", class: "swatch"},
@@ -231,13 +245,10 @@ function rug(rows, side) {
   const ticks = (label, colour, list, height) => ({label, colour, mark: colour === "drop" ? "cross" : "bar",
     draw: (ctx, g) => {
       ctx.beginPath();
-      for (let at = 0; at < list.length; at++) {
-        const t = rows.at[list[at]];
-        if (t < g.min || t > g.max) continue;
-        const x = Math.round(g.x(t)), y = g.bottom - height * g.ratio;
+      eachShown(rows, list, g, () => g.bottom - height * g.ratio, (x, y) => {
         if (colour === "drop") cross(ctx, x, y, 3 * g.ratio);
         else { ctx.moveTo(x, y - 4 * g.ratio); ctx.lineTo(x, y + 4 * g.ratio); }
-      }
+      });
       ctx.stroke();
     }});
   const {again, dropped} = rows.lists[side];
@@ -303,24 +314,18 @@ function timeSequence(connection, rows, side, jump) {
     const list = rows.lists[side].again, few = list.filter((i) => rows.at[i] >= g.min && rows.at[i] <= g.max).length < 25;
     ctx.font = `bold ${11 * g.ratio}px system-ui, sans-serif`;
     ctx.beginPath();
-    for (let at = 0; at < list.length; at++) {
-      const i = list[at], t = rows.at[i];
-      if (t < g.min || t > g.max) continue;
-      const x = Math.round(g.x(t)), y = g.y(rows.seq[i]);
+    eachShown(rows, list, g, (i) => g.y(rows.seq[i]), (x, y, i) => {
       ctx.moveTo(x, y);
       ctx.lineTo(x, Math.min(g.y(rows.seq[i] + rows.len[i]), y - 3 * g.ratio));
       if (few) ctx.fillText("R", x + 3 * g.ratio, y - 2 * g.ratio);
-    }
+    });
     ctx.stroke();
   }
 
   function drawDropped(ctx, g) {
     const list = rows.lists[side].dropped;
     ctx.beginPath();
-    for (let at = 0; at < list.length; at++) {
-      const i = list[at], t = rows.at[i];
-      if (t >= g.min && t <= g.max) cross(ctx, g.x(t), g.y(rows.seq[i] + rows.len[i] / 2), 4 * g.ratio);
-    }
+    eachShown(rows, list, g, (i) => g.y(rows.seq[i] + rows.len[i] / 2), (x, y) => cross(ctx, x, y, 4 * g.ratio));
     ctx.stroke();
   }
 
@@ -442,10 +447,7 @@ function queue(connection, rows, side) {
   }
   parts.push({label: "dropped there, of this connection", colour: "drop", mark: "cross", draw: (ctx, g) => {
     ctx.beginPath();
-    for (let at = 0; at < list.length; at++) {
-      const t = rows.at[list[at]];
-      if (t >= g.min && t <= g.max) cross(ctx, g.x(t), told.limit ? g.y(told.limit) : g.top + 8 * g.ratio, 4 * g.ratio);
-    }
+    eachShown(rows, list, g, () => told.limit ? g.y(told.limit) : g.top + 8 * g.ratio, (x, y) => cross(ctx, x, y, 4 * g.ratio));
     ctx.stroke();
   }});
   return plot({
@@ -479,10 +481,7 @@ function oneWay(connection, rows, side) {
     }},
     {label: "dropped", colour: "drop", mark: "cross", draw: (ctx, g) => {
       ctx.beginPath();
-      for (let at = 0; at < list.length; at++) {
-        const t = rows.at[list[at]];
-        if (t >= g.min && t <= g.max) cross(ctx, g.x(t), g.top + 7 * g.ratio, 4 * g.ratio);
-      }
+      eachShown(rows, list, g, () => g.top + 7 * g.ratio, (x, y) => cross(ctx, x, y, 4 * g.ratio));
       ctx.stroke();
     }},
   ];
