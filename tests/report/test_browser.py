@@ -120,12 +120,17 @@ def test_the_keyboard_zooms_and_pans(opener: Opener, page_of: Path) -> None:
     assert opened.zoom() == [first, last]
 
 
-def test_a_plot_says_what_is_under_the_pointer(opener: Opener, page_of: Path) -> None:
+def test_a_plot_says_what_is_under_the_pointer(opener: Opener, page_of: Path, report: Report) -> None:
     opened = opener(page_of)
     figure = opened.page.locator("figure.plot").nth(1)
     figure.scroll_into_view_if_needed()
     over = figure.locator(".u-over")
-    over.hover()
+    (connection,) = report.collected.connections
+    middle = connection.segments[len(connection.segments) // 2].at / 1e6
+    box = over.bounding_box()
+    assert box is not None
+    first, last = opened.zoom()
+    over.hover(position={"x": box["width"] * (middle - first) / (last - first), "y": 20})
     expect(figure.locator(".legend .at")).to_contain_text("at ")
     expect(figure.locator(".legend button", has_text="cwnd")).to_contain_text("kB")
 
