@@ -265,6 +265,25 @@ def test_a_run_without_any_segment_has_a_report(opener: Opener, run_folder: Path
     assert "No connection was seen." in opened.shows("#connections")
 
 
+def test_of_very_many_connections_those_with_the_most_data_are_shown(
+    opener: Opener, run_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text((run_folder / "manifest.json").read_text())
+    report = Report(tmp_path)
+    for number in range(300):
+        ends = {"local": "127.64.0.2:7000", "peer": f"127.64.0.11:{5000 + number}"}
+        back = {"local": ends["peer"], "peer": ends["local"]}
+        data = {"flags": ".", "seq": 1, "len": number, "wnd": 512, "ack": 1}
+        report.collected.add(report.collected.zero + number, 0, {"event": "sent", **ends, **data})
+        report.collected.add(report.collected.zero + number, 2, {"event": "received", **back, **data})
+    report.write(tmp_path / "report.html")
+    opened = opener(tmp_path / "report.html")
+    assert opened.page.locator("details.connection").count() == 100
+    assert opened.page.locator("#connection-300").count() == 1
+    opened.page.get_by_role("button", name="show all").click()
+    assert opened.page.locator("details.connection").count() == 300
+
+
 # ---- as much as anybody has --------------------------------------------------------------------------------------
 
 SEGMENTS = 1_000_000
