@@ -119,12 +119,10 @@ def test_what_is_no_json_is_refused(tmp_path: Path, line: str) -> None:
 
 class TestCommands:
     def test_ladder(self, runs: Path, capsys: Captured) -> None:
-        del runs
         assert main(["ladder", "lossy"]) == 0
         text = capsys.readouterr().out
-        client = json.loads((finished.find("lossy", Path("runs")) / "hosts/alice/trace.jsonl").open().readline())[
-            "local"
-        ]
+        [first, *_] = finished.events(runs / "lossy" / "latest" / "hosts" / "alice" / "trace.jsonl")
+        client = first["local"]
         assert text.splitlines()[0].split() == ["seconds", "alice", client, "bob", "10.0.0.3:7"]
         assert "X loss" in text
         assert max(map(len, text.splitlines())) <= 80
