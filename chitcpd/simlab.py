@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import chitcpd
 from chitcpd import loader
@@ -334,7 +334,7 @@ class _Peers(Peers):
             dropped=recorder.lost,
             refused=recorder.dropped,
             forwards=node._settings.forwards,
-            loop=_Loop(node),
+            loop=cast(asyncio.AbstractEventLoop, _Loop(node)),
         )
         self.passed = recorder.passed
         self.node = node
@@ -396,48 +396,49 @@ class _Neighbour(Peer):
             self._ours.unreachable(self.own, self.address)
 
 
-class _Loop(asyncio.AbstractEventLoop):
+class _Loop:
     """As much of an event loop as `peers` and `links` need, in virtual time."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._simulation = node.lab.simulation
 
-    def get_debug(self) -> bool:
-        """No."""
-        return False
-
     def time(self) -> float:
         """Virtual seconds."""
         return self._simulation.now
 
-    def call_soon(self, callback: Callable[..., object], *args: Any, context: object = None) -> asyncio.Handle:
+    def call_soon(self, callback: Callable[[], object]) -> _Timer:
         """At this moment, after what is being done."""
-        return self.call_at(self._simulation.now, callback, *args)
+        return self.call_at(self._simulation.now, callback)
 
-    def call_at(
-        self, when: float, callback: Callable[..., object], *args: Any, context: object = None
-    ) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Callable[[], object]) -> _Timer:
         """At a moment. What is on a link then arrives, however its sender fares."""
-        timer = _Timer(when, callback, args, self)
+        timer = _Timer(when, callback)
         self._simulation.schedule(when, self._node.host, _Timer.ring, timer)
         return timer
 
-    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
-        """Nothing: it is passed over when its time comes."""
 
+class _Timer:
+    """Something that is to happen: as much of an asyncio.TimerHandle as is needed."""
 
-class _Timer(asyncio.TimerHandle):
-    """Something that is to happen; what it raises is for whoever runs the simulation."""
+    __slots__ = ("_callback", "_when")
 
-    def __init__(self, when: float, callback: Callable[..., object], args: Sequence[Any], loop: _Loop) -> None:
-        super().__init__(when, callback, args, loop)
-        self._act = lambda: callback(*args)
+    def __init__(self, when: float, callback: Callable[[], object]) -> None:
+        self._when = when
+        self._callback: Callable[[], object] | None = callback
+
+    def when(self) -> float:
+        """At which moment."""
+        return self._when
+
+    def cancel(self) -> None:
+        """It is not to happen."""
+        self._callback = None
 
     def ring(self) -> None:
-        """The time has come."""
-        if not self.cancelled():
-            self._act()
+        """The moment has come."""
+        if self._callback is not None:
+            self._callback()
 
 
 class _LogOf(logging.Handler):

@@ -14,7 +14,7 @@ from pathlib import Path
 from queue import Empty
 from typing import TypeVar
 
-from testbed import checks, folder, lab, manifest, state
+from testbed import checks, folder, inputs, lab, manifest, state
 from testbed import topology as topologies
 from testbed.backends import Choice
 from testbed.backends.base import Backend, Exit, Report
@@ -53,8 +53,10 @@ def run(topology: Topology, source: Path, choice: Choice, *, name: str, runs: Pa
         began = backend.clock.now()
         try:
             (directory / "topology.yaml").write_text(topologies.resolved(source, topology.variables))
+            inputs.keep(directory, topology.inputs)
+            run_id = f"seed-{topology.seed}" if backend.repeatable else directory.name
             plan, built = lab.build(
-                topology, backend, lab=name, run_id=directory.name, stays=False, signals=signals, report=report
+                topology, backend, lab=name, run_id=run_id, stays=False, signals=signals, report=report
             )
         except BaseException:
             folder.discard(directory)

@@ -112,6 +112,7 @@ class Backend(Protocol):
     name: str
     pool: str  # the network that subnets for links are taken from
     clock: Clock  # the time that its labs take
+    repeatable: bool  # the same topology and seed give the same files: no time of day is in them, and no machine
 
     def check(self) -> None:
         """Raise Unavailable if this backend can't work here: no engine, no permission, no image."""

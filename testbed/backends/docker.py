@@ -71,6 +71,7 @@ class DockerBackend:
     name = "docker"
     pool = "10.213.0.0/16"
     clock: Clock = WALL
+    repeatable = False
 
     @cached_property
     def _api(self) -> APIClient:

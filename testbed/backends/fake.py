@@ -163,6 +163,7 @@ class FakeBackend:
     name = "fake"
     pool = "127.128.0.0/16"
     clock: Clock = WALL
+    repeatable = False
 
     def __init__(self, programs: dict[str, Program] | None = None) -> None:
         self.programs = programs or {}

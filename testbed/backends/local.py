@@ -79,6 +79,7 @@ class LocalBackend:
     name = "local"
     pool = "127.64.0.0/10"
     clock: Clock = WALL
+    repeatable = False
 
     def __init__(self) -> None:
         self._labs: dict[str, LocalLab] = {}

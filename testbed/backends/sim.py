@@ -27,7 +27,7 @@ from testbed.backends import sim_apps
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Recording, Report
 from testbed.backends.sim_apps import AppLife
 from testbed.backends.sim_threads import VirtualClock
-from testbed.clock import Queue
+from testbed.clock import Clock, Queue
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay, derive
 from testbed.unavailable import Unavailable
@@ -43,10 +43,11 @@ class SimBackend:
 
     name = "sim"
     pool = "10.213.0.0/16"
+    repeatable = True
 
     def __init__(self) -> None:
         self._up: _SimLab | None = None
-        self.clock = _clock(Lab(0))
+        self.clock: Clock = _clock(Lab(0))
 
     def check(self) -> None:
         """Raise Unavailable if there is no state directory."""
@@ -65,8 +66,8 @@ class SimBackend:
         if self._up is not None or directory.exists():
             raise Unavailable(f"lab {plan.lab} is up.", f"Take it down: testbed down {plan.lab}")
         lab = Lab(plan.seed)
-        self.clock = _clock(lab)
-        self._up = _SimLab(plan, lab, self.clock, directory)
+        self.clock = clock = _clock(lab)
+        self._up = _SimLab(plan, lab, clock, directory)
         try:
             report(f"starting chitcpd on {', '.join(node.name for node in plan.nodes)}")
             self._up.build()
@@ -335,7 +336,7 @@ class _SimLab:
     def _is_ready(self, life: AppLife) -> bool:
         app = life.plan
         if app.says is None:
-            ports = (port for _, port in life.node.host.driver.demux.listeners)
+            ports = [port for _, port in life.node.host.driver.demux.listeners]
             return not life.node.paused and app.listening in ports
         lines, end, rest = life.written.rpartition(b"\n")
         if not end:

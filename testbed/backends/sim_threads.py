@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from chitcpd.sim import Application, Host, LimitExceeded, Process, Signal, Simulation
 from testbed.clock import TimeStands
@@ -42,7 +42,7 @@ class VirtualClock:
         """Virtual seconds."""
         return self.simulation.now
 
-    def queue(self) -> VirtualQueue[T]:
+    def queue(self) -> VirtualQueue[Any]:
         """For threads of this time."""
         return VirtualQueue(self)
 
