@@ -46,6 +46,7 @@ _NO_MORE_TO_READ = frozenset({State.CLOSING, State.LAST_ACK, State.TIME_WAIT, St
 _SENDING = frozenset({State.ESTABLISHED, State.CLOSE_WAIT})
 
 
+@cache
 def names() -> list[str]:
     """The modules that can be run, like chisocket.apps.echo."""
     found = pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty
 from typing import Any, Generic, TypeVar
@@ -34,6 +35,7 @@ class VirtualClock:
         self.host = host
         self.broken = False  # the simulation was interrupted, anywhere in its midst: it does not go on
         self.running: Thread | None = None  # that has the baton
+        self.home = -1  # the directory in which all but applications work, while any of them may go on
         self.back = threading.Lock()  # free when the baton is the simulation's again
         self.back.acquire()
         self._threads: dict[Thread, None] = {}  # that have begun
@@ -74,8 +76,9 @@ class VirtualClock:
     def end(self) -> None:
         """End all threads: each at its wait, one after the other. The simulation does not go on afterwards."""
         self.broken = True
-        for thread in list(self._threads):
-            thread.end()
+        with self._at_home():
+            for thread in list(self._threads):
+                thread.end()
 
     def begun(self, thread: Thread) -> None:
         """It has a thread of the system's."""
@@ -89,13 +92,22 @@ class VirtualClock:
         simulation = self.simulation
         Process(self.host, self._halt_at(signal)).resume()
         try:
-            simulation.run(until)
+            with self._at_home():
+                simulation.run(until)
         except LimitExceeded as limit:
             self.broken = True
             raise TimeStands(str(limit)) from None
         except BaseException:
             self.broken = True
             raise
+
+    @contextmanager
+    def _at_home(self) -> Iterator[None]:
+        self.home = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            yield
+        finally:
+            os.close(self.home)
 
     def _halt_at(self, signal: Signal) -> Application:
         yield signal
@@ -186,7 +198,6 @@ class Thread:
     def _go_on(self) -> None:
         """Hand it the baton, and wait until it is back."""
         clock = self._clock
-        home = os.open(".", os.O_RDONLY | os.O_DIRECTORY) if self._directory is not None else None
         before, clock.running = clock.running, self
         try:
             if self._directory is not None:
@@ -199,9 +210,8 @@ class Thread:
                 raise
         finally:
             clock.running = before
-            if home is not None:
-                os.fchdir(home)
-                os.close(home)
+            if self._directory is not None:
+                os.fchdir(clock.home)
 
     def _begin(self) -> None:
         self._go.acquire()
