@@ -236,7 +236,8 @@ class Host:
         return process
 
     def listen(self, port: int, backlog: int = 128) -> Listener:
-        """Take connections to `port`. Raises OSError(EADDRINUSE)."""
+        """Take connections to `port`, or to one that is free, if it is 0. Raises OSError(EADDRINUSE)."""
+        port = port or self.driver.demux.ephemeral_port(demux.ANY)
         return Listener(self, port, backlog)
 
     def connect(self, address: str, port: int) -> Generator[Wait, None, Socket]:
@@ -321,6 +322,7 @@ class Listener(Signal):
     def __init__(self, host: Host, port: int, backlog: int) -> None:
         super().__init__(host.simulation)
         self.host = host
+        self.port = port
         self._listener = host.driver.listen(demux.ANY, port, backlog, self.changed)
 
     def accept(self) -> Generator[Wait, None, Socket]:
@@ -362,20 +364,20 @@ class Socket(Signal):
                 return
             if not taken:
                 yield self
-            while not endpoint.connection.writable and endpoint.connection.state in _SENDING:
+            while endpoint.connection.state in _SENDING and not driver.levels(endpoint).writable:
                 yield self
 
     def recv(self, limit: int = 1 << 20) -> Generator[Wait, None, bytes]:
         """Wait for data: at most `limit` bytes, b"" at the end of the stream. Raises OSError."""
-        connection = self.endpoint.connection
-        while not connection.readable:
-            if connection.at_eof:
+        endpoint, driver = self.endpoint, self.host.driver
+        while not (levels := driver.levels(endpoint)).readable:
+            if levels.at_eof:
                 return b""
-            if connection.state in _NO_MORE_TO_READ:
+            if endpoint.connection.state in _NO_MORE_TO_READ:
                 self._raise_error()
                 return b""
             yield self
-        return self.host.driver.receive(self.endpoint, limit, self._simulation.now)
+        return driver.receive(endpoint, limit, self._simulation.now)
 
     def shutdown(self) -> None:
         """No more sending; what the peer sends can still be received."""

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import cast
@@ -107,7 +106,7 @@ class Lab:
         self.speaking: Node | None = None  # whose log has what is logged now
 
     def node(self, name: str, settings: Settings, files: Files) -> Node:
-        """A host or a router, with its daemon started. Raises chitcpd.loader.LoadError for a TCP that can't be."""
+        """A host or a router, with its daemon started. Raises ValueError for a TCP that can't be loaded."""
         self.nodes[name] = node = Node(self, name, settings, files)
         for address in settings.addresses:
             self.of_address[address] = node
@@ -160,7 +159,6 @@ class Node:
         self.waiting: dict[Signal, None] = {}  # what applications wait for: told when the daemon goes on, or is gone
         self._settings = settings
         self._files = files
-        self._tcp, self._tcp_name = load(settings.tcp)
         self._held: list[Callable[[], None]] = []  # what has happened while it stood still
         # One capture for all of its lives: a file has one beginning.
         self._capture = None if files.segments is None else Capture(files.segments)
@@ -168,16 +166,17 @@ class Node:
     # ---- its life ------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the daemon; it knows no links yet."""
+        """Start the daemon; it knows no links yet. Raises ValueError for a TCP that can't be loaded."""
         lab, settings = self.lab, self._settings
+        tcp, tcp_name = _load(settings)
         simulation = lab.simulation
         recorder = Recorder(lambda: round(simulation.now * 1e9), self._files.trace, self._capture, _nothing)
         peers = _Peers(self, recorder)
-        host = _Host(self, self._tcp, settings.config, recorder, peers, str(settings.seed).encode())
+        host = _Host(self, tcp, settings.config, recorder, peers, str(settings.seed).encode())
         recorder.connections = host.driver.demux.connections
         self.host, self.peers, self.runs = host, peers, True
         self.say(
-            f"chitcpd {chitcpd.__version__}, TCP {self._tcp_name}, profile "
+            f"chitcpd {chitcpd.__version__}, TCP {tcp_name}, profile "
             f"{' '.join([settings.profile, *map('='.join, settings.changes.items())])}: "
             f"on {', '.join(settings.addresses)}, in virtual time"
         )
@@ -221,6 +220,10 @@ class Node:
         if self.paused:
             self._held.append(action)
         return self.paused
+
+    def listens(self, port: int) -> bool:
+        """Whether it says that it has a listener there."""
+        return self.runs and not self.paused and any(one == port for _, one in self.host.driver.demux.listeners)
 
     def unfinished(self) -> list[Endpoint]:
         """Connections that a reset would harm, as the daemon sees it."""
@@ -275,22 +278,17 @@ class Node:
         self._files.write_out()
 
 
-@lru_cache(maxsize=1)
-def _nothing_loaded() -> dict[bytes, tuple[type[TcpConnection], str]]:
-    return {}
-
-
-def load(path: Path | None) -> tuple[type[TcpConnection], str]:
-    """The TCP in this file, or the reference, and its name for a person. Raises loader.LoadError.
-
-    Hosts with the same file have the same class.
-    """
+def _load(settings: Settings) -> tuple[type[TcpConnection], str]:
+    """The TCP, and its name for a person; for each daemon anew, as each has its own process. Raises ValueError."""
+    path = settings.tcp
     if path is None:
         return loader.load(loader.REFERENCE), loader.REFERENCE
-    loaded, content = _nothing_loaded(), path.read_bytes()
-    if content not in loaded:
-        loaded[content] = loader.load(str(path)), path.name
-    return loaded[content]
+    try:
+        tcp = loader.load(str(path))
+        loader.try_out(tcp, path.name, settings.config)
+    except loader.LoadError as error:
+        raise ValueError(str(error)) from error
+    return tcp, path.name
 
 
 def _nothing() -> None:

@@ -19,7 +19,7 @@ from signal import Signals
 from typing import NoReturn
 
 import chitcpd
-from chitcpd import loader, settings
+from chitcpd import settings
 from chitcpd.sim import Signal
 from chitcpd.simlab import File, Files, Lab, Node, Settings
 from testbed import search, state
@@ -226,7 +226,7 @@ class _SimLab:
             )
             try:
                 made = self._lab.node(node.name, _settings(node, own), files)
-            except (loader.LoadError, ValueError) as error:
+            except ValueError as error:
                 what = str(error).replace(f"{self.directory}/", "")
                 raise Unavailable(f"chitcpd of {node.name} did not start: {what}", "Mend that file.") from error
             _link(made, node)
@@ -336,8 +336,7 @@ class _SimLab:
     def _is_ready(self, life: AppLife) -> bool:
         app = life.plan
         if app.says is None:
-            ports = [port for _, port in life.node.host.driver.demux.listeners]
-            return not life.node.paused and app.listening in ports
+            return app.listening is not None and life.node.listens(app.listening)
         lines, end, rest = life.written.rpartition(b"\n")
         if not end:
             return False

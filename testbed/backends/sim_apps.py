@@ -30,11 +30,8 @@ from pathlib import Path
 from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, Self, TypeVar
 
-from chitcpd.demux import ANY
-from chitcpd.driver import Driver
 from chitcpd.sim import Host, Listener, Signal, Socket, Wait
 from chitcpd.simlab import File, Node
-from chitcpd.tcp.api import State
 from testbed.backends.sim_threads import Ended, Thread, VirtualClock
 from testbed.plan import AppPlan
 
@@ -42,8 +39,6 @@ T = TypeVar("T")
 
 PACKAGE = "chisocket.apps"
 _COLUMNS = 80  # of the help that a parser prints
-_NO_MORE_TO_READ = frozenset({State.CLOSING, State.LAST_ACK, State.TIME_WAIT, State.CLOSED})
-_SENDING = frozenset({State.ESTABLISHED, State.CLOSE_WAIT})
 
 
 @cache
@@ -503,19 +498,11 @@ class _Socket(_End):
 
     def recv(self, limit: int) -> bytes:
         """At least one byte, b"" at the end."""
-        while (data := self._ask(self._try_recv, limit)) is None:
-            self._wait(self._socket)
-        return data
+        return self._blocking(self._socket.recv(limit))
 
     def sendall(self, data: bytes) -> None:
         """Wait until all of it is in the send buffer."""
-        view = memoryview(data)
-        while True:
-            view = view[self._ask(self._try_send, view) :]
-            if not view:
-                return
-            while self._ask(self._is_full):
-                self._wait(self._socket)
+        self._blocking(self._socket.send(data))
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """A file of what comes."""
@@ -526,33 +513,7 @@ class _Socket(_End):
     def shutdown(self, how: int) -> None:
         """No more sending."""
         if how != socket.SHUT_RD:
-            self._ask(self._driver.close, self._socket.endpoint, self._life.clock.now())
-
-    @property
-    def _driver(self) -> Driver:
-        return self.host.driver
-
-    def _try_recv(self, limit: int) -> bytes | None:
-        levels = self._driver.levels(self._socket.endpoint)
-        if levels.readable:
-            return self._driver.receive(self._socket.endpoint, limit, self._life.clock.now())
-        if not levels.at_eof:
-            self._raise_if_failed()
-            if self._socket.endpoint.connection.state not in _NO_MORE_TO_READ:
-                return None
-        return b""
-
-    def _try_send(self, view: memoryview) -> int:
-        self._raise_if_failed()
-        return self._driver.send(self._socket.endpoint, view, self._life.clock.now())
-
-    def _is_full(self) -> bool:
-        endpoint = self._socket.endpoint
-        return endpoint.connection.state in _SENDING and not self._driver.levels(endpoint).writable
-
-    def _raise_if_failed(self) -> None:
-        if self._socket.error is not None:
-            raise _of_the_system(self._socket.error)
+            self._ask(self._socket.shutdown)
 
     def _close(self) -> None:
         if hasattr(self, "_socket"):
@@ -581,11 +542,11 @@ class _Listening(_End):
         super().__init__(life, errno.EINVAL)
         self._listener: Listener | None = None
         try:
-            self.port = port or self.host.driver.demux.ephemeral_port(ANY)
-            self._listener = self._ask(self.host.listen, self.port)
+            self._listener = self._ask(self.host.listen, port)
         except BaseException:
             self.close()
             raise
+        self._port = self._listener.port
         life.changed()
 
     def accept(self) -> tuple[_Socket, tuple[str, int]]:
@@ -599,7 +560,7 @@ class _Listening(_End):
 
     def getsockname(self) -> tuple[str, int]:
         """Where it listens."""
-        return "0.0.0.0", self.port
+        return "0.0.0.0", self._port
 
     def shutdown(self, how: int) -> None:
         """Take no more; who waits to accept is told."""
