@@ -12,12 +12,13 @@ import click
 
 import chitcpd
 from testbed.backends import UnknownBackend
-from testbed.cli import completion, doctor, graph, init, lab, ladder, link, plan, run, schema, use, validate
+from testbed.cli import completion, doctor, graph, init, lab, ladder, link, plan, replay, run, schema, use, validate
 from testbed.cli.output import Group, Settings, complain
 from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.ladder_choice import NoSuchConnection
 from testbed.links import BadSetting
+from testbed.replay import NotARun
 from testbed.signals import Interrupted
 from testbed.topology import TopologyError
 from testbed.unavailable import Unavailable
@@ -59,7 +60,7 @@ _COMMANDS = (
     *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    *(ladder.ladder,),
+    *(replay.replay, ladder.ladder),
     *(doctor.doctor, completion.completion),
 )
 for command in _COMMANDS:
@@ -80,7 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             complain(str(fault))
         return 2
-    except (UnknownBackend, NoSuchLab, UnknownName, BadSetting, NoSuchRun, NoSuchConnection, BadTrace) as error:
+    except (
+        UnknownBackend,
+        NoSuchLab,
+        UnknownName,
+        BadSetting,
+        NoSuchRun,
+        NoSuchConnection,
+        BadTrace,
+        NotARun,
+    ) as error:
         complain(f"{error}.")
         return 2
     except Unavailable as error:
