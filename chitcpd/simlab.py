@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import chitcpd
 from chitcpd import loader
@@ -411,23 +411,21 @@ class _Loop:
 
     def call_at(self, when: float, callback: Callable[[], object]) -> _Timer:
         """At a moment. What is on a link then arrives, however its sender fares."""
-        timer = _Timer(when, callback)
+        timer = _Timer(callback)
         self._simulation.schedule(when, self._node.host, _Timer.ring, timer)
         return timer
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """What goes wrong is for whoever runs the simulation."""
+        error: Exception = context["exception"]
+        raise error
 
 
 class _Timer:
     """Something that is to happen: as much of an asyncio.TimerHandle as is needed."""
 
-    __slots__ = ("_callback", "_when")
-
-    def __init__(self, when: float, callback: Callable[[], object]) -> None:
-        self._when = when
+    def __init__(self, callback: Callable[[], object]) -> None:
         self._callback: Callable[[], object] | None = callback
-
-    def when(self) -> float:
-        """At which moment."""
-        return self._when
 
     def cancel(self) -> None:
         """It is not to happen."""
