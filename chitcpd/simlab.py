@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import io
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,12 +33,14 @@ from chitcpd.peers import HEADER, PROTO_TCP, ROUTED, Peer, Peers
 from chitcpd.sim import Host, Signal, Simulation
 from chitcpd.tcp.api import Config, State, TcpConnection
 from chitcpd.trace import Recorder
+from chitcpd.watchdog import EndlessLoop as EndlessLoop  # what ends a call that does not end by itself
 
-_LONGEST = 1e9  # seconds of virtual time: who runs the lab ends it
+_LONGEST = math.inf  # seconds of virtual time: who runs the lab ends it
 _TIME_TO_FINISH = 2.0  # seconds at the end for connections to send what they have, as in the daemon
 _LOOK_AGAIN = 0.02  # seconds
 _LAST_WORDS = 0.5  # seconds for resets at the end to arrive
 _WRITE = 1 << 20  # bytes of a file that wait to be written
+_PROGRAM = Path(__file__).parents[1]
 _log = logging.getLogger("chitcpd")
 
 
@@ -128,19 +132,31 @@ class Lab:
             _log.setLevel(before[0])
             _log.propagate = before[1]
 
+    def call(self) -> tuple[str, int] | None:
+        """The call of a TCP that goes on at this moment: of which node, and its number. For another thread."""
+        busy = (node for node in list(self.nodes.values()) if node.runs and node.host.driver.calling)
+        return next(((node.name, node.host.driver.calls) for node in busy), None)
+
     def finish(self) -> None:
-        """End all daemons, as SIGTERM would: connections send what they have, and those that can't are reset."""
+        """End all daemons, as SIGTERM would: connections send what they have, and those that can't are reset.
+
+        Raises sim.LimitExceeded if they never come to an end.
+        """
         simulation, nodes = self.simulation, [node for node in self.nodes.values() if node.runs]
         until = simulation.now + _TIME_TO_FINISH
-        while simulation.now < until and any(node.unfinished() for node in nodes):
-            simulation.run(simulation.now + _LOOK_AGAIN)
-        for node in nodes:
-            node.say(f"ending: {len(node.unfinished())} connections are reset")
-        for node in nodes:
-            node.reset_all()
-        simulation.run(simulation.now + _LAST_WORDS)
-        for node in nodes:
-            node.kill()
+        try:
+            while simulation.now < until and any(node.unfinished() for node in nodes):
+                simulation.run(simulation.now + _LOOK_AGAIN)
+            for node in nodes:
+                node.say(f"ending: {len(node.unfinished())} connections are reset")
+            for node in nodes:
+                node.reset_all()
+            simulation.run(simulation.now + _LAST_WORDS)
+        finally:
+            self.write_out()
+
+    def write_out(self) -> None:
+        """All that was recorded is in the files."""
         for node in self.nodes.values():
             node.write_out()
 
@@ -157,7 +173,7 @@ class Node:
         self.runs = False
         self.paused = False
         self.waiting: dict[Signal, None] = {}  # what applications wait for: told when the daemon goes on, or is gone
-        self._settings = settings
+        self.settings = settings
         self._files = files
         self._held: list[Callable[[], None]] = []  # what has happened while it stood still
         # One capture for all of its lives: a file has one beginning.
@@ -167,8 +183,8 @@ class Node:
 
     def start(self) -> None:
         """Start the daemon; it knows no links yet. Raises ValueError for a TCP that can't be loaded."""
-        lab, settings = self.lab, self._settings
-        tcp, tcp_name = _load(settings)
+        lab, settings = self.lab, self.settings
+        tcp, tcp_name = _load(settings, self._print)
         simulation = lab.simulation
         recorder = Recorder(lambda: round(simulation.now * 1e9), self._files.trace, self._capture, _nothing)
         peers = _Peers(self, recorder)
@@ -271,6 +287,12 @@ class Node:
         clock = f"{int(hours):02}:{int(seconds // 60):02}:{seconds % 60:012.9f}"
         self._files.log.write(f"[{clock}] {'chitcpd':>16} {text}\n".encode(errors="backslashreplace"))
 
+    def _print(self, *values: object, **options: Any) -> None:
+        """What the TCP prints is in the log, as that of a process is."""
+        text = io.StringIO()
+        print(*values, **{"file": text, **options})
+        self._files.log.write(text.getvalue().encode(errors="backslashreplace"))
+
     def write_out(self) -> None:
         """All that was recorded is in the files."""
         if self._capture is not None:
@@ -278,17 +300,27 @@ class Node:
         self._files.write_out()
 
 
-def _load(settings: Settings) -> tuple[type[TcpConnection], str]:
-    """The TCP, and its name for a person; for each daemon anew, as each has its own process. Raises ValueError."""
+def _load(settings: Settings, own_print: Callable[..., None]) -> tuple[type[TcpConnection], str]:
+    """The TCP, and its name for a person; for each daemon anew, as each has its own process. Raises ValueError.
+
+    `own_print`: what `print` is there.
+    """
     path = settings.tcp
     if path is None:
         return loader.load(loader.REFERENCE), loader.REFERENCE
     try:
-        tcp = loader.load(str(path))
+        tcp = loader.load(str(path), {"print": own_print})
         loader.try_out(tcp, path.name, settings.config)
     except loader.LoadError as error:
         raise ValueError(str(error)) from error
     return tcp, path.name
+
+
+def without_places(text: str, *places: Path) -> str:
+    """What a traceback says, with paths that begin below this program, or these directories: the same everywhere."""
+    for place in (_PROGRAM, *places):
+        text = text.replace(f"{place}/", "")
+    return text
 
 
 def _nothing() -> None:
@@ -326,12 +358,12 @@ class _Peers(Peers):
         simulation = node.lab.simulation
         super().__init__(
             port=0,
-            addresses=list(node._settings.addresses),
+            addresses=list(node.settings.addresses),
             deliver=self._deliver,
             unreachable=lambda own, peer: node.host.driver.unreachable(own, peer, simulation.now),
             dropped=recorder.lost,
             refused=recorder.dropped,
-            forwards=node._settings.forwards,
+            forwards=node.settings.forwards,
             loop=cast(asyncio.AbstractEventLoop, _Loop(node)),
         )
         self.passed = recorder.passed
@@ -446,5 +478,7 @@ class _LogOf(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """A line."""
-        if self._lab.speaking is not None:
-            self._lab.speaking.say(record.getMessage())
+        node = self._lab.speaking
+        if node is not None:
+            own = node.settings.tcp
+            node.say(without_places(record.getMessage(), *([] if own is None else [own.parent])))

@@ -14,19 +14,21 @@ import itertools
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from signal import Signals
 from typing import NoReturn
 
 import chitcpd
 from chitcpd import settings
-from chitcpd.sim import Signal
+from chitcpd.sim import LimitExceeded, Signal
 from chitcpd.simlab import File, Files, Lab, Node, Settings
 from testbed import search, state
 from testbed.backends import sim_apps
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Recording, Report
 from testbed.backends.sim_apps import AppLife
 from testbed.backends.sim_threads import VirtualClock
+from testbed.backends.sim_watch import Watch
 from testbed.clock import Clock, Queue
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay, derive
@@ -208,16 +210,18 @@ class _SimLab:
         self._apps: dict[str, AppLife] = {}
         self._lives: Counter[str] = Counter()
         self._changed = Signal(lab.simulation)  # an application has written, listens, or has ended; or a daemon
-        self._logging = lab.logging()
+        self._stack = ExitStack()
 
     def build(self) -> None:
         """Make all nodes. Raises Unavailable."""
-        self._logging.__enter__()
+        self._stack.enter_context(self._lab.logging())
+        self._stack.enter_context(Watch(self._lab, self._clock))
         for node in self.plan.nodes:
             here = self.directory / "hosts" / node.name
             here.mkdir(parents=True)
-            own = self.directory / f"{node.name}.py" if node.implementation is not None else None
+            own = self.directory / "own" / node.name / "implementation.py" if node.implementation else None
             if own is not None:
+                own.parent.mkdir(parents=True)
                 own.write_bytes(node.implementation or b"")
             files = Files(
                 File(here / "chitcpd.log"),
@@ -227,7 +231,7 @@ class _SimLab:
             try:
                 made = self._lab.node(node.name, _settings(node, own), files)
             except ValueError as error:
-                what = str(error).replace(f"{self.directory}/", "")
+                what = str(error).replace(f"{self.directory}/own/{node.name}/", "")
                 raise Unavailable(f"chitcpd of {node.name} did not start: {what}", "Mend that file.") from error
             _link(made, node)
 
@@ -305,15 +309,15 @@ class _SimLab:
         for life in self._apps.values():
             life.kill(Signals.SIGKILL)
         if self._clock.broken:
-            for name in self._lab.nodes:
-                self.node(name).write_out()
+            self._lab.write_out()
         else:
-            self._lab.finish()
+            with suppress(LimitExceeded):  # the run is over: what connections do for ever after is nobody's fault
+                self._lab.finish()
 
     def end(self) -> None:
         """Nothing of it goes on."""
         self._clock.end()
-        self._logging.__exit__(None, None, None)
+        self._stack.close()
 
     def items(self) -> Iterator[Item]:
         """What is there."""

@@ -31,7 +31,7 @@ from types import CodeType, ModuleType, SimpleNamespace
 from typing import Any, Self, TypeVar
 
 from chitcpd.sim import Host, Listener, Signal, Socket, Wait
-from chitcpd.simlab import File, Node
+from chitcpd.simlab import File, Node, without_places
 from testbed.backends.sim_threads import Ended, Thread, VirtualClock
 from testbed.plan import AppPlan
 
@@ -174,7 +174,7 @@ class AppLife:
 
     def complain(self, head: str = "") -> None:
         """Say on its standard error which exception nobody has handled."""
-        self.stderr.write(head + traceback.format_exc())
+        self.stderr.write(without_places(head + traceback.format_exc()))
 
 
 # ---- its modules -----------------------------------------------------------------------------------------------

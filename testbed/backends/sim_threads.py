@@ -36,6 +36,7 @@ class VirtualClock:
         self.broken = False  # the simulation was interrupted, anywhere in its midst: it does not go on
         self.running: Thread | None = None  # that has the baton
         self.home = -1  # the directory in which all but applications work, while any of them may go on
+        self._runs_in = 0  # the thread that runs the simulation
         self.back = threading.Lock()  # free when the baton is the simulation's again
         self.back.acquire()
         self._threads: dict[Thread, None] = {}  # that have begun
@@ -43,6 +44,12 @@ class VirtualClock:
     def now(self) -> float:
         """Virtual seconds."""
         return self.simulation.now
+
+    @property
+    def ident(self) -> int:
+        """Of the thread that goes on: for another one."""
+        running = self.running
+        return self._runs_in if running is None else running.ident
 
     def queue(self) -> VirtualQueue[Any]:
         """For threads of this time."""
@@ -89,7 +96,7 @@ class VirtualClock:
         self._threads.pop(thread, None)
 
     def _run(self, signal: Signal, until: float | None) -> None:
-        simulation = self.simulation
+        simulation, self._runs_in = self.simulation, threading.get_ident()
         Process(self.host, self._halt_at(signal)).resume()
         try:
             with self._at_home():
@@ -152,6 +159,11 @@ class Thread:
         self._error: BaseException | None = None
         self.ended = False
         self._thread = threading.Thread(target=self._begin, daemon=True)
+
+    @property
+    def ident(self) -> int:
+        """The system's number of it, once it has begun."""
+        return self._thread.ident or 0
 
     def start(self) -> None:
         """Let it begin at this moment, after what is being done."""

@@ -349,6 +349,7 @@ def test_a_tcp_that_raises_is_told_of_in_its_hosts_log() -> None:
     log = (folder / "hosts/alice/chitcpd.log").read_text()
     assert "fault in the TCP" in log
     assert "LookupError: no" in log
+    assert str(PROJECT) not in log  # where it is installed is nobody's business
     assert "fault" not in (folder / "hosts/bob/chitcpd.log").read_text()
     assert manifest(folder)["inputs"]["./mine.py"]["kept"]
 
@@ -366,7 +367,7 @@ def test_a_tcp_that_can_not_be_made(capsys: pytest.CaptureFixture[str]) -> None:
     Path("lab.yaml").write_text(pair(own=("hosts: {alice: {}", "hosts: {alice: {tcp: {implementation: ./mine.py}}")))
     assert main(["run", "lab.yaml", "--backend", "sim"]) == 3
     said = capsys.readouterr().err
-    assert "chitcpd of alice did not start: alice.py can't be loaded: line 3: ModuleNotFoundError" in said
+    assert "chitcpd of alice did not start: implementation.py can't be loaded: line 3: ModuleNotFoundError" in said
     assert_nothing_is_left()
 
 
@@ -415,10 +416,11 @@ def test_what_it_has_not_is_refused(found: str, put: str, said: str, capsys: pyt
     assert_nothing_is_left()
 
 
-def test_a_lab_does_not_stay(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lab_does_not_stay() -> None:
     Path("lab.yaml").write_text(pair())
-    assert main(["up", "lab.yaml", "--backend", "sim"]) == 3
-    assert "a simulation lives only while `testbed run` does" in capsys.readouterr().err
+    ran = run_testbed("up", "lab.yaml", "--backend", "sim")
+    assert ran.returncode == 3
+    assert "a simulation lives only while `testbed run` does" in ran.stderr
     assert_nothing_is_left()
 
 
@@ -427,6 +429,19 @@ def test_it_is_never_taken_without_being_asked_for() -> None:
     ran = run_testbed("run", "lab.yaml")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "backend local" in ran.stdout
+
+
+@pytest.mark.parametrize("method", ["open(self, now, *, active)", "send(self, data, now)"])
+def test_a_tcp_that_never_returns_costs_a_connection(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the daemon; `send` is called in a thread of the application."""
+    monkeypatch.setattr("testbed.backends.sim_watch._TICK", 0.2)
+    monkeypatch.setattr("testbed.backends.sim_watch._BUSY", 0.1)
+    folder = own_tcp(f"    def {method}:\n        while True: pass\n", status=1)
+    log = (folder / "hosts/alice/chitcpd.log").read_text()
+    assert "fault in the TCP" in log
+    assert "EndlessLoop" in log
+    assert 'File "implementation.py", line ' in log
+    assert manifest(folder)["apps"]["client"]["status"] == 1
 
 
 def test_an_interrupt_ends_a_tcp_that_never_returns() -> None:
