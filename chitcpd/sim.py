@@ -246,8 +246,12 @@ class Host:
         here = (demux.ANY, 0)
         endpoint = self.driver.connect(here, (address, port), socket.changed, self.simulation.now)
         socket.endpoint = endpoint
-        while not (endpoint.established or endpoint.connection.state == State.CLOSED):
-            yield socket
+        try:
+            while not (endpoint.established or endpoint.connection.state == State.CLOSED):
+                yield socket
+        except GeneratorExit:  # nobody waits any more
+            socket.abort()
+            raise
         if not endpoint.established:
             raise OSError(socket.error or errno.ECONNABORTED, "the connection could not be opened")
         return socket

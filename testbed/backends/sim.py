@@ -266,6 +266,7 @@ class _SimLab:
         until = now() + app.timeout
         while life.status is None and life.node.runs and now() < until:
             if self._is_ready(life):
+                life.ready = True
                 return True
             self._clock.wait(self._changed, until)
         return False

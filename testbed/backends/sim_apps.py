@@ -12,7 +12,6 @@ import builtins
 import errno
 import importlib
 import io
-import itertools
 import os
 import pkgutil
 import queue
@@ -80,7 +79,8 @@ class AppLife:
         self.clock = clock
         self.changed = changed
         self.status: int | None = None  # None: it runs
-        self.written = bytearray()  # by this life, on both streams
+        self.written = bytearray()  # by this life, on both streams, until it is ready
+        self.ready = plan.says is None
         self.directory = directory / "files"
         self.files = File(directory / "stdout"), File(directory / "stderr")
         self.stdout, self.stderr = (_text(file, self._wrote) for file in self.files)
@@ -149,7 +149,7 @@ class AppLife:
             handler(number, None)
 
     def _wrote(self, data: bytes) -> None:
-        if self.plan.says is not None:
+        if not self.ready:
             self.written += data
             self.changed()
 
@@ -327,8 +327,6 @@ class _Threading:
 class _AppThread:
     """threading.Thread: one that ends with the application."""
 
-    _numbers = itertools.count(1)
-
     def __init__(
         self, life: AppLife, module: _Threading, *, target: Callable[..., None], args: Sequence[Any] = (), daemon: bool
     ) -> None:
@@ -340,7 +338,7 @@ class _AppThread:
         self._ended = False
         self._over = Signal(life.clock.simulation)
         self._thread = life.thread(self._run)
-        self._number = next(self._numbers)
+        self._number = len(module.running)
         module.running[self._thread] = self
 
     def __hash__(self) -> int:
@@ -488,12 +486,15 @@ class _Socket(_End):
     def __init__(self, life: AppLife, connected: Socket | tuple[str, int]) -> None:
         """`connected`: a connection that was accepted, or where to connect to. Raises OSError."""
         super().__init__(life, errno.ECONNRESET)
+        self._opening: Generator[Wait, None, Socket] | None = None
         if isinstance(connected, tuple):
+            self._opening = self._ask(self.host.connect, *connected)
             try:
-                connected = self._blocking(self.host.connect(*connected))
-            except BaseException:
+                connected = self._blocking(self._opening)
+            except OSError:
                 self.close()
                 raise
+            self._opening = None
         self._socket = connected
 
     def recv(self, limit: int) -> bytes:
@@ -516,7 +517,9 @@ class _Socket(_End):
             self._ask(self._socket.shutdown)
 
     def _close(self) -> None:
-        if hasattr(self, "_socket"):
+        if self._opening is not None:
+            self._opening.close()
+        else:
             self._socket.close()
 
 

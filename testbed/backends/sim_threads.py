@@ -61,18 +61,14 @@ class VirtualClock:
 
     def wait(self, signal: Signal, until: float | None = None) -> None:
         """Return after a change of `signal`, or at this moment, or now and then before: who waits looks again."""
-        if self.broken:
-            raise TimeStands("the simulation was interrupted")
-        if until is not None and self.running is not None:
-            self.simulation.schedule(max(until, self.now()), self.host, lambda _: signal.changed(), None)
         if self.running is not None:
+            if until is not None:
+                self.simulation.schedule(max(until, self.now()), self.host, lambda _: signal.changed(), None)
             self.running.wait(signal)
+        elif self.broken:
+            raise TimeStands("the simulation was interrupted")
         else:
             self._run(signal, until)
-
-    def run(self, until: float) -> None:
-        """Let all happen until then."""
-        self.wait(Signal(self.simulation), until)
 
     def sleep(self, seconds: float) -> None:
         """Let so much time pass."""

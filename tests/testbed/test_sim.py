@@ -323,6 +323,15 @@ def test_what_was_written_before_a_kill_is_kept() -> None:
     assert sent.startswith(part.read_bytes())
 
 
+def test_one_that_is_killed_while_it_connects_sends_no_more() -> None:
+    text = pair("  - {at: 0s, link: alice-bob, down: true}\n  - {at: 10s, app: client, kill: SIGKILL}")
+    text += """  later: {host: alice, run: [python, -m, chisocket.apps.echo, send, "bob:1", hi], expect: {exit: 1}, timeout: 60s}
+"""
+    folder = simulate(text.replace("events:", "EVENTS:").replace("EVENTS:", "events:"), status=1)
+    times = [event["t"] for event in events(folder, "alice", "sent") if event["peer"].endswith(":7000")]
+    assert [round(t) for t in times] == [0, 1, 3, 7]
+
+
 def test_a_listener_is_waited_for_in_vain() -> None:
     folder = simulate(
         pair(other=("ready: {listening: 7000}", "ready: {listening: 7001}, timeout: 5s")).replace(
