@@ -31,6 +31,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds, since some moment."""
 
+    def epoch(self) -> float:
+        """Seconds since the epoch, as traces have them."""
+
     def queue(self) -> Queue[Any]:
         """A queue whose waits take this time."""
 
@@ -48,6 +51,10 @@ class WallClock:
     def now(self) -> float:
         """As time.monotonic."""
         return time.monotonic()
+
+    def epoch(self) -> float:
+        """As time.time."""
+        return time.time()
 
     def queue(self) -> Queue[Any]:
         """Python's own."""

@@ -56,6 +56,7 @@ def _manifest(outcome: Outcome, topology: Topology, backend: str, why: str) -> d
         "status": outcome.status,
         "failure": outcome.failure,
         "error": outcome.error,
+        "began": _rounded(outcome.began),
         "seconds": {"up": round(outcome.up_seconds, 3), "run": round(outcome.run_seconds, 3)},
         "versions": {
             "testbed": chitcpd.__version__,  # one distribution, one version

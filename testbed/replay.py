@@ -177,7 +177,7 @@ def _without_versions(folder: Path) -> dict[str, Any]:
 def _files(folder: Path) -> Iterator[str]:
     """But for those that a program makes of the others, for people."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".html":
+        if path.is_file() and path.name != "report.html":
             yield str(path.relative_to(folder))
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from queue import Empty
 from typing import TypeVar
 
 from testbed import checks, folder, inputs, lab, manifest, state
+from testbed import report as reports
 from testbed import topology as topologies
 from testbed.backends import Choice
 from testbed.backends.base import Backend, Exit, Report
@@ -31,6 +32,8 @@ T = TypeVar("T")
 
 _LAST_LINES = 12
 _DAEMON_TOLD_WITHIN = 1.0  # seconds between the end of an application by its daemon's end, and the news of this
+
+_SOON_READ = 20_000_000  # bytes of traces, of which there is a report in two seconds
 
 
 class CutShort(Exception):
@@ -98,7 +101,26 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
     if not _attempt(outcome, lambda: backend.down(plan.lab, _quiet(report))):
         outcome.error = f"{outcome.error}; what is left of the lab goes with: testbed down {plan.lab}"
         _attempt(outcome, write_manifest)
+    _write_report(outcome, signals, report)
     _attempt(outcome, lambda: folder.point_latest(directory))
+
+
+def _write_report(outcome: Outcome, signals: Signals, report: Report) -> None:
+    """Write report.html; if that can't be, or a signal ends it, the run is as it was."""
+    path = outcome.directory / reports.NAME
+    size = sum(trace.stat().st_size for trace in outcome.directory.glob("hosts/*/trace.jsonl"))
+    if signals.came and size > _SOON_READ:
+        outcome.no_report = "the run was interrupted, and there is much to read"
+        return
+    _quiet(report)("writing the report")
+    try:
+        with nullcontext() if signals.came else signals.interruptible():
+            reports.Report(outcome.directory).write(path)
+        outcome.report = path
+    except Interrupted as interrupted:
+        outcome.no_report = f"interrupted by {interrupted}"
+    except Exception as error:
+        outcome.no_report = f"{type(error).__name__}: {error}"
 
 
 def _require_lab(backend: Backend, outcome: Outcome) -> None:
@@ -128,6 +150,7 @@ class _Play:
         outcome.events = self._conductor.happened
         self._begun: dict[str, float] = {}  # application -> when it was started
         self._first = self._now()
+        outcome.began = backend.clock.epoch()
 
     def apps(self) -> None:
         """Start each application when those before it are ready; return when none has to end any more.

@@ -98,7 +98,7 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
         "chitcpd.simlab",
         "chisocket.protocol.location",
     )
-    libraries = ("click", "docker", "pydantic", "pydantic_core", "pytest", "requests", "rich", "yaml")
+    libraries = ("click", "docker", "matplotlib", "pydantic", "pydantic_core", "pytest", "requests", "rich", "yaml")
     check("testbed", ("testbed", *faces), third_party=libraries)
 
 
@@ -111,6 +111,12 @@ def test_only_the_plugin_needs_pytest() -> None:
     """Who runs labs does not have to have it."""
     assert {path.name for path in modules("testbed") for name in imports(path) if is_in(name, "pytest")} == {
         "pytest_plugin.py"
+    }
+
+
+def test_only_single_plots_need_matplotlib() -> None:
+    assert {path.name for path in modules("testbed") for name in imports(path) if is_in(name, "matplotlib")} == {
+        "plots.py"
     }
 
 

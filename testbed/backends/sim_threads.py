@@ -45,6 +45,10 @@ class VirtualClock:
         """Virtual seconds."""
         return self.simulation.now
 
+    def epoch(self) -> float:
+        """The simulation began with it."""
+        return self.simulation.now
+
     @property
     def ident(self) -> int:
         """Of the thread that goes on: for another one."""

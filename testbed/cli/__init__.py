@@ -12,13 +12,29 @@ import click
 
 import chitcpd
 from testbed.backends import UnknownBackend
-from testbed.cli import completion, doctor, graph, init, lab, ladder, link, plan, replay, run, schema, use, validate
+from testbed.cli import (
+    completion,
+    doctor,
+    graph,
+    init,
+    lab,
+    ladder,
+    link,
+    plan,
+    replay,
+    report,
+    run,
+    schema,
+    use,
+    validate,
+)
 from testbed.cli.output import Group, Settings, complain
 from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.ladder_choice import NoSuchConnection
 from testbed.links import BadSetting
 from testbed.replay import NotARun
+from testbed.report import NoSuchPlot, Unreadable
 from testbed.signals import Interrupted
 from testbed.topology import TopologyError
 from testbed.unavailable import Unavailable
@@ -33,7 +49,7 @@ def cli() -> None:
     A first run, and what it left:
       testbed doctor
       testbed run topologies/two-hosts.yaml
-      ls runs/two-hosts/latest/
+      testbed report --open
 
     \b
     A lab that stays, until `down`:
@@ -60,8 +76,12 @@ _COMMANDS = (
     *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    *(replay.replay, ladder.ladder),
+    *(replay.replay, ladder.ladder, report.report),
     *(doctor.doctor, completion.completion),
+)
+_WRONG = (
+    *(UnknownBackend, NoSuchLab, UnknownName, BadSetting, NoSuchRun, NoSuchConnection, BadTrace),
+    *(NoSuchPlot, Unreadable, NotARun),
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -81,16 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             complain(str(fault))
         return 2
-    except (
-        UnknownBackend,
-        NoSuchLab,
-        UnknownName,
-        BadSetting,
-        NoSuchRun,
-        NoSuchConnection,
-        BadTrace,
-        NotARun,
-    ) as error:
+    except _WRONG as error:
         complain(f"{error}.")
         return 2
     except Unavailable as error:

@@ -59,6 +59,10 @@ def _tell(outcome: Outcome, settings: Settings) -> None:
     if outcome.error is not None:
         complain(outcome.error, outcome.traceback if settings.verbose else f"See {outcome.directory}/error.txt")
     say(f"run folder: {outcome.directory}")
+    if outcome.report is not None:
+        say(f"report: {outcome.report}")
+    else:
+        say(f"note: there is no report ({outcome.no_report}); try: testbed report {outcome.directory}", "note")
     say(outcome.verdict, "good" if outcome.status == 0 else "bad")
 
 

@@ -324,12 +324,14 @@ def test_what_was_written_before_a_kill_is_kept() -> None:
 
 
 def test_one_that_is_killed_while_it_connects_sends_no_more() -> None:
-    text = pair("  - {at: 0s, link: alice-bob, down: true}\n  - {at: 10s, app: client, kill: SIGKILL}")
-    text += """  later: {host: alice, run: [python, -m, chisocket.apps.echo, send, "bob:1", hi], expect: {exit: 1}, timeout: 60s}
-"""
-    folder = simulate(text.replace("events:", "EVENTS:").replace("EVENTS:", "events:"), status=1)
-    times = [event["t"] for event in events(folder, "alice", "sent") if event["peer"].endswith(":7000")]
-    assert [round(t) for t in times] == [0, 1, 3, 7]
+    later = '  later: {host: alice, run: [python, -m, chisocket.apps.echo, send, "bob:1", hi], expect: {exit: 1}}\n'
+    down = "  - {at: 0s, link: alice-bob, down: true}\n  - {at: 10s, app: client, kill: SIGKILL}"
+    folder = simulate(pair(down, other=("timeout: 30s\n", f"timeout: 30s\n{later}")), status=1)
+    times = {port: [] for port in ("7000", "1")}
+    for event in events(folder, "alice", "sent"):
+        times[event["peer"].rpartition(":")[2]].append(round(event["t"]))
+    assert times["7000"] == [0, 1, 3, 7]
+    assert times["1"][:5] == [0, 1, 3, 7, 15]
 
 
 def test_a_listener_is_waited_for_in_vain() -> None:
