@@ -37,7 +37,7 @@ def test_its_numbers_are_those_of_the_traces(report: Report, events: Events) -> 
 
 
 def test_segments_are_paired_as_the_ladder_pairs_them(report: Report, run_folder: Path) -> None:
-    """testbed.ladder keeps an object for each segment, the report a packed row: they must agree on what became of it."""
+    """testbed.ladder keeps an object for each segment, the report a packed row: they agree on what became of it."""
     (connection,) = report.collected.connections
     whole = finished.ladder_of(run_folder)
     (other,) = whole.connections

@@ -97,7 +97,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
       series: [{}, {show: false}],
       axes: [axis({values: (_, ticks) => ticks.map((t) => `${trim(t.toFixed(6))}`), size: 30}),
              axis({values: (_, ticks) => ticks.map((v) => v === NONE ? "" : format(v)), size: 78})],
-      cursor: {sync: {key: "time"}, drag: {x: true, y: false, setScale: false}, points: {show: false}, y: false},
+      cursor: {sync: {key: "time", filters: {pub: (type) => type === "mousemove" || type === "mouseleave"}}, drag: {x: true, y: false, setScale: false}, points: {show: false}, y: false},
       hooks: {
         draw: [draw],
         setSelect: [(self) => {
