@@ -188,7 +188,7 @@ class Thread:
         """Unwind it, in nobody's time."""
         self._ends = True
         if self._thread.is_alive():
-            self._go_on()
+            self._go_on(_LAST_STEP)
             self._thread.join(_LAST_STEP)
         self._clock.over(self)
 
@@ -207,8 +207,8 @@ class Thread:
                 return
             yield self._waits_for
 
-    def _go_on(self) -> None:
-        """Hand it the baton, and wait until it is back."""
+    def _go_on(self, within: float = -1) -> None:
+        """Hand it the baton, and wait until it is back, for so many seconds of the wall clock; -1: for ever."""
         clock = self._clock
         before, clock.running = clock.running, self
         try:
@@ -216,7 +216,7 @@ class Thread:
                 os.chdir(self._directory)
             self._go.release()
             try:
-                clock.back.acquire()
+                clock.back.acquire(timeout=within)
             except BaseException:  # a signal: the thread goes on, up to its next wait, and must not do so elsewhere
                 clock.back.acquire(timeout=_LAST_STEP)
                 raise

@@ -455,10 +455,9 @@ def test_a_tcp_that_never_returns_costs_a_connection(method: str, monkeypatch: p
     assert manifest(folder)["apps"]["client"]["status"] == 1
 
 
-def test_an_interrupt_ends_a_tcp_that_never_returns() -> None:
-    Path("mine.py").write_text(
-        f"{MINE.replace(': ...', ':')}    def open(self, now, *, active):\n        while True: pass\n"
-    )
+@pytest.mark.parametrize("method", ["open(self, now, *, active)", "send(self, data, now)"])
+def test_an_interrupt_ends_a_tcp_that_never_returns(method: str) -> None:
+    Path("mine.py").write_text(f"{MINE.replace(': ...', ':')}    def {method}:\n        while True: pass\n")
     Path("lab.yaml").write_text(pair(own=("hosts: {alice: {}", "hosts: {alice: {tcp: {implementation: ./mine.py}}")))
     command = [*TESTBED, "run", "lab.yaml", "--backend", "sim"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
