@@ -114,11 +114,16 @@ def compare(first: Path, second: Path, *, exact: bool) -> Comparison:
     """Two run folders; `exact`: byte for byte. Raises NotARun and BadTrace."""
     result = Comparison(first, second, exact)
     then, now = _manifest(first), _manifest(second)
-    result.versions = _versions(then, now)
-    if exact:
-        _compare_bytes(result)
-    else:
-        _compare_what_lasts(result, then, now)
+    try:
+        result.versions = _versions(then, now)
+        if exact:
+            _compare_bytes(result)
+        else:
+            _compare_what_lasts(result, then, now)
+    except (NotARun, finished.BadTrace):
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:  # somebody else has written it
+        raise NotARun(f"{first}/manifest.json is not what a run writes: {error!r:.200}") from error
     return result
 
 

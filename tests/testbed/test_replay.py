@@ -154,6 +154,8 @@ def test_a_manifest_that_is_none(text: str, capsys: Captured) -> None:
     ("found", "put", "status", "said"),
     [
         ('"lab": "pair"', '"lab": "../pair"', 2, "is not what a run writes"),
+        ('"versions": {', '"versions": [0], "v": {', 2, "is not what a run writes"),
+        ('"hosts": {', '"hosts": [[1]], "h": {', 2, "is not what a run writes"),
         ('"name": "sim"', '"name": "simulator"', 2, "there is no backend 'simulator'"),
         ('"verdict": "passed"', '"verdict": "interrupted"', 2, "did not come to its end (interrupted)"),
     ],
