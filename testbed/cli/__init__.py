@@ -14,12 +14,14 @@ import chitcpd
 from testbed.backends import UnknownBackend
 from testbed.cli import (
     completion,
+    dissector,
     doctor,
     graph,
     init,
     lab,
     ladder,
     link,
+    merge,
     plan,
     replay,
     report,
@@ -76,7 +78,7 @@ _COMMANDS = (
     *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    *(replay.replay, ladder.ladder, report.report),
+    *(report.report, ladder.ladder, merge.merge, dissector.dissector, replay.replay),
     *(doctor.doctor, completion.completion),
 )
 _WRONG = (

@@ -140,7 +140,9 @@ class Report:
         return told
 
     def _log(self, node: str) -> list[list[object]]:
-        lines = read.log(read.inside(self.folder, "hosts", node, "chitcpd.log"), str(self.manifest["run_id"]))
+        began = self.manifest.get("began")
+        near = float(began) if began is not None else read.moment(str(self.manifest["run_id"]))
+        lines = read.log(read.inside(self.folder, "hosts", node, "chitcpd.log"), near)
         zero = self.collected.zero
         return [[None if line.t is None else round(line.t - zero, 6), line.text] for line in lines]
 

@@ -95,35 +95,31 @@ class LogLine:
     text: str
 
 
-def log(path: Path | None, run_id: str) -> list[LogLine]:
+def log(path: Path | None, near: float | None) -> list[LogLine]:
     """The lines of a log; of a long one the first and the last, and how many are between them.
 
-    A log has the time of day, on the clock of its host's zone; the run's id has the time in UTC.
+    A log has the time of day, on the clock of its host's zone: `near` is when it begins, give or take minutes, in
+    seconds since the epoch; None: nobody knows.
     """
-    lines = _some_lines(path)
-    began = _began(run_id)
     found: list[LogLine] = []
     zone: float | None = None
-    for line in lines:
+    for line in _some_lines(path):
         stamp = _STAMP.match(line)
         t: float | None = None
-        if stamp is not None and began is not None:
+        if stamp is not None and near is not None:
             of_day = int(stamp[1]) * 3600 + int(stamp[2]) * 60 + float(stamp[3])
             if zone is None:
-                zone = round((of_day - began) % _DAY / _ZONES) * _ZONES
-            t = began + (of_day - zone - began) % _DAY
-            t -= _DAY if t - began > _DAY - 60 else 0  # a moment before the id's whole second
+                zone = round((of_day - near) % _DAY / _ZONES) * _ZONES
+            t = near + (of_day - zone - near + _DAY / 2) % _DAY - _DAY / 2
         found.append(LogLine(t, line[stamp.end() :] if stamp is not None else line))
     return found
 
 
-def _began(run_id: str) -> float | None:
-    """A run's id as seconds since the epoch."""
+def moment(run_id: str) -> float | None:
+    """A run's id as seconds since the epoch; None if it is no time."""
     found = _RUN_ID.match(run_id)
-    if found is None:
-        return None
     try:
-        return float(calendar.timegm(time.strptime(found[0], "%Y%m%dT%H%M%SZ")))
+        return None if found is None else float(calendar.timegm(time.strptime(found[0], "%Y%m%dT%H%M%SZ")))
     except ValueError:
         return None
 

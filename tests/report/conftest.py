@@ -20,8 +20,9 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from testbed.report import Report
-from tests.testbed.conftest import PROJECT, _free_port
+from tests.testbed.conftest import PROJECT, _free_port, own_state
 
+__all__ = ["own_state"]  # a fixture
 SCREENSHOTS = PROJECT / "build" / "report"
 # What alice sends is lost on the first link now and then, and waits before the second, in a queue that is too short.
 BOTTLENECK = """

@@ -43,7 +43,7 @@ function links() {
       probe ? badge(probe.good, "as asked", "off") : "", count(link.dropped),
       [...new Set([link.mechanism.delay_jitter_rate, link.mechanism.all_else])].filter((name) => name !== "none").join(", ")], [4]));
   });
-  return table(["link", "asked, one way", "measured before the applications began", "", "dropped", "made by"], rows, {class: "links"});
+  return table(["link", "asked, one way", "measured before the applications began", "", "dropped", "by"], rows, {class: "links"});
 }
 
 function network() {
@@ -89,13 +89,16 @@ function connectionOf(connection, open) {
   return node;
 }
 
+const ENDED = {"by itself": "ended by itself", stopped: "was stopped at the end of the run", "timed out": "took too long and was stopped",
+  "not started": "was not started", running: "nobody knows how it ended"};
+
 function apps() {
   const output = (name, text) => text ? el("details", {open: text.length < 400}, el("summary", {}, name), el("pre", {}, text)) : NONE;
   return section("apps", "Applications", "", D.apps.map((app) => {
     const wrong = app.expected !== NONE && app.status !== app.expected;
     return el("div", {class: "app"}, el("h3", {}, app.name, el("span", {class: "note"}, ` on ${app.host}`)),
       el("p", {}, el("code", {}, app.command.join(" ")), el("br"),
-        el("span", {class: wrong ? "bad" : ""}, `ended ${app.ended}${app.status === NONE ? "" : `, status ${app.status}`}, after ${digits(app.seconds)} s`)),
+        el("span", {class: wrong ? "bad" : ""}, `${ENDED[app.ended] || app.ended}${app.status === NONE ? "" : `, status ${app.status}`}, after ${digits(app.seconds)} s`)),
       output("standard output", app.stdout), output("standard error", app.stderr));
   }));
 }

@@ -6,8 +6,14 @@ const SYN = 2, FIN = 1, RST = 4, ACK = 16;
 
 function opened(connection) {
   if (connection.opened) return connection.opened;
-  const rows = Object.fromEntries(Object.entries(connection.rows).map(([name, reference]) =>
-    [name, name === "at" || name === "way" ? seconds_of(reference) : column(reference)]));
+  const rows = {};
+  for (const [name, reference] of Object.entries(connection.rows)) {  // each when it is first asked for
+    Object.defineProperty(rows, name, {configurable: true, get: () => {
+      const value = name === "at" || name === "way" ? seconds(reference) : column(reference);
+      Object.defineProperty(rows, name, {value});
+      return value;
+    }});
+  }
   const n = rows.at.length;
   rows.n = n;
   rows.block = new Uint32Array(n + 1);
@@ -28,13 +34,6 @@ function opened(connection) {
   }));
   connection.opened = rows;
   return rows;
-}
-
-function seconds_of(reference) {
-  const raw = column(reference);
-  const t = new Float64Array(raw.length);
-  for (let i = 0; i < raw.length; i++) t[i] = raw[i] * 1e-6;
-  return t;
 }
 
 const queues = new Map();

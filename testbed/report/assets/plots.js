@@ -44,6 +44,20 @@ function drawSteps(ctx, g, {t, v}, end) {
   ctx.stroke();
 }
 
+/** Calls mark(x, y) for those of a list that are shown; of those that fall on the same pixel once. */
+function eachShown(rows, list, g, yOf, mark) {
+  let lastX = NaN, lastY = NaN;
+  for (let at = 0; at < list.length; at++) {
+    const i = list[at], t = rows.at[i];
+    if (t < g.min || t > g.max) continue;
+    const x = Math.round(g.x(t)), y = Math.round(yOf(i));
+    if (x === lastX && y === lastY) continue;
+    lastX = x;
+    lastY = y;
+    mark(x, y, i);
+  }
+}
+
 function cross(ctx, x, y, r) {
   ctx.moveTo(x - r, y - r);
   ctx.lineTo(x + r, y + r);
@@ -95,7 +109,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
       width, height, legend: {show: false}, padding: [8, 8, 0, 0],
       scales: {x: {time: false, auto: false}, y: {auto: false, distr: log ? 3 : 1}},
       series: [{}, {show: false}],
-      axes: [axis({values: (_, ticks) => ticks.map((t) => `${trim(t.toFixed(6))}`), size: 30}),
+      axes: [axis({values: (_, ticks) => ticks.map((t) => `${trim(t.toFixed(6))} s`), size: 30}),
              axis({values: (_, ticks) => ticks.map((v) => v === NONE ? "" : format(v)), size: 78})],
       cursor: {sync: {key: "time", filters: {pub: (type) => type === "mousemove" || type === "mouseleave"}}, drag: {x: true, y: false, setScale: false}, points: {show: false}, y: false},
       hooks: {
@@ -131,6 +145,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
       u.setScale("x", {min: zoom.min, max: zoom.max});
       u.setScale("y", {min: low, max: high});
     });
+    rest();
   }
   function draw(self) {
     const ctx = self.ctx, g = geometry(self);
@@ -138,7 +153,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
     ctx.beginPath();
     ctx.rect(g.left, g.top, g.width, g.height);
     ctx.clip();
-    drawHappened(ctx, g);
+    drawHappened(ctx, g, label === "time-sequence");
     for (const part of parts) {
       if (!part.on) continue;
       ctx.save();
@@ -154,7 +169,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
     const left = self.cursor.left;
     if (left === NONE || left < 0) {
       at.textContent = "";
-      for (const part of parts) part.cell.textContent = "";
+      rest();
       hideTip();
       return;
     }
@@ -163,6 +178,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
     for (const part of parts) if (part.value) part.cell.textContent = part.value(t);
     if (hover && self.over.matches(":hover")) hover(self);
   }
+  function rest() { for (const part of parts) part.cell.textContent = part.rest ? part.rest() : ""; }
   function refresh() { if (u) { scale(); u.redraw(); } }
   figure.follow = {
     refresh,
@@ -182,7 +198,7 @@ const watcher = new IntersectionObserver((entries) => {
     watcher.unobserve(target);
     target.follow.visible();
   }
-}, {rootMargin: "600px"});
+}, {rootMargin: "250px"});
 
 function swatch({colour, dash, mark}) {
   return svg("svg", {width: 22, height: 12, "aria-hidden": "true", class: "swatch"},
@@ -192,9 +208,11 @@ function swatch({colour, dash, mark}) {
 }
 
 /** What the topology let happen to the lab: a line at its time. */
-function drawHappened(ctx, g) {
+function drawHappened(ctx, g, named) {
   if (!D.placed) return;
   ctx.save();
+  ctx.textAlign = "left";
+  ctx.textBaseline = "alphabetic";
   ctx.strokeStyle = ctx.fillStyle = colours.faint;
   ctx.lineWidth = g.ratio;
   ctx.setLineDash([2 * g.ratio, 3 * g.ratio]);
@@ -207,6 +225,7 @@ function drawHappened(ctx, g) {
     ctx.moveTo(x, g.top);
     ctx.lineTo(x, g.bottom);
     ctx.stroke();
+    if (!named) continue;
     const text = event.length > 44 ? `${event.slice(0, 42)}…` : event, wide = ctx.measureText(text).width;
     ctx.fillText(text, Math.max(g.left, Math.min(x + 4 * g.ratio, g.right - wide)), g.top + (12 + 13 * (row++ % 4)) * g.ratio);
   }
@@ -226,13 +245,10 @@ function rug(rows, side) {
   const ticks = (label, colour, list, height) => ({label, colour, mark: colour === "drop" ? "cross" : "bar",
     draw: (ctx, g) => {
       ctx.beginPath();
-      for (let at = 0; at < list.length; at++) {
-        const t = rows.at[list[at]];
-        if (t < g.min || t > g.max) continue;
-        const x = Math.round(g.x(t)), y = g.bottom - height * g.ratio;
+      eachShown(rows, list, g, () => g.bottom - height * g.ratio, (x, y) => {
         if (colour === "drop") cross(ctx, x, y, 3 * g.ratio);
         else { ctx.moveTo(x, y - 4 * g.ratio); ctx.lineTo(x, y + 4 * g.ratio); }
-      }
+      });
       ctx.stroke();
     }});
   const {again, dropped} = rows.lists[side];
@@ -243,10 +259,12 @@ function rug(rows, side) {
 function timeSequence(connection, rows, side, jump) {
   const end = rows.ends[side], sender = nameOf(connection, side), last = rows.at[rows.n - 1] || 0;
   const from = side;
+  let tooFar = false;
   const visible = () => [Math.max(0, after(rows.at, zoom.min - 1e-9)), after(rows.at, zoom.max)];
 
   function range() {
     let low = Infinity, high = -Infinity;
+    tooFar = false;
     const [begin, behind] = visible();
     for (let i = begin; i < behind; i++) {
       if ((rows.kind[i] & FROM_B) !== from) continue;
@@ -256,7 +274,10 @@ function timeSequence(connection, rows, side, jump) {
     }
     for (const told of [end.acked, ...(parts[1].on ? [end.edge] : [])]) {
       const [least, most] = rangeOf([told]);
-      if (told === end.edge && high > low && most - high > 0.6 * (high - low)) continue;  // it would leave no room
+      if (told === end.edge && high > low && most - high > 0.6 * (high - low)) {  // it would leave no room
+        tooFar = true;
+        continue;
+      }
       low = Math.min(low, least);
       high = Math.max(high, most);
     }
@@ -293,24 +314,18 @@ function timeSequence(connection, rows, side, jump) {
     const list = rows.lists[side].again, few = list.filter((i) => rows.at[i] >= g.min && rows.at[i] <= g.max).length < 25;
     ctx.font = `bold ${11 * g.ratio}px system-ui, sans-serif`;
     ctx.beginPath();
-    for (let at = 0; at < list.length; at++) {
-      const i = list[at], t = rows.at[i];
-      if (t < g.min || t > g.max) continue;
-      const x = Math.round(g.x(t)), y = g.y(rows.seq[i]);
+    eachShown(rows, list, g, (i) => g.y(rows.seq[i]), (x, y, i) => {
       ctx.moveTo(x, y);
       ctx.lineTo(x, Math.min(g.y(rows.seq[i] + rows.len[i]), y - 3 * g.ratio));
       if (few) ctx.fillText("R", x + 3 * g.ratio, y - 2 * g.ratio);
-    }
+    });
     ctx.stroke();
   }
 
   function drawDropped(ctx, g) {
     const list = rows.lists[side].dropped;
     ctx.beginPath();
-    for (let at = 0; at < list.length; at++) {
-      const i = list[at], t = rows.at[i];
-      if (t >= g.min && t <= g.max) cross(ctx, g.x(t), g.y(rows.seq[i] + rows.len[i] / 2), 4 * g.ratio);
-    }
+    eachShown(rows, list, g, (i) => g.y(rows.seq[i] + rows.len[i] / 2), (x, y) => cross(ctx, x, y, 4 * g.ratio));
     ctx.stroke();
   }
 
@@ -343,7 +358,7 @@ function timeSequence(connection, rows, side, jump) {
 
   const parts = [
     steps("acknowledged", "ack", end.acked, last, count),
-    steps("window", "window", end.edge, last, count),
+    steps("window", "window", end.edge, last, count, {rest: () => tooFar ? "(further up)" : ""}),
     {label: "SACK", colour: "sack", mark: "bar", draw: drawSack, width: 2},
     {label: "segments", colour: "data", mark: "bar", draw: drawData, width: 1.2},
     {label: "sent again (R)", colour: "again", mark: "bar", draw: drawAgain, width: 2.5},
@@ -418,7 +433,8 @@ function queue(connection, rows, side) {
   const {wait} = rows.ends[side], told = wait === NONE ? NONE : queueOf(wait);
   if (!told) return NONE;
   const way = pair(D.links[wait].direction), packets = told.packets, format = packets ? (v) => `${digits(v)} pkt` : size;
-  const list = rows.lists[side].dropped, others = D.connections.length > 1 ? ", of all connections" : "";
+  const mine = (i) => D.reasons[rows.why[i]] === "queue" && way.startsWith(`${D.nodes[rows.where[i]]} → `);
+  const list = rows.lists[side].dropped.filter(mine), others = D.connections.length > 1 ? ", of all connections" : "";
   const parts = [steps("in the queue", "data", told, zoom.last, format)];
   if (told.limit) {
     parts.push({label: "limit", colour: "faint", dash: [6, 4], value: () => format(told.limit),
@@ -429,12 +445,9 @@ function queue(connection, rows, side) {
         ctx.stroke();
       }});
   }
-  parts.push({label: "dropped, of this connection", colour: "drop", mark: "cross", draw: (ctx, g) => {
+  parts.push({label: "dropped there, of this connection", colour: "drop", mark: "cross", draw: (ctx, g) => {
     ctx.beginPath();
-    for (let at = 0; at < list.length; at++) {
-      const t = rows.at[list[at]];
-      if (t >= g.min && t <= g.max) cross(ctx, g.x(t), told.limit ? g.y(told.limit) : g.top + 8 * g.ratio, 4 * g.ratio);
-    }
+    eachShown(rows, list, g, () => told.limit ? g.y(told.limit) : g.top + 8 * g.ratio, (x, y) => cross(ctx, x, y, 4 * g.ratio));
     ctx.stroke();
   }});
   return plot({
@@ -468,10 +481,7 @@ function oneWay(connection, rows, side) {
     }},
     {label: "dropped", colour: "drop", mark: "cross", draw: (ctx, g) => {
       ctx.beginPath();
-      for (let at = 0; at < list.length; at++) {
-        const t = rows.at[list[at]];
-        if (t >= g.min && t <= g.max) cross(ctx, g.x(t), g.top + 7 * g.ratio, 4 * g.ratio);
-      }
+      eachShown(rows, list, g, () => g.top + 7 * g.ratio, (x, y) => cross(ctx, x, y, 4 * g.ratio));
       ctx.stroke();
     }},
   ];

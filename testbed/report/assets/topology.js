@@ -57,6 +57,8 @@ function layout(nodes, edges) {
     node.x = x * cos + y * sin;
     node.y = y * cos - x * sin;
   });
+  const reach = (key) => Math.max(...nodes.map((node) => Math.abs(node[key])));
+  if (reach("y") < 0.15 * reach("x")) for (const node of nodes) node.y = 0;  // a chain is a straight line
   const first = nodes.find((node) => Math.abs(node.x) > 0.1);
   if (first && first.x > 0) for (const node of nodes) node.x = -node.x;  // the first is at the left
   const upper = nodes.find((node) => Math.abs(node.y) > 0.1);
