@@ -95,6 +95,8 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
         "chitcpd.units",
         "chitcpd.faults",
         "chitcpd.settings",
+        "chitcpd.sim",
+        "chitcpd.simlab",
         "chisocket.protocol.location",
     )
     libraries = ("click", "docker", "matplotlib", "pydantic", "pydantic_core", "pytest", "requests", "rich", "yaml")

@@ -23,6 +23,7 @@ from testbed.cli import (
     link,
     merge,
     plan,
+    replay,
     report,
     run,
     schema,
@@ -34,6 +35,7 @@ from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.ladder_choice import NoSuchConnection
 from testbed.links import BadSetting
+from testbed.replay import NotARun
 from testbed.report import NoSuchPlot, Unreadable
 from testbed.signals import Interrupted
 from testbed.topology import TopologyError
@@ -76,12 +78,12 @@ _COMMANDS = (
     *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    *(report.report, ladder.ladder, merge.merge, dissector.dissector),
+    *(report.report, ladder.ladder, merge.merge, dissector.dissector, replay.replay),
     *(doctor.doctor, completion.completion),
 )
 _WRONG = (
     *(UnknownBackend, NoSuchLab, UnknownName, BadSetting, NoSuchRun, NoSuchConnection, BadTrace),
-    *(NoSuchPlot, Unreadable),
+    *(NoSuchPlot, Unreadable, NotARun),
 )
 for command in _COMMANDS:
     cli.add_command(command)

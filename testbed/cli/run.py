@@ -27,6 +27,7 @@ def run(settings: Settings, wanted: Wanted, runs: Path, output_format: str) -> i
     Examples:
       testbed run topologies/two-hosts.yaml
       testbed run topologies/lossy.yaml --seed 7 --backend local
+      testbed run topologies/lossy.yaml --backend sim
 
     Everything that happened is in the run folder that is named at the end: logs, captures of the segments and of the
     wire, what applications wrote, manifest.json; --format json prints this one. Ctrl-C ends the run early, and takes
