@@ -44,6 +44,8 @@ def test_a_manifest_that_is_none_is_refused(folder: Path, text: str) -> None:
 
 def test_any_part_of_a_manifest_may_be_strange(folder: Path) -> None:
     whole = json.loads((folder / "manifest.json").read_text())
+    for trace in folder.glob("hosts/*/trace.jsonl"):
+        trace.unlink()  # so that it takes a second, not twenty
     for key in whole:
         for value in (None, 7, "x", [], [[]], {"x": {}}, {"x": None}):
             change(folder, **{**whole, key: value})
