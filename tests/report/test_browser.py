@@ -120,12 +120,17 @@ def test_the_keyboard_zooms_and_pans(opener: Opener, page_of: Path) -> None:
     assert opened.zoom() == [first, last]
 
 
-def test_a_plot_says_what_is_under_the_pointer(opener: Opener, page_of: Path) -> None:
+def test_a_plot_says_what_is_under_the_pointer(opener: Opener, page_of: Path, report: Report) -> None:
     opened = opener(page_of)
     figure = opened.page.locator("figure.plot").nth(1)
     figure.scroll_into_view_if_needed()
     over = figure.locator(".u-over")
-    over.hover()
+    (connection,) = report.collected.connections
+    middle = connection.segments[len(connection.segments) // 2].at / 1e6
+    box = over.bounding_box()
+    assert box is not None
+    first, last = opened.zoom()
+    over.hover(position={"x": box["width"] * (middle - first) / (last - first), "y": 20})
     expect(figure.locator(".legend .at")).to_contain_text("at ")
     expect(figure.locator(".legend button", has_text="cwnd")).to_contain_text("kB")
 
@@ -258,6 +263,25 @@ def test_a_run_without_any_segment_has_a_report(opener: Opener, run_folder: Path
     opened = opener(tmp_path / "report.html")
     opened.go_through()
     assert "No connection was seen." in opened.shows("#connections")
+
+
+def test_of_very_many_connections_those_with_the_most_data_are_shown(
+    opener: Opener, run_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "manifest.json").write_text((run_folder / "manifest.json").read_text())
+    report = Report(tmp_path)
+    for number in range(300):
+        ends = {"local": "127.64.0.2:7000", "peer": f"127.64.0.11:{5000 + number}"}
+        back = {"local": ends["peer"], "peer": ends["local"]}
+        data = {"flags": ".", "seq": 1, "len": number, "wnd": 512, "ack": 1}
+        report.collected.add(report.collected.zero + number, 0, {"event": "sent", **ends, **data})
+        report.collected.add(report.collected.zero + number, 2, {"event": "received", **back, **data})
+    report.write(tmp_path / "report.html")
+    opened = opener(tmp_path / "report.html")
+    assert opened.page.locator("details.connection").count() == 100
+    assert opened.page.locator("#connection-300").count() == 1
+    opened.page.get_by_role("button", name="show all").click()
+    assert opened.page.locator("details.connection").count() == 300
 
 
 # ---- as much as anybody has --------------------------------------------------------------------------------------

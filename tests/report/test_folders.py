@@ -15,6 +15,7 @@ import pytest
 from testbed import report as reports
 from testbed.cli import main
 from testbed.report import PLOTS, Report, Unreadable, read
+from testbed.signals import Interrupted
 from tests.testbed.schemas import faults
 
 Captured = pytest.CaptureFixture[str]
@@ -158,25 +159,29 @@ def test_wrong_usage_is_told(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [(OSError("the disk is full"), "OSError: the disk is full"), (Interrupted(2), "interrupted by SIGINT")],
+)
 def test_a_run_whose_report_fails_is_as_it_was(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, own_state: Path, tmp_path: Path
+    error: BaseException, says: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured, own_state: Path, tmp_path: Path
 ) -> None:
     from testbed import backends
     from testbed.backends.fake import FakeBackend
     from tests.testbed.test_cli import TOPOLOGY, client, server
 
-    del folder, own_state
+    del own_state
     backend = FakeBackend({"server": server, "client": client})
     monkeypatch.setattr(backends, "FACTORIES", {"fake": lambda: backend})
     monkeypatch.chdir(tmp_path)
     Path("lab.yaml").write_text(TOPOLOGY)
 
     def fail(_report: Report, _path: Path) -> None:
-        raise OSError("the disk is full")
+        raise error
 
     monkeypatch.setattr(Report, "write", fail)
     assert main(["run", "lab.yaml"]) == 0
-    assert "note: there is no report (OSError: the disk is full); try: testbed report" in capsys.readouterr().out
+    assert f"note: there is no report ({says}); try: testbed report runs/fake-lab/2" in capsys.readouterr().out
 
 
 def test_the_package_has_what_the_page_is_made_of() -> None:

@@ -55,17 +55,31 @@ function network() {
 
 const mainSide = ({directions}) => directions[1].bytes > directions[0].bytes ? 1 : 0;
 
+const MOST_CONNECTIONS = 100;
+const mainBytes = (connection) => connection.directions[mainSide(connection)].bytes;
+
 function connections() {
-  const shown = [...D.connections].sort((a, b) => b.directions[mainSide(b)].bytes - a.directions[mainSide(a)].bytes || a.number - b.number);
-  const open = new Set(shown.slice(0, 2).map(({number}) => number));
-  return section("connections", "Connections", D.connections.length ? "Both directions of each. Goodput: new data, from its first arrival to the last. A number leads to its plots." : "No connection was seen.",
-    D.connections.length ? table(["", "from", "to", "arrived", "goodput", "segments", "sent again", "dropped", "least round trip", "began", "its last state"],
-      D.connections.flatMap((connection) => connection.directions.map((way, side) => el("tr", {class: side ? "" : "first"}, cells([
-        side ? "" : el("a", {href: `#connection-${connection.number}`, onclick: () => { document.getElementById(`connection-${connection.number}`).open = true; }}, `${connection.number}`),
-        way.from.node, way.to.node, size(way.bytes), way.data_segments > 3 ? rate(way.bits_per_second) : "–", count(way.segments),
-        count(way.retransmissions), reasons(way.dropped), way.min_rtt === NONE ? "–" : duration(way.min_rtt),
-        side || connection.begins === NONE ? "" : `${connection.begins.toFixed(3)} s`, way.state ? stateWords(way.state) : "–"], [3, 4, 5, 6]))))) : NONE,
-    D.connections.map((connection) => connectionOf(connection, open.has(connection.number))));
+  const sorted = [...D.connections].sort((a, b) => mainBytes(b) - mainBytes(a) || a.number - b.number), inside = el("div", {});
+  function show(most) {
+    const shown = sorted.slice(0, most), left = sorted.length - shown.length;
+    inside.replaceChildren(...[
+      left ? el("p", {}, `These are the ${most} with the most data of ${count(sorted.length)}. `,
+        el("button", {type: "button", onclick: () => show(Infinity)}, "show all")) : NONE,
+      shown.length ? connectionTable([...shown].sort((a, b) => a.number - b.number)) : NONE,
+      ...shown.map((connection, at) => connectionOf(connection, at < 2)),
+    ].filter(Boolean));
+  }
+  show(MOST_CONNECTIONS);
+  return section("connections", "Connections", D.connections.length ? "Both directions of each. Goodput: new data, from its first arrival to the last. A number leads to its plots." : "No connection was seen.", inside);
+}
+
+function connectionTable(shown) {
+  const link = ({number}) => el("a", {href: `#connection-${number}`, onclick: () => { document.getElementById(`connection-${number}`).open = true; }}, `${number}`);
+  return table(["", "from", "to", "arrived", "goodput", "segments", "sent again", "dropped", "least round trip", "began", "its last state"],
+    shown.flatMap((connection) => connection.directions.map((way, side) => el("tr", {class: side ? "" : "first"}, cells([
+      side ? "" : link(connection), way.from.node, way.to.node, size(way.bytes), way.data_segments > 3 ? rate(way.bits_per_second) : "–",
+      count(way.segments), count(way.retransmissions), reasons(way.dropped), way.min_rtt === NONE ? "–" : duration(way.min_rtt),
+      side || connection.begins === NONE ? "" : `${connection.begins.toFixed(3)} s`, way.state ? stateWords(way.state) : "–"], [3, 4, 5, 6])))));
 }
 
 function connectionOf(connection, open) {

@@ -58,6 +58,13 @@ function eachShown(rows, list, g, yOf, mark) {
   }
 }
 
+/** How large a cross is, in pixels of a screen: where there are very many, small. */
+function crossSize(rows, list, g) {
+  let shown = 0;
+  for (let at = 0; at < list.length && shown < 400; at++) shown += rows.at[list[at]] >= g.min && rows.at[list[at]] <= g.max;
+  return (shown < 400 ? 4 : 1.5) * g.ratio;
+}
+
 function cross(ctx, x, y, r) {
   ctx.moveTo(x - r, y - r);
   ctx.lineTo(x + r, y + r);
@@ -324,8 +331,9 @@ function timeSequence(connection, rows, side, jump) {
 
   function drawDropped(ctx, g) {
     const list = rows.lists[side].dropped;
+    const r = crossSize(rows, list, g);
     ctx.beginPath();
-    eachShown(rows, list, g, (i) => g.y(rows.seq[i] + rows.len[i] / 2), (x, y) => cross(ctx, x, y, 4 * g.ratio));
+    eachShown(rows, list, g, (i) => g.y(rows.seq[i] + rows.len[i] / 2), (x, y) => cross(ctx, x, y, r));
     ctx.stroke();
   }
 
