@@ -83,8 +83,8 @@ class Cell(Protocol):
     source: int  # descriptors: to read from, and to write to
     sink: int
 
-    def end(self) -> str:
-        """End it, whatever it does; how it has ended, if it had ended by itself."""
+    def end(self, *, patience: float = 0.0) -> str:
+        """End it, whatever it does; how it has ended, if it did so by itself, for which to wait so many seconds."""
 
 
 class ProcessCell:
@@ -106,10 +106,10 @@ class ProcessCell:
         assert self._process.stdout is not None
         self.sink, self.source = self._process.stdin.fileno(), self._process.stdout.fileno()
 
-    def end(self) -> str:
+    def end(self, *, patience: float = 0.0) -> str:
         """Kill it; it has no children, for it can't have any."""
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(0.1 if self._process.poll() is None else 0)
+            self._process.wait(patience)
         ended = self._process.poll()
         if ended is None:
             self._process.kill()
@@ -214,7 +214,7 @@ class Sandbox:
         except TimeoutError:
             self._die(f"{what} did not return within {PATIENCE:g} s", hung=True)
         except (OSError, EOFError):
-            how = self._cell.end()
+            how = self._cell.end(patience=1.0)
             self._die(f"your process is gone: {how} (in {what})", hung="time" in how)
         except (ValueError, RecursionError) as error:
             self._die(f"your process has answered what makes no sense ({str(error)[:100]}), in {what}")
