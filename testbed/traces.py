@@ -38,7 +38,7 @@ def _host(endpoint: str) -> str:
     return endpoint.rpartition(":")[0].strip("[]")
 
 
-class _Seen:
+class Seen:
     """Which data of one direction was seen, by sequence numbers, which go round (RFC 9293 §3.4)."""
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class _Reaches:
 
     def __init__(self) -> None:
         self._beginnings = _Beginnings()
-        self._seen: defaultdict[tuple[str, str, str], _Seen] = defaultdict(_Seen)
+        self._seen: defaultdict[tuple[str, str, str], Seen] = defaultdict(Seen)
 
     def add(self, event: Event) -> int:
         """How many bytes of this segment, sent or received, are new."""

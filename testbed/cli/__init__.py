@@ -12,9 +12,11 @@ import click
 
 import chitcpd
 from testbed.backends import UnknownBackend
-from testbed.cli import completion, doctor, graph, init, lab, link, plan, run, schema, use, validate
+from testbed.cli import completion, doctor, graph, init, lab, ladder, link, plan, run, schema, use, validate
 from testbed.cli.output import Group, Settings, complain
+from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
+from testbed.ladder_choice import NoSuchConnection
 from testbed.links import BadSetting
 from testbed.signals import Interrupted
 from testbed.topology import TopologyError
@@ -57,6 +59,7 @@ _COMMANDS = (
     *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
+    *(ladder.ladder,),
     *(doctor.doctor, completion.completion),
 )
 for command in _COMMANDS:
@@ -77,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             complain(str(fault))
         return 2
-    except (UnknownBackend, NoSuchLab, UnknownName, BadSetting) as error:
+    except (UnknownBackend, NoSuchLab, UnknownName, BadSetting, NoSuchRun, NoSuchConnection, BadTrace) as error:
         complain(f"{error}.")
         return 2
     except Unavailable as error:

@@ -43,6 +43,14 @@ def topologies(_context: click.Context, _parameter: click.Parameter, incomplete:
     return found
 
 
+def past_runs(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """Names of labs that have run folders."""
+    runs = context.params.get("runs") or "runs"
+    with suppress(OSError), os.scandir(runs) as entries:
+        return sorted(entry.name for entry in entries if entry.name.startswith(incomplete) and entry.is_dir())
+    return []
+
+
 def labs_and_topologies(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """Either, where a command takes both."""
     return labs(context, parameter, incomplete) + topologies(context, parameter, incomplete)

@@ -12,7 +12,7 @@ import click
 from pydantic import TypeAdapter, ValidationError
 
 from testbed import topology
-from testbed.cli.complete import topologies
+from testbed.cli.complete import past_runs, topologies
 from testbed.cli.output import complain
 from testbed.topology.model import LabName
 
@@ -24,6 +24,22 @@ runs_option = click.option(
     show_default=True,
     help="Where the run folder is made: DIR/LAB/TIME.",
 )
+
+_past_run = click.argument("run", required=False, shell_complete=past_runs)
+_past_runs = click.option(
+    "--runs",
+    metavar="DIR",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("runs"),
+    show_default=True,
+    help="Where run folders are: DIR/LAB/TIME.",
+)
+
+
+def past_run_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Let a command take a run that is over: `run`, if it is given, and `runs` (testbed.finished.find)."""
+    return _past_run(_past_runs(command))
+
 
 file_argument = click.argument(
     "file", metavar="TOPOLOGY.yaml", type=click.Path(path_type=Path), shell_complete=topologies

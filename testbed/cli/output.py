@@ -20,7 +20,15 @@ from testbed.backends.base import Report
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # an application's output must not steer the terminal
 _LEAST = 12  # columns for the widest cells of a table: in fewer they can't be read
-_STYLES = {"good": "green", "bad": "bold red", "note": "yellow", "plain": ""}
+_STYLES = {
+    "good": "green",
+    "bad": "bold red",
+    "note": "yellow",
+    "plain": "",
+    "head": "bold",
+    "state": "cyan",
+    "quiet": "dim",
+}
 
 
 @dataclass(slots=True)
@@ -70,6 +78,13 @@ format_option = click.option(
 def say(text: str, style: str = "plain") -> None:
     """Print lines as they are: the terminal breaks what is too long, and a copy of them stays whole."""
     _say(Console(highlight=False), text, style)
+
+
+def say_all(lines: Iterable[tuple[str, str]]) -> None:
+    """Print many lines, each with its style."""
+    console = Console(highlight=False)
+    for text, style in lines:
+        _say(console, text, style)
 
 
 def complain(text: str, remedy: str = "") -> None:

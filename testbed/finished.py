@@ -1,0 +1,146 @@
+"""A run that is over: its folder, by a path or by the name of its lab, and what its traces say, read strictly."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from testbed import ladder, traces
+
+_LONGEST_TEXT = 200  # characters: what is read ends on somebody's terminal
+_ADDRESS = re.compile(r"([0-9.]{1,15}|\[[0-9a-f:.]{1,45}\]):[0-9]{1,5}")
+_BARE = re.compile(r"[0-9a-f.:]{1,45}")
+_FLAGS = re.compile(r"U?P?R?S?F?\.?")
+_NAME = re.compile(r"[A-Z0-9_]{1,20}")
+_MOST_BLOCKS = 16  # of SACK; a header has room for 4
+
+
+class NoSuchRun(LookupError):
+    """There is no such run, or it has not what is asked for; the message says what there is."""
+
+
+class BadTrace(ValueError):
+    """A trace is not as docs/trace.schema.json says; the message says where."""
+
+
+def find(run: str | None, runs: Path) -> Path:
+    """The folder of a run.
+
+    `run`: the folder, or below `runs` a lab's name, whose latest it is, or LAB/RUN_ID; None: the latest of all. Raises
+    NoSuchRun.
+    """
+    labs = sorted(path for path in runs.glob("*") if path.is_dir()) if runs.is_dir() else []
+    if run is None:
+        latest = max(filter(None, map(_latest, labs)), key=lambda folder: folder.name, default=None)
+        if latest is None:
+            raise NoSuchRun(f"there is no run in {runs}/ yet; testbed run TOPOLOGY.yaml makes one")
+        return latest
+    for folder in (Path(run), runs / run):
+        if _is_run(folder):
+            return folder
+    for lab in (Path(run), runs / run, runs / Path(run).stem):
+        latest = _latest(lab)
+        if latest is not None:
+            return latest
+    known = ", ".join(lab.name for lab in labs if _latest(lab) is not None)
+    raise NoSuchRun(f"there is no run {run}; " + (f"{runs}/ has runs of {known}" if known else f"{runs}/ has none"))
+
+
+def ladder_of(folder: Path) -> ladder.Ladder:
+    """What became of each segment of a run. Raises NoSuchRun if it has no trace, BadTrace."""
+    paths = trace_files(folder)
+    if not paths:
+        raise NoSuchRun(f"{folder} has no trace: there is no hosts/HOST/trace.jsonl in it")
+    return ladder.build({name: events(path) for name, path in paths.items()})
+
+
+def trace_files(folder: Path) -> dict[str, Path]:
+    """The traces of a run: name of the host or router -> its file."""
+    return {path.parent.name: path for path in sorted(folder.glob("hosts/*/trace.jsonl"))}
+
+
+def events(path: Path) -> Iterator[traces.Event]:
+    """The events of a trace, each as the schema says. Raises BadTrace."""
+    number = 0
+    try:
+        for number, event in enumerate(traces.read(path), 1):
+            if not _is_event(event):
+                raise BadTrace(f"{path}:{number} is no event as docs/trace.md describes them")
+            yield event
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadTrace(f"{path}:{number + 1} is no JSON: {error}") from error
+
+
+def _latest(lab: Path) -> Path | None:
+    if not lab.is_dir():
+        return None
+    if _is_run(lab / "latest"):
+        return lab / (lab / "latest").resolve().name
+    return max(filter(_is_run, lab.iterdir()), key=lambda folder: folder.name, default=None)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / "manifest.json").is_file() or (folder / "hosts").is_dir()
+
+
+# ---- what an event must have -------------------------------------------------------------------------------
+
+
+def _is_event(event: Any) -> bool:
+    if not isinstance(event, dict) or not _is_time(event.get("t")) or not _is_number(event.get("connection", 1)):
+        return False
+    kind = event.get("event")
+    if kind == "dropped":
+        known = _is_text(event.get("why")) and event.get("direction") in ("sent", "received")
+        return known and _is_number(event.get("bytes")) and (_has_ends(event, _BARE) or _is_segment(event))
+    if kind in ("sent", "received"):
+        return _is_segment(event)
+    named = {"state": ("from", "to"), "timer": ("timer",), "tcp": ()}.get(kind)
+    return named is not None and _has_ends(event, _ADDRESS) and all(_fits(_NAME, event.get(name)) for name in named)
+
+
+def _is_segment(event: traces.Event) -> bool:
+    numbers = (event.get(name) for name in ("seq", "len", "wnd"))
+    others = (event.get(name, 0) for name in ("ack", "mss", "window_scale"))
+    pairs = [event.get("timestamp", (0, 0)), *_blocks(event)]
+    return (
+        _has_ends(event, _ADDRESS)
+        and _fits(_FLAGS, event.get("flags"))
+        and all(map(_is_number, numbers))
+        and all(map(_is_number, others))
+        and event.get("window_scale", 0) <= 14
+        and all(map(_is_pair, pairs))
+    )
+
+
+def _blocks(event: traces.Event) -> list[Any]:
+    blocks = event.get("sack", [])
+    return blocks if isinstance(blocks, list) and len(blocks) <= _MOST_BLOCKS else [None]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 32
+
+
+def _is_time(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e12
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT
+
+
+def _fits(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def _has_ends(event: traces.Event, pattern: re.Pattern[str]) -> bool:
+    return _fits(pattern, event.get("local")) and _fits(pattern, event.get("peer"))
