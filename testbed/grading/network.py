@@ -54,7 +54,7 @@ class Recorder:
 
     def lost(self, why: str, local: str, peer: str, raw: bytes) -> None:
         """What went was lost."""
-        self._note(Event(self._simulation.now, "note", f"the last one is lost on the link ({why})"))
+        self._note(Event(self._simulation.now, "lost", why))
 
     def settled(self, endpoint: Endpoint) -> None:
         """Nothing more of this."""
@@ -77,7 +77,9 @@ def transfer(
     Raises Failed if they do not come whole, or both ends do not close.
     """
     shape = shape or Shape(delay=0.01)
-    bench.note(f"the TCP under test is the {'client' if client else 'server'}")
+    if bench.events:
+        bench.events.append(Event(0.0, "begin"))
+    bench.note(f"it is the {'client' if client else 'server'}")
     talk = Talk(bench, shape, settings(rto_min=0.2, msl=1.0, congestion="newreno", initial_window=4, syn_retries=12))
     outcome = talk.run(client=client, there=there, back=back, slow=slow)
     check(outcome is None, f"{there} bytes to go there and {back} back, whole", outcome)

@@ -122,7 +122,8 @@ class Event:
     """Something that happened in a test, for the ladder diagram. Numbers are relative, as in scripts."""
 
     at: float  # seconds
-    kind: str  # "sent" (by the TCP under test), "received", "lost", "call", "timer", "state", "note"
+    kind: str  # "sent" (by the TCP under test), "received", "lost" (what was sent last), "call", "timer", "state",
+    # "note", "begin" (of another connection)
     text: str = ""  # of all kinds but segments
     segment: Segment | None = None
 
@@ -146,7 +147,7 @@ class Bench:
     ) -> Script:
         """A connection that has come to `state` on an ordinary way; what it sent there is forgotten."""
         if self.events:
-            self.note("a new connection")
+            self.events.append(Event(0.0, "begin"))
         real_iss = self.random.getrandbits(32) if iss is None else iss
         real_irs = self.random.getrandbits(32) if irs is None else irs
         config = config or settings()
