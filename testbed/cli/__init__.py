@@ -12,7 +12,7 @@ import click
 
 import chitcpd
 from testbed.backends import UnknownBackend
-from testbed.cli import completion, doctor, graph, init, lab, ladder, link, plan, run, schema, use, validate
+from testbed.cli import completion, doctor, grade, graph, init, lab, ladder, link, new, plan, run, schema, use, validate
 from testbed.cli.output import Group, Settings, complain
 from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
@@ -50,6 +50,11 @@ def cli() -> None:
       testbed graph my-lab.yaml
       testbed run my-lab.yaml --seed 7
 
+    \b
+    A TCP of your own, and what it is worth:
+      testbed new my_tcp.py
+      testbed grade my_tcp.py
+
     Exit status: 0 good; 1 a check or an application failed; 2 wrong usage or topology; 3 this machine can't; 4 our
     fault; 128 + n after a signal.
     """
@@ -60,6 +65,7 @@ _COMMANDS = (
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
     *(ladder.ladder,),
+    *(new.new, grade.grade_, grade.matrix),
     *(doctor.doctor, completion.completion),
 )
 for command in _COMMANDS:

@@ -2,9 +2,10 @@
 
     python -s -S -P child.py       by testbed.grading.sandbox, which speaks with it over its standard input and output
 
-A message is four bytes, how long it is, and JSON; bytes are text there, a character each (latin-1). The first one names
-the file, its text and the limits; the answer comes when it is loaded. Each of the others is a call of one connection, and
-its answer all that the connection then shows: what sandbox.py reads. What the submission prints goes along.
+A message is four bytes, how long it is, and JSON; bytes are text there, a character each (latin-1). The first one
+names the file, its text and the limits; the answer comes when it is loaded. Each of the others is a call of one
+connection, and its answer all that the connection then shows: what sandbox.py reads. What the submission prints goes
+along.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _HERE = str(Path(__file__).resolve().parents[2])
 sys.path.append(_HERE)
 
 from chitcpd import loader  # noqa: E402
-from chitcpd.tcp.api import Config, Expiry, Options, Segment, TcpConnection, Timer, Transition  # noqa: E402
+from chitcpd.tcp.api import Config, Expiry, Options, Segment, TcpConnection, Transition  # noqa: E402
 from testbed.grading import confine  # noqa: E402
 
 _LENGTH = struct.Struct("!I")
@@ -244,10 +245,10 @@ def main() -> None:
         return
     file = os.path.join(os.getcwd(), order["name"])
     Path(file).write_text(order["text"], encoding="utf-8", errors="surrogatepass")
-    sys.path.remove(_HERE)
+    sys.path[:] = [path for path in sys.path if path != _HERE]
     sys.dont_write_bytecode = True
     printed = Printed()
-    sys.stdin, sys.stdout, sys.stderr = None, printed, printed  # type: ignore[assignment]
+    sys.stdin, sys.stdout, sys.stderr = None, printed, printed
     signal.signal(signal.SIGPROF, hang)
     signal.signal(signal.SIGXCPU, hang)
     try:

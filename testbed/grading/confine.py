@@ -1,8 +1,8 @@
 """What a process gives up for good before it runs somebody's code. Linux; standard library only.
 
-Afterwards it may compute, read Python's own library, and talk over the descriptors that it has. It can't start a process
-or a thread, open a socket, write a file, signal or trace anybody, or read other files. Three means, none of which needs
-rights:
+Afterwards it may compute, read Python's own library, and talk over the descriptors that it has. It can't start a
+process or a thread, open a socket, write a file, signal or trace anybody, or read other files. Three means, none of
+which needs rights:
 
 * limits (setrlimit): CPU time, memory, descriptors, files of no bytes at all
 * seccomp: of the system calls only those that an interpreter computes with; all others fail with EPERM
@@ -84,16 +84,16 @@ def hide_files(readable: Iterable[str]) -> bool:
         attributes += struct.pack("=Q", 3)  # neither bind nor connect
     if version >= 6:
         attributes += struct.pack("=Q", 3)  # no abstract sockets, no signals, of others
-    ruleset = _checked(libc, libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
+    ruleset = _checked(libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
     for path in [*readable, *_library()]:
         with suppress(FileNotFoundError):
             at = os.open(path, os.O_PATH | os.O_CLOEXEC)
             rights = _EXECUTE | _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0)
             rule = struct.pack("=Qi", rights, at)
-            _checked(libc, libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0))
+            _checked(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0))
             os.close(at)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    _checked(libc, libc.syscall(_RESTRICT_SELF, ruleset, 0))
+    _checked(libc.syscall(_RESTRICT_SELF, ruleset, 0))
     os.close(ruleset)
     return True
 
@@ -125,10 +125,10 @@ def _library() -> list[str]:
 def _prctl(option: int, *arguments: int | bytes) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     padded = [*arguments, 0, 0, 0][:4]
-    _checked(libc, libc.prctl(option, *(ctypes.c_ulong(a) if isinstance(a, int) else a for a in padded)))
+    _checked(libc.prctl(option, *(ctypes.c_ulong(a) if isinstance(a, int) else a for a in padded)))
 
 
-def _checked(libc: ctypes.CDLL, result: int) -> int:
+def _checked(result: int) -> int:
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result

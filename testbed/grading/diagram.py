@@ -14,14 +14,17 @@ FIRST, LAST = 20, 60  # of a long test, so many events are drawn
 
 def draw(events: Sequence[Event], name: str, *, width: int = 80) -> str:
     """The diagram: the peer on the left, the TCP called `name` on the right."""
-    return ladder_text.render_text(_rows(_short(events), name), width, start=0.0)
+    return ladder_text.render_text(_rows(events, name), width, start=0.0)
 
 
-def _short(events: Sequence[Event]) -> list[Event]:
+def short(events: Sequence[Event]) -> tuple[Event, ...]:
+    """Of a long test, what a person reads: the first events of its last connection, and the last."""
+    begins = [at for at, event in enumerate(events) if event.kind == "begin"]
+    events = events[begins[-1] :] if begins else events
     if len(events) <= FIRST + LAST:
-        return list(events)
+        return tuple(events)
     left_out = len(events) - FIRST - LAST
-    return [*events[:FIRST], Event(events[FIRST].at, "note", f"... {left_out} more ..."), *events[-LAST:]]
+    return (*events[:FIRST], Event(events[FIRST].at, "note", f"... {left_out} more ..."), *events[-LAST:])
 
 
 def _rows(events: Iterable[Event], name: str) -> list[ladder.Row]:

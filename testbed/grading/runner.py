@@ -8,6 +8,7 @@ from random import Random
 
 from chitcpd import loader
 from testbed.grading.catalog import Test
+from testbed.grading.diagram import short
 from testbed.grading.sandbox import Broken, Cell, ProcessCell, Sandbox, Source
 from testbed.grading.script import Bench, Event, Failed
 
@@ -30,6 +31,8 @@ class Verdict:
     printed: str = ""
     happened: tuple[Event, ...] = ()
     expected: tuple[Event, ...] = ()  # what the reference does in the same test
+
+    ran: bool = True
 
     @property
     def earned(self) -> float:
@@ -80,7 +83,9 @@ def grade(
         for number, (test, points) in enumerate(tests, start=1):
             step(f"{source.name}: {number}/{len(tests)} {test.stage}: {test.title}")
             if result.trouble:
-                result.verdicts.append(Verdict(test, points, passed=False, message=f"not run: {result.trouble}"))
+                result.verdicts.append(
+                    Verdict(test, points, passed=False, message=f"not run: {result.trouble}", ran=False)
+                )
                 continue
             assert ahead is not None
             sandbox, ahead = ahead, None
@@ -89,7 +94,9 @@ def grade(
                     sandbox.load()
                 except Broken as broken:
                     result.trouble = broken.text
-                    result.verdicts.append(Verdict(test, points, passed=False, message=broken.text, way=broken.way))
+                    result.verdicts.append(
+                        Verdict(test, points, passed=False, message=broken.text, way=broken.way, ran=False)
+                    )
                     continue
                 ahead = Sandbox(source, new_cell()) if number < len(tests) else None
                 if not sandbox.hidden:
@@ -111,12 +118,13 @@ def reference(test: Test, seed: int) -> tuple[Event, ...]:
     """What the reference does in a test."""
     bench = Bench(loader.load(loader.REFERENCE), _dice(test, seed))
     test.run(bench)
-    return tuple(bench.events)
+    return short(bench.events)
 
 
 def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdict, bool]:
     bench = Bench(sandbox.tcp, _dice(test, seed))
-    hung, way = False, ()
+    hung = False
+    way: tuple[str, ...] = ()
     try:
         test.run(bench)
     except Failed as failed:
@@ -134,7 +142,7 @@ def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdic
         message=message,
         way=way,
         printed=sandbox.printed,
-        happened=tuple(bench.events),
+        happened=short(bench.events),
         expected=reference(test, seed),
     )
     return verdict, hung

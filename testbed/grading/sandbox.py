@@ -40,7 +40,7 @@ _PRINTED = 20_000  # characters that are kept of what one process prints
 _CHILD = Path(__file__).with_name("child.py")
 
 
-class Broken(BaseException):  # noqa: N818
+class Broken(BaseException):
     """The submission can't go on: it raised, hung or died. Not an Exception: a driver would hush it up.
 
     `hung`: it took all the time that it was given, so there is no use in trying that many times.
@@ -73,7 +73,7 @@ class Source:
         return Source(path.name, content.decode("utf-8", "surrogateescape"))
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(Exception):
     """There is no submission there; the text says why."""
 
 
@@ -82,6 +82,9 @@ class Cell(Protocol):
 
     source: int  # descriptors: to read from, and to write to
     sink: int
+
+    def plain(self, raw: bytes) -> bytes:
+        """What the process has written, of what was read from `source`."""
 
     def end(self, *, patience: float = 0.0) -> str:
         """End it, whatever it does; how it has ended, if it did so by itself, for which to wait so many seconds."""
@@ -106,6 +109,10 @@ class ProcessCell:
         assert self._process.stdout is not None
         self.sink, self.source = self._process.stdin.fileno(), self._process.stdout.fileno()
 
+    def plain(self, raw: bytes) -> bytes:
+        """It is that."""
+        return raw
+
     def end(self, *, patience: float = 0.0) -> str:
         """Kill it; it has no children, for it can't have any."""
         with suppress(subprocess.TimeoutExpired):
@@ -127,9 +134,11 @@ def _how(status: int | None) -> str:
         return "it answered nothing"
     if status >= 0:
         return f"it ended itself with status {status}"
-    return {-9: "it was killed: too much time or memory", -11: "it crashed (SIGSEGV)", -24: "it took too much time"}.get(
-        status, f"it was ended by signal {-status}"
-    )
+    return {
+        -9: "it was killed: too much time or memory",
+        -11: "it crashed (SIGSEGV)",
+        -24: "it took too much time",
+    }.get(status, f"it was ended by signal {-status}")
 
 
 class Sandbox:
@@ -142,7 +151,7 @@ class Sandbox:
         self.waited = 0.0  # seconds, for answers
         self._source = source
         self._cell = cell or ProcessCell()
-        self._dead: Broken | None = None
+        self.broken: Broken | None = None
         self._numbers = 0
         self._loaded = False
         self._buffer = b""
@@ -157,7 +166,7 @@ class Sandbox:
 
     def close(self) -> None:
         """End the process."""
-        self._dead = self._dead or Broken("the process was ended")
+        self.broken = self.broken or Broken("the process was ended")
         self._cell.end()
 
     def load(self) -> None:
@@ -188,8 +197,7 @@ class Sandbox:
     def call(self, number: int, name: str, **arguments: Any) -> dict[str, Any]:
         """One call of a connection, and what it shows afterwards. Raises Broken."""
         self.load()
-        answer = self._exchange({"connection": number, "call": name, "arguments": arguments}, f"your {name}")
-        return answer
+        return self._exchange({"connection": number, "call": name, "arguments": arguments}, f"your {name}")
 
     def number(self) -> int:
         """A number for a new connection."""
@@ -199,18 +207,20 @@ class Sandbox:
     # ---- inside --------------------------------------------------------------------------------------------
 
     def _exchange(self, request: dict[str, Any], what: str) -> dict[str, Any]:
-        if self._dead is not None:
-            raise self._dead
+        if self.broken is not None:
+            raise self.broken
         began = time.monotonic()
+        answer: dict[str, Any] = {}
         try:
             content = json.dumps(request).encode()
             self._write(_LENGTH.pack(len(content)) + content, began + PATIENCE)
             (length,) = _LENGTH.unpack(self._read(_LENGTH.size, began + PATIENCE))
             if length > _MOST:
                 raise ValueError(f"an answer of {length} bytes")
-            answer = json.loads(self._read(length, began + PATIENCE))
-            if not isinstance(answer, dict):
+            told = json.loads(self._read(length, began + PATIENCE))
+            if not isinstance(told, dict):
                 raise ValueError("an answer that is no object")
+            answer = told
         except TimeoutError:
             self._die(f"{what} did not return within {PATIENCE:g} s", hung=True)
         except (OSError, EOFError):
@@ -228,8 +238,8 @@ class Sandbox:
         return answer
 
     def _die(self, text: str, way: tuple[str, ...] = (), *, hung: bool = False) -> None:
-        self._dead = Broken(text, way, hung=hung)
-        raise self._dead
+        self.broken = Broken(text, way, hung=hung)
+        raise self.broken
 
     def _keep(self, printed: object) -> None:
         if isinstance(printed, str) and len(self.printed) < _PRINTED:
@@ -250,7 +260,7 @@ class Sandbox:
             part = os.read(self._cell.source, 1 << 16)
             if not part:
                 raise EOFError
-            self._buffer += part
+            self._buffer += self._cell.plain(part)
         content, self._buffer = self._buffer[:length], self._buffer[length:]
         return content
 

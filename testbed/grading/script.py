@@ -4,9 +4,9 @@
     tcp.arrives(peer(b"abc"))
     tcp.acknowledges(4)
 
-Numbers count from the initial sequence numbers of each side (a SYN is 0, the first byte 1), whichever these are. A script
-asks for what RFC 9293 demands, and leaves free what it leaves free: an ACK may wait for half a second, may be sent twice,
-may ride on data; segments may be smaller than they could be.
+Numbers count from the initial sequence numbers of each side (a SYN is 0, the first byte 1), whichever these are. A
+script asks for what RFC 9293 demands, and leaves free what it leaves free: an ACK may wait for half a second, may be
+sent twice, may ride on data; segments may be smaller than they could be.
 """
 
 from __future__ import annotations
@@ -16,7 +16,20 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from chitcpd.tcp.api import ACK, FIN, RST, SYN, Config, Expiry, Options, Segment, State, TcpConnection, Timer, Transition
+from chitcpd.tcp.api import (
+    ACK,
+    FIN,
+    RST,
+    SYN,
+    Config,
+    Expiry,
+    Options,
+    Segment,
+    State,
+    TcpConnection,
+    Timer,
+    Transition,
+)
 
 MSS, WINDOW, BUFFER = 1000, 4000, 8000  # bytes: of segments, of the peer's window, of our receive buffer
 ACK_DELAY = 0.5  # seconds that an ACK may wait (§3.8.6.3)
@@ -34,7 +47,7 @@ _CLOSED, _LISTEN, _SYN_SENT, _SYN_RCVD, _ESTABLISHED, *_ = (
 )
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """The TCP did not do what a test asks for; the text says what was expected, and what came."""
 
 
@@ -154,9 +167,8 @@ class Bench:
         script = Script(self, self.tcp(iss=real_iss, config=config), config, offers, real_iss, real_irs)
         _ROUTES[state](script)
         if script.state != state:
-            raise Failed(
-                f"expected that it comes to {state_name(state)}, by the ordinary way; it is in {state_name(script.state)}"
-            )
+            found = state_name(script.state)
+            raise Failed(f"expected that it comes to {state_name(state)}, by the ordinary way; it is in {found}")
         script.take()
         script.states.clear()
         return script
@@ -238,7 +250,9 @@ class Script:
             self.now = max(self.now, deadline)
             expiries += 1
             if expiries > _MOST_EXPIRIES:
-                raise Failed(f"expected timers that end; after {_MOST_EXPIRIES} expiries at {self.now:.3f} s there are more")
+                raise Failed(
+                    f"expected timers that end; after {_MOST_EXPIRIES} expiries at {self.now:.3f} s there are more"
+                )
             self.connection.expire(self.now)
             self._collect()
         self.now = max(self.now, until)
@@ -303,7 +317,14 @@ class Script:
         return reach
 
     def pulls(
-        self, until: int, *, begin: int = 1, ack: int | None = None, wnd: int = WINDOW, seq: int = 1, patience: float = 8.0
+        self,
+        until: int,
+        *,
+        begin: int = 1,
+        ack: int | None = None,
+        wnd: int = WINDOW,
+        seq: int = 1,
+        patience: float = 8.0,
     ) -> list[Segment]:
         """A peer takes the stream from `begin` up to but not `until`, acknowledging each segment after 10 ms.
 
@@ -375,7 +396,9 @@ class Script:
                 return
             expiries += 1
             if expiries > _MOST_EXPIRIES:
-                raise Failed(f"expected timers that end; after {_MOST_EXPIRIES} expiries at {self.now:.3f} s there are more")
+                raise Failed(
+                    f"expected timers that end; after {_MOST_EXPIRIES} expiries at {self.now:.3f} s there are more"
+                )
             self.now = max(self.now, deadline)
             self.connection.expire(self.now)
             self._collect()

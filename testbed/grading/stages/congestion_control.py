@@ -168,7 +168,9 @@ def partial_ack(bench: Bench) -> None:
         check(at in _data(sent), f"the next lost segment, seq {at}", told(sent))
     tcp.arrives(peer(ack=10_001, wnd=WIDE), at=1.5)
     tcp.send(stream(100_000, at=10_001), at=2.0)
-    check(_in_flight(tcp) in (4, 5, 6), "5 segments in flight: several losses of a window halve it once", _in_flight(tcp))
+    check(
+        _in_flight(tcp) in (4, 5, 6), "5 segments in flight: several losses of a window halve it once", _in_flight(tcp)
+    )
 
 
 @graded(STAGE, 2, "RFC 5681 §3.1")

@@ -19,7 +19,7 @@ def data_is_acknowledged(bench: Bench) -> None:
     check(tcp.connection.readable == 3, "readable to be 3", tcp.connection.readable)
     tcp.hands_out(b"abc")
     check(tcp.connection.readable == 0, "readable to be 0 when all was received", tcp.connection.readable)
-    tcp.hands_out(b"", "receive to return b\"\" when there is nothing")
+    tcp.hands_out(b"", 'receive to return b"" when there is nothing')
 
 
 @graded(STAGE, 1, "RFC 9293 §3.10.3")
@@ -83,7 +83,9 @@ def last_segment_is_pushed(bench: Bench) -> None:
 def full_send_buffer(bench: Bench) -> None:
     """send takes what fits into the send buffer, and more when something was acknowledged."""
     tcp = bench.connection()
-    check(tcp.connection.writable == 16_000, "writable to be 16000, which is config.send_buffer", tcp.connection.writable)
+    check(
+        tcp.connection.writable == 16_000, "writable to be 16000, which is config.send_buffer", tcp.connection.writable
+    )
     taken = tcp.send(stream(20_000))
     check(taken == 16_000, "send to take 16000 of 20000 bytes", taken)
     check(tcp.connection.writable == 0, "writable to be 0", tcp.connection.writable)
