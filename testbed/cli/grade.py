@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,7 +96,7 @@ def grade_(
         return _class(path, weighed, seed, sandbox, jobs, output_format, junit, output)
     source = _read(path)
     with result_for(output_format), cells(sandbox) as new_cell, progress() as step:
-        on_terminal = output_format == "text" and click.get_text_stream("stdout").isatty()
+        on_terminal = output_format == "text" and sys.stdout.isatty()
         shown: Report = step if on_terminal else _quiet
         result = grade(source, weighed.points(catalog()), seed=seed, step=shown, new_cell=new_cell)
     written: list[tuple[Path | None, Callable[[], str]]] = [
