@@ -1,6 +1,7 @@
 """The submission's process: it holds the connections of somebody's TCP, and answers calls. It judges nothing.
 
-    python -s -S -P child.py       by testbed.grading.sandbox, which speaks with it over its standard input and output
+    python -m testbed.grading.child        one, which is spoken with over its standard input and output
+    python -s -S -P child.py nursery       makes as many as it is asked for (testbed.grading.nursery)
 
 A message is four bytes, how long it is, and JSON; bytes are text there, a character each (latin-1). The first one
 names the file, its text and the limits; the answer comes when it is loaded. Each of the others is a call of one
@@ -16,6 +17,7 @@ import os
 import signal
 import struct
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -252,7 +254,6 @@ def main() -> None:
     signal.signal(signal.SIGPROF, hang)
     signal.signal(signal.SIGXCPU, hang)
     try:
-        confine.die_with_parent()
         hidden = confine.hide_files([os.getcwd(), os.devnull, "/dev/urandom"])
         confine.limit(memory=order["memory"], cpu=order["cpu_in_all"])
         confine.leave_few_calls()
@@ -281,5 +282,51 @@ def main() -> None:
         write(service.answer(request))
 
 
+def nursery() -> None:
+    """Fork a process for each request, which has its folder and the descriptors it is to have; tell how each ends.
+
+    It has loaded all that they need, and nothing of anybody's: to fork takes no time. The standard input is a socket.
+    """
+    import socket
+
+    confine.die_with_parent()
+    ours, judge = os.getpid(), socket.socket(fileno=os.dup(0))
+    while True:
+        text, descriptors, _, _ = socket.recv_fds(judge, 1 << 16, 2)
+        if not text:
+            return
+        request = json.loads(text)
+        if "end" in request:
+            judge.send(json.dumps(_ended(request["end"], request["patience"])).encode())
+            continue
+        pid = os.fork()
+        if not pid:
+            confine.die_with_parent()
+            if os.getppid() != ours:  # it has died just before
+                os._exit(1)
+            judge.close()
+            os.chdir(request["folder"])
+            for number, descriptor in enumerate(descriptors):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            main()
+            os._exit(0)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        judge.send(json.dumps(pid).encode())
+
+
+def _ended(pid: int, patience: float) -> int | None:
+    """The status of a process that ends within so many seconds; None: it did not, and is killed."""
+    until = time.monotonic() + patience
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() >= until:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+            return None
+        time.sleep(0.002)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
 if __name__ == "__main__":
-    main()
+    (nursery if sys.argv[1:] == ["nursery"] else main)()

@@ -9,7 +9,7 @@ from random import Random
 from chitcpd import loader
 from testbed.grading.catalog import Test
 from testbed.grading.diagram import short
-from testbed.grading.sandbox import Broken, Cell, ProcessCell, Sandbox, Source
+from testbed.grading.sandbox import Broken, Cell, Sandbox, Source
 from testbed.grading.script import Bench, Event, Failed
 
 MOST_HANGS = 3  # after so many, no further test is run: each costs seconds
@@ -71,9 +71,9 @@ def grade(
     source: Source,
     tests: Sequence[tuple[Test, float]],
     *,
+    new_cell: NewCell,
     seed: int = 1,
     step: Step = lambda _: None,
-    new_cell: NewCell = ProcessCell,
 ) -> Grade:
     """Run tests, each with its points. Raises Unavailable if a submission can't be locked up here."""
     result = Grade(source.name, seed)

@@ -1,6 +1,6 @@
 """The judge's end of a submission: its locked-up process, and connections that stand for those that it holds.
 
-    with Sandbox(source) as sandbox:
+    with cells("process") as new_cell, Sandbox(source, new_cell()) as sandbox:
         connection = sandbox.tcp(iss=1000, config=Config())     # to any driver a TcpConnection like others
         connection.open(0.0, active=True)
 
@@ -15,11 +15,7 @@ import json
 import os
 import select
 import struct
-import subprocess
-import sys
-import tempfile
 import time
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -37,7 +33,6 @@ FILE_SIZE = 1 << 20  # bytes of a submission
 _LENGTH = struct.Struct("!I")
 _MOST = 8 << 20  # bytes of an answer
 _PRINTED = 20_000  # characters that are kept of what one process prints
-_CHILD = Path(__file__).with_name("child.py")
 
 
 class Broken(BaseException):
@@ -90,67 +85,16 @@ class Cell(Protocol):
         """End it, whatever it does; how it has ended, if it did so by itself, for which to wait so many seconds."""
 
 
-class ProcessCell:
-    """A process of this machine, which locks itself up (confine.py) before it reads the submission."""
-
-    def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="testbed-grade-")
-        self._process = subprocess.Popen(
-            [sys.executable, "-s", "-S", "-P", str(_CHILD)],
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=self._directory.name,
-            env={"LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},  # the order of a set is the same each time
-            start_new_session=True,
-        )
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self.sink, self.source = self._process.stdin.fileno(), self._process.stdout.fileno()
-
-    def plain(self, raw: bytes) -> bytes:
-        """It is that."""
-        return raw
-
-    def end(self, *, patience: float = 0.0) -> str:
-        """Kill it; it has no children, for it can't have any."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience)
-        ended = self._process.poll()
-        if ended is None:
-            self._process.kill()
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):
-                pipe.close()  # type: ignore[union-attr]
-        self._directory.cleanup()
-        return _how(ended)
-
-
-def _how(status: int | None) -> str:
-    """How a process has ended, in words."""
-    if status is None:
-        return "it answered nothing"
-    if status >= 0:
-        return f"it ended itself with status {status}"
-    return {
-        -9: "it was killed: too much time or memory",
-        -11: "it crashed (SIGSEGV)",
-        -24: "it took too much time",
-    }.get(status, f"it was ended by signal {-status}")
-
-
 class Sandbox:
     """One process with a submission in it, until the end of the `with`."""
 
-    def __init__(self, source: Source, cell: Cell | None = None) -> None:
-        """Starts the process, but does not wait for it. Raises Unavailable if it can't be locked up here."""
+    def __init__(self, source: Source, cell: Cell) -> None:
+        """`load` lets the process in the cell load the submission."""
         self.printed = ""
         self.hidden = True  # whether files are hidden from it
         self.waited = 0.0  # seconds, for answers
         self._source = source
-        self._cell = cell or ProcessCell()
+        self._cell = cell
         self.broken: Broken | None = None
         self._numbers = 0
         self._loaded = False

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from testbed.grading.catalog import STAGES, catalog
+from testbed.grading.cells import cells
 from testbed.grading.runner import grade
 from testbed.grading.sandbox import Source
 
@@ -84,7 +85,8 @@ def pack(name: str, patch: Path | None = None) -> Source:
 def noticed(mutant: Mutant) -> list[str]:
     """The tests of its stage in which it loses points."""
     tests = [(test, test.points) for test in catalog() if test.stage == mutant.stage]
-    result = grade(mutant.source(), tests)
+    with cells("process") as new_cell:
+        result = grade(mutant.source(), tests, new_cell=new_cell)
     assert not result.trouble or "hung" in result.trouble or "taken" in result.trouble, result.trouble
     return [verdict.test.id for verdict in result.verdicts if not verdict.passed]
 

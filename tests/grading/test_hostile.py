@@ -11,8 +11,11 @@ import pytest
 from chitcpd.tcp.api import Config, Segment
 from testbed.grading import sandbox as sandboxes
 from testbed.grading.catalog import catalog
-from testbed.grading.runner import MOST_HANGS, Grade, grade
+from testbed.grading.cells import cells
+from testbed.grading.nursery import Nursery
+from testbed.grading.runner import MOST_HANGS, Grade
 from testbed.grading.sandbox import MEMORY, Broken, Sandbox, Source
+from tests.grading.grading import grade
 
 STOP_AND_WAIT = (Path(__file__).parents[2] / "examples" / "stop_and_wait.py").read_text()
 TESTS = [(test, test.points) for test in catalog() if test.id in ("active-open", "data-is-acknowledged", "karn")]
@@ -52,7 +55,8 @@ def test_an_infinite_loop_in_a_handler_is_stopped_where_it_is() -> None:
 
 def test_a_loop_that_will_not_be_stopped_is_killed() -> None:
     """It swallows what interrupts it."""
-    handler = "\n        while True:\n            try:\n                while True: pass\n            except BaseException: pass\n"
+    loop = "            try:\n                while True: pass\n            except BaseException: pass\n"
+    handler = f"\n        while True:\n{loop}"
     began = time.monotonic()
     [verdict] = graded(submission(handler=handler), 1).verdicts
     assert not verdict.passed
@@ -234,19 +238,29 @@ def test_nonsense_that_it_shows_is_a_fault_of_its_own(handler: str) -> None:
     assert verdict.message
 
 
-def test_nothing_is_left_of_it(tmp_path: Path) -> None:
+def test_nothing_is_left_of_it() -> None:
     """Neither a process nor a folder."""
-    with Sandbox(submission(handler="while True: pass")) as sandbox:
-        sandbox.load()
-        process = sandbox._cell._process  # type: ignore[attr-defined]
-        folder = Path(sandbox._cell._directory.name)  # type: ignore[attr-defined]
-        assert folder.is_dir()
-    assert process.returncode is not None
-    assert not folder.exists()
+    with Nursery() as nursery:
+        cell = nursery.cell()
+        with Sandbox(submission(handler="while True: pass"), cell) as sandbox:
+            sandbox.load()
+            assert list(Path(cell.folder.name).iterdir())
+        assert not Path(cell.folder.name).exists()
+        assert not Path(f"/proc/{cell.pid}").exists()
+
+
+def test_what_it_was_forked_from_ends_with_the_judge() -> None:
+    with Nursery() as nursery:
+        cell = nursery.cell()
+        nursery._process.kill()
+        nursery._process.wait()
+        with Sandbox(submission(), cell) as sandbox, pytest.raises(Broken):
+            sandbox.load()
 
 
 def test_what_is_broken_stays_broken() -> None:
-    with Sandbox(submission(handler="import os; os._exit(1)")) as sandbox:
+    source = submission(handler="import os; os._exit(1)")
+    with cells("process") as new_cell, Sandbox(source, new_cell()) as sandbox:
         connection = sandbox.tcp(iss=0, config=Config())
         connection.open(0.0, active=False)
         for _ in range(2):
