@@ -29,6 +29,7 @@ from chitcpd.rpc import Server
 from chitcpd.sockets import Sockets
 from chitcpd.tcp.api import Config, State, TcpConnection
 from chitcpd.trace import Recorder, whole_lines
+from chitcpd.turns import Turn
 from chitcpd.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ async def serve(settings: Settings) -> None:
         flusher = _Flusher(loop, [file for file in (trace, capture) if file is not None])
         recorder = Recorder(_clock(loop), trace, capture, flusher)
         peers, driver, server, control = _build(settings, loop, recorder)
+        watchdog.driver = driver
         _set_links(control.control, settings.links)
         await _listen(settings, peers)
         servers = [
@@ -204,7 +206,6 @@ def _build(
     settings: Settings, loop: asyncio.AbstractEventLoop, recorder: Recorder
 ) -> tuple[Peers, Driver, Server, Server]:
     """The parts; the last two are the servers for applications and for control."""
-    alarm = _Alarm(loop, lambda now: driver.expire(now))
     peers = Peers(
         port=settings.port,
         addresses=settings.addresses,
@@ -215,6 +216,7 @@ def _build(
         forwards=settings.forwards,
     )
     peers.passed = recorder.passed
+    alarm = _Alarm(loop, peers.turn, lambda now: driver.expire(now))
     driver = Driver(
         tcp=settings.tcp,
         config=settings.config,
@@ -226,7 +228,7 @@ def _build(
     instance = new_instance()
     recorder.connections = driver.demux.connections
     limit = _raise_descriptor_limit()
-    sockets = Sockets(driver, peers.is_own, loop, instance, max(limit - _KEPT_DESCRIPTORS, limit // 2))
+    sockets = Sockets(driver, peers.is_own, loop, peers.turn, instance, max(limit - _KEPT_DESCRIPTORS, limit // 2))
     about = {
         "version": chitcpd.__version__,
         "pid": os.getpid(),
@@ -341,21 +343,25 @@ def _clock(loop: asyncio.AbstractEventLoop) -> Callable[[], int]:
 class _Alarm:
     """One timer of the event loop for all connections: moved only when something is due earlier."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, expire: Callable[[float], float | None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, turn: Turn, expire: Callable[[float], float | None]) -> None:
         self._loop = loop
+        self._turn = turn
         self._expire = expire
         self._handle: asyncio.TimerHandle | None = None
+        self._set_for = 0.0  # when that rings
 
     def set(self, deadline: float) -> None:
         """Wake up at `deadline`, or before."""
-        if self._handle is None or deadline < self._handle.when():
+        if self._handle is None or deadline < self._set_for:
             if self._handle is not None:
                 self._handle.cancel()
+            self._set_for = deadline
             self._handle = self._loop.call_at(deadline, self._ring)
 
     def _ring(self) -> None:
         self._handle = None
-        deadline = self._expire(self._loop.time())
+        with self._turn:
+            deadline = self._expire(self._loop.time())
         if deadline is not None:
             self.set(deadline)
 

@@ -196,6 +196,9 @@ class Driver:
         self._heap: list[tuple[float, int, Endpoint]] = []
         self._ties = itertools.count()
         self.demux = Demux(seed)
+        # For the watchdog. Whatever a TCP raises while it is called is caught.
+        self.calls = 0  # of TCPs, so far
+        self.calling = False  # the last of them goes on
 
     # ---- the application's side ----------------------------------------------------------------------------
 
@@ -259,6 +262,7 @@ class Driver:
         if endpoint.held:
             return _NOTHING
         connection = endpoint.connection
+        self._begin_call()
         try:
             return Levels(connection.readable, connection.writable, connection.at_eof)
         except Exception:
@@ -266,6 +270,8 @@ class Driver:
             self._fault(endpoint, now)
             self._settle(endpoint, now)
             return _NOTHING
+        finally:
+            self.calling = False
 
     def reconfigure(self, endpoint: Endpoint, config: Config, now: float) -> None:
         """Other settings from now on. Raises OSError."""
@@ -426,12 +432,16 @@ class Driver:
         if mtu is not None:
             largest = mtu - _HEADERS[6 if ":" in four.peer else 4]
             config = replace(config, mss=min(config.mss, largest), send_mss=min(config.send_mss, largest))
+        iss = self.demux.initial_sequence_number(four, now, beyond)
+        self._begin_call()
         try:
-            connection = self._tcp(iss=self.demux.initial_sequence_number(four, now, beyond), config=config)
+            connection = self._tcp(iss=iss, config=config)
             connection.variables()  # an __init__ that leaves out its base class's shows here
         except Exception:
             log.error("fault in the TCP, no connection made:\n%s", traceback.format_exc())
             raise _tcp_has_failed() from None
+        finally:
+            self.calling = False
         return Endpoint(next(self._numbers), four, connection, changed)
 
     def _to_new(self, listener: Listener | None, four: FourTuple, seg: Segment, now: float, beyond: int | None) -> None:
@@ -459,8 +469,13 @@ class Driver:
         if self.demux.connections.get(endpoint.four) is endpoint:  # else its listener went while a debugger held it
             self._tell(endpoint, now, _open_passively, endpoint.connection, seg, now)
 
+    def _begin_call(self) -> None:
+        self.calls += 1
+        self.calling = True
+
     def _ask(self, endpoint: Endpoint, now: float, call: Callable[[*_Arguments], _T], *arguments: *_Arguments) -> _T:
         """A call of the application's: misuse raises OSError, a fault of the TCP becomes EIO."""
+        self._begin_call()
         try:
             return call(*arguments)
         except OSError:
@@ -475,6 +490,7 @@ class Driver:
         self, endpoint: Endpoint, now: float, event: Callable[[*_Arguments], None], *arguments: *_Arguments
     ) -> None:
         """An event of the network or of time: nothing is raised."""
+        self._begin_call()
         try:
             event(*arguments)
         except Exception:
@@ -487,6 +503,7 @@ class Driver:
         If a debugger holds some of it, that is as far as it goes; the debugger's answer leads here again.
         """
         connection = endpoint.connection
+        self._begin_call()
         try:
             self._emit_all(endpoint, now)
             if endpoint.orphan and connection.readable and not endpoint.held:
@@ -501,6 +518,8 @@ class Driver:
             self._fault(endpoint, now)
             if endpoint.held:
                 return
+        finally:
+            self.calling = False
         if endpoint.listener is not None and connection.state != _SYN_RCVD:
             self._opened(endpoint, endpoint.listener)
         closed = connection.state in _NOT_KEPT

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chitcpd.faults import Impairment, Shape
+from chitcpd.turns import Turn
 
 Carry = Callable[[str, str, Sequence[bytes], bytes], None]  # from, to, the segments, the route in their headers
 
@@ -111,15 +112,17 @@ class Links:
 class UnderWay:
     """The segments that are on links with a delay, or wait for one with a rate: one timer for all of them."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, carry: Carry) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, turn: Turn, carry: Carry) -> None:
         self.now = loop.time
         self._loop = loop
+        self._turn = turn
         self._carry = carry
         # (due, number, impairment, (from, to, the segment, its route)): the numbers say in which order they came
         self._heap: list[tuple[float, int, Impairment, tuple[str, str, bytes, bytes]]] = []
         self._numbers = itertools.count()
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._set_for = 0.0  # when that rings
 
     def add(self, due: float, impairment: Impairment, source: str, peer: str, raw: bytes, route: bytes) -> bool:
         """Carry this at `due`; False if there is no room for it."""
@@ -146,17 +149,19 @@ class UnderWay:
 
     def _set_timer(self) -> None:
         due = self._heap[0][0]
-        if self._timer is None or due < self._timer.when():
+        if self._timer is None or due < self._set_for:
             if self._timer is not None:
                 self._timer.cancel()
+            self._set_for = due
             self._timer = self._loop.call_at(due, self._ring)
 
     def _ring(self) -> None:
         self._timer = None
         now = self._loop.time()
-        while self._heap and self._heap[0][0] <= now:
-            source, peer, raw, route = heapq.heappop(self._heap)[3]
-            self._bytes -= len(raw) + _HANDLE
-            self._carry(source, peer, (raw,), route)
+        with self._turn:
+            while self._heap and self._heap[0][0] <= now:
+                source, peer, raw, route = heapq.heappop(self._heap)[3]
+                self._bytes -= len(raw) + _HANDLE
+                self._carry(source, peer, (raw,), route)
         if self._heap:
             self._set_timer()

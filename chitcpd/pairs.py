@@ -22,6 +22,7 @@ from functools import cache
 
 from chitcpd.driver import Driver, Endpoint
 from chitcpd.tcp.api import Config
+from chitcpd.turns import Turn
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +96,9 @@ class Ends:
     wakes us again when the other end is closed.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, turn: Turn) -> None:
         self._loop = loop
+        self._turn = turn
         self._epoll = select.epoll()
         self._probe = _unnamed()
         self._closed: dict[int, tuple[bytes, Callable[[], None]]] = {}  # our end -> the other's name, whom to tell
@@ -139,11 +141,12 @@ class Ends:
         self._probe.close()
 
     def _tell(self) -> None:
-        for fd, events in self._epoll.poll(0):
-            try:
-                self._tell_of(fd, events)
-            except Exception as error:  # nobody else must miss what is told only once
-                self._loop.call_exception_handler({"message": "fault in the daemon", "exception": error})
+        with self._turn:
+            for fd, events in self._epoll.poll(0):
+                try:
+                    self._tell_of(fd, events)
+                except Exception as error:  # nobody else must miss what is told only once
+                    self._loop.call_exception_handler({"message": "fault in the daemon", "exception": error})
 
     def _tell_of(self, fd: int, events: int) -> None:
         if fd not in self._closed:  # it was forgotten since
@@ -165,6 +168,7 @@ class Stream:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
+        turn: Turn,
         ours: socket.socket,
         ends: Ends,
         name: bytes,
@@ -173,6 +177,7 @@ class Stream:
     ) -> None:
         """`ends` watches our end; `name` is that of the application's."""
         self._loop = loop
+        self._turn = turn
         self._ours = ours
         self._ends = ends
         self._name = name
@@ -199,7 +204,7 @@ class Stream:
         """The connection may have news. Looked at once, after all segments that have come together."""
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._look)
+            self._turn.put_off(self._look)
 
     def hang_up(self) -> None:
         """The application has closed its end; what it has written before is sent."""
@@ -253,8 +258,9 @@ class Stream:
                     self._fail()
         finally:
             self._scheduled = False
-        if not all_taken:
-            self.changed()  # the others have their turn
+        if not all_taken:  # the others have their turn
+            self._scheduled = True
+            self._loop.call_soon(self._look)
 
     def _deliver(self) -> None:
         """Give the application what the TCP has received."""

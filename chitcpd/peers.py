@@ -31,6 +31,7 @@ from typing import cast
 from chitcpd.demux import ip_address
 from chitcpd.faults import Impairment
 from chitcpd.links import Links, UnderWay
+from chitcpd.turns import Turn
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,10 @@ class Carrier(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes have come: hand on each whole segment."""
+        with self._peers.turn:
+            self._cut(nbytes)
+
+    def _cut(self, nbytes: int) -> None:
         peer, unpack = self.peer, _HEADER_START.unpack_from
         assert peer is not None
         data, is_neighbour = self._peers.scratch, self._peers.links.is_neighbour(peer.address)
@@ -264,7 +269,7 @@ class Peer:
                 self._count(len(raw) + _HANDLE)
         if not self._flushing:
             self._flushing = True
-            self._peers.loop.call_soon(self.flush)
+            self._peers.turn.put_off(self.flush)
 
     def flush(self) -> None:
         """Write what waits, as far as the carrier takes it, or see to it that there is a carrier."""
@@ -504,7 +509,8 @@ class Peers:
         self._forwards = forwards
         self._refused = refused
         self._carrier_lost = asyncio.Event()
-        self._under_way = UnderWay(self.loop, self._carry)
+        self.turn = Turn(self.loop)
+        self._under_way = UnderWay(self.loop, self.turn, self._carry)
         self.links = Links(self._under_way)
         self._peers: dict[tuple[str, str], Peer] = {}
         self._servers: list[asyncio.Server] = []

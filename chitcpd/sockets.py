@@ -27,6 +27,7 @@ from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Listener, ip_address, overlap
 from chitcpd.driver import Driver, Endpoint
 from chitcpd.options import Options
 from chitcpd.tcp.api import State
+from chitcpd.turns import Turn
 
 Address = tuple[str, int]
 
@@ -128,6 +129,7 @@ class Sockets:
         driver: Driver,
         is_own: Callable[[str], bool],
         loop: asyncio.AbstractEventLoop,
+        turn: Turn,
         instance: str,
         most_descriptors: int,
     ) -> None:
@@ -138,12 +140,13 @@ class Sockets:
         self._driver = driver
         self._is_own = is_own
         self._loop = loop
+        self._turn = turn
         self._now = loop.time
         self._free = list(range(MAX_SOCKETS))
         self._instance = instance
         self._most_descriptors = most_descriptors
         self._serials = itertools.count()
-        self._ends = pairs.Ends(loop)
+        self._ends = pairs.Ends(loop, turn)
         self._bound: dict[Address, Socket] = {}  # by what bind() has given them
         self._short_of_sockets: set[Socket] = set()  # listening; a connection of theirs waits for a descriptor
         self.table: dict[int, Socket] = {}
@@ -551,7 +554,7 @@ class Sockets:
         assert sock.ours is not None
         with suppress(OSError):  # somebody else has that name; then the application's end shows none
             sock.ours.bind(descriptors.connected_name(sock.name))
-        sock.stream = pairs.Stream(self._loop, sock.ours, self._ends, sock.name, self._driver, endpoint)
+        sock.stream = pairs.Stream(self._loop, self._turn, sock.ours, self._ends, sock.name, self._driver, endpoint)
         sock.stream.reset_on_close = sock.options.linger == 0
         sock.stream.ended = lambda: self._stream_ended(sock)
         look = sock.stream.changed

@@ -27,11 +27,6 @@ _TICK_AT_THE_END = 1.0  # seconds
 _MOST_AT_THE_END = 8  # ticks; an end in order takes less than three
 _STATUS = 70  # EX_SOFTWARE: our fault, or the TCP's
 
-# What catches whatever a TCP raises.
-_GUARDS = frozenset(
-    function.__code__ for function in (Driver._ask, Driver._tell, Driver._settle, Driver._new, Driver.levels)
-)
-
 
 class EndlessLoop(Exception):
     """A call of a TCP does not come to an end."""
@@ -43,7 +38,8 @@ class Watchdog:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._asked = False  # for a sign of life, and it has not come
-        self._call: FrameType | None = None  # the call of a TCP that was running then
+        self._call: int | None = None  # the call of a TCP that was running then
+        self.driver: Driver | None = None  # which calls the TCPs; until there is one, none is called
         self._complained = False
         self._at_the_end = 0  # ticks
 
@@ -72,7 +68,7 @@ class Watchdog:
         self._tick(number, frame)
 
     def _tick(self, number: int, frame: FrameType | None) -> None:
-        call = _guarded_call(frame)
+        call = self._guarded_call(frame)
         if not self._asked:
             self._asked, self._call = True, call
             with contextlib.suppress(RuntimeError):  # the loop is closed already
@@ -80,7 +76,7 @@ class Watchdog:
         elif call is None and not self._complained:
             self._complained = True
             log.error("the daemon is busy with one thing:\n%s", _stack(frame))
-        elif call is not None and call is self._call:
+        elif call is not None and call == self._call:
             raise EndlessLoop("a call of the TCP does not come to an end")
         else:
             self._call = call
@@ -88,14 +84,13 @@ class Watchdog:
     def _alive(self) -> None:
         self._asked, self._call, self._complained = False, None, False
 
-
-def _guarded_call(frame: FrameType | None) -> FrameType | None:
-    """The driver's call in which a TCP is running; None if what is running is the daemon itself."""
-    if frame is not None and frame.f_code.co_filename == driver.__file__:
-        return None
-    while frame is not None and frame.f_code not in _GUARDS:
-        frame = frame.f_back
-    return frame
+    def _guarded_call(self, frame: FrameType | None) -> int | None:
+        """The driver's call in which a TCP is running; None if what is running is the daemon itself."""
+        if self.driver is None or not self.driver.calling:
+            return None
+        if frame is not None and frame.f_code.co_filename == driver.__file__:
+            return None
+        return self.driver.calls
 
 
 def _stack(frame: FrameType | None) -> str:

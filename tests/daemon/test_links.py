@@ -13,6 +13,7 @@ from chitcpd.faults import Drop, Impairment, Shape
 from chitcpd.links import UnderWay
 from chitcpd.peers import HEADER, ROUTED
 from chitcpd.probe import Prober
+from chitcpd.turns import Turn
 from tests.daemon.conftest import PORT, free_address
 from tests.daemon.nodes import Node, in_event_loop, node, segment, until
 
@@ -263,7 +264,8 @@ class TestWhatIsShared:
     @in_event_loop
     async def test_of_a_link_on_which_nothing_is_any_more_nothing_comes_later(self) -> None:
         carried: list[bytes] = []
-        under_way = UnderWay(asyncio.get_running_loop(), lambda *what: carried.append(what[2]))
+        loop = asyncio.get_running_loop()
+        under_way = UnderWay(loop, Turn(loop), lambda *what: carried.append(what[2]))
         under_way.shift(Impairment(Shape(), 1), [0.1, 0.2])
         assert carried == []
 

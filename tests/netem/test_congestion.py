@@ -16,13 +16,12 @@ from tests.integration.conftest import Bench
 
 pytestmark = [pytest.mark.netem, pytest.mark.timeout(300)]  # a kernel in user mode is slow
 
-# 8 Mbit/s are all that the one processor of a kernel in user mode can do for two chitcpds, their traces and captures.
-RATE = 2e6  # bits per second
-SIZE = 2_500_000  # bytes: ten seconds, four teeth
+RATE = 10e6  # bits per second
+SIZE = 7_500_000  # bytes: six seconds, three teeth of two (a tooth: 1bdp of segments, one more per round trip)
 QUEUE = f"""
 name: congestion
 hosts: {{alice: {{tcp: {{congestion: newreno}}}}, bob: {{}}}}
-links: [{{endpoints: [alice, bob], delay: 50ms, rate: {RATE:.0f}bit, queue: 1bdp}}]
+links: [{{endpoints: [alice, bob], delay: 20ms, rate: {RATE:.0f}bit, queue: 1bdp}}]
 apps:
   server:
     host: bob
@@ -70,10 +69,13 @@ def test_what_finds_the_queue_full_is_lost(events: list[dict[str, Any]]) -> None
 
 
 def test_the_link_is_used(events: list[dict[str, Any]]) -> None:
-    """Goodput: the file, over the time from its first segment to the last that was acknowledged."""
+    """Goodput: the file, over the time from its first segment to the last that was acknowledged.
+
+    The one processor of a kernel in user mode does some 8 Mbit/s for two chitcpds with their traces and captures.
+    """
     data = [event["t"] for event in events if event["event"] == "sent" and event.get("len")]
     end = max(event["t"] for event in events if event["event"] == "received")
-    assert SIZE * 8 / (end - data[0]) >= 0.8 * RATE
+    assert SIZE * 8 / (end - data[0]) >= 0.7 * RATE
 
 
 @pytest.mark.parametrize("host", ["alice", "bob"])
@@ -96,7 +98,7 @@ routers: {{left: {{}}, right: {{}}}}
 links:
   - endpoints: [one, left]
   - endpoints: [two, left]
-  - {{endpoints: [left, right], delay: 50ms, rate: {RATE:.0f}bit, queue: 1bdp}}
+  - {{endpoints: [left, right], delay: 20ms, rate: {RATE:.0f}bit, queue: 1bdp}}
   - endpoints: [right, three]
   - endpoints: [right, four]
 apps:
