@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import IO, Protocol
 
 _MAGIC_NANOSECONDS = 0xA1B23C4D
-_LINKTYPE_RAW = 101
+LINKTYPE_RAW = 101
 _SNAPSHOT = 1 << 18
 _FILE_HEADER = struct.Struct("=IHHiIII")
 _RECORD_HEADER = struct.Struct("=IIII")
@@ -26,6 +27,7 @@ _SECTION, _INTERFACE, _PACKET = 0x0A0D0D0A, 1, 6
 _BYTE_ORDER = 0x1A2B3C4D
 _COMMENT, _FLAGS, _NAME, _RESOLUTION = 1, 2, 2, 9
 _INBOUND, _OUTBOUND = 1, 2
+_LONGEST_COMMENT = 1000  # bytes
 
 
 class Sink(Protocol):
@@ -59,7 +61,7 @@ class Capture:
         self._encode = _enhanced_packet if pcapng else _record
         self._held: dict[int, Packet] = {}  # by the identity of the segment
         if pcapng:
-            sink.write(_section())  # a file may have more than one
+            sink.write(section(("chitcp", LINKTYPE_RAW)))  # a file may have more than one
         elif not begun:
             sink.write(_file_header())
         sink.flush()  # a capture without a packet can be opened too
@@ -107,7 +109,7 @@ def whole_packets(file: IO[bytes]) -> int:
 
 
 def _file_header() -> bytes:
-    return _FILE_HEADER.pack(_MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPSHOT, _LINKTYPE_RAW)
+    return _FILE_HEADER.pack(_MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPSHOT, LINKTYPE_RAW)
 
 
 def _record(packet: Packet) -> tuple[bytes, ...]:
@@ -117,20 +119,31 @@ def _record(packet: Packet) -> tuple[bytes, ...]:
     return record, header, packet.segment
 
 
-def _section() -> bytes:
-    section = struct.pack("=IHHq", _BYTE_ORDER, 1, 0, -1)
-    interface = struct.pack("=HHI", _LINKTYPE_RAW, 0, _SNAPSHOT)
-    interface += _option(_NAME, b"chitcp") + _option(_RESOLUTION, b"\x09") + _option(0, b"")
-    return _block(_SECTION, section) + _block(_INTERFACE, interface)
+def section(*interfaces: tuple[str, int]) -> bytes:
+    """The begin of a pcapng; packets name its interfaces by their place. Each has a name, and a link type."""
+    begin = _block(_SECTION, struct.pack("=IHHq", _BYTE_ORDER, 1, 0, -1))
+    return begin + b"".join(_interface(name, link_type) for name, link_type in interfaces)
+
+
+def _interface(name: str, link_type: int) -> bytes:
+    options = _option(_NAME, name.encode()) + _option(_RESOLUTION, b"\x09") + _option(0, b"")
+    return _block(_INTERFACE, struct.pack("=HHI", link_type, 0, _SNAPSHOT) + options)
+
+
+def packet_block(
+    interface: int, time: int, raw: bytes, length: int, sent: bool | None = None, comments: Sequence[str] = ()
+) -> bytes:
+    """A packet for a pcapng; `time`: nanoseconds since the epoch, `length`: before anything was cut off from `raw`."""
+    head = struct.pack("=IIIII", interface, time >> 32, time & 0xFFFFFFFF, len(raw), length)
+    options = b"" if sent is None else _option(_FLAGS, struct.pack("=I", _OUTBOUND if sent else _INBOUND))
+    options += b"".join(_option(_COMMENT, comment.encode()[:_LONGEST_COMMENT]) for comment in comments)
+    return _block(_PACKET, head + _padded(raw) + (options + _option(0, b"") if options else b""))
 
 
 def _enhanced_packet(packet: Packet) -> tuple[bytes, ...]:
     raw = _ip_header_of(packet) + packet.segment
-    head = struct.pack("=IIIII", 0, packet.time >> 32, packet.time & 0xFFFFFFFF, len(raw), len(raw))
-    options = _option(_FLAGS, struct.pack("=I", _OUTBOUND if packet.sent else _INBOUND))
-    if packet.dropped is not None:
-        options += _option(_COMMENT, f"dropped: {packet.dropped}".encode())
-    return (_block(_PACKET, head + _padded(raw) + options + _option(0, b"")),)
+    comments = () if packet.dropped is None else (f"dropped: {packet.dropped}",)
+    return (packet_block(0, packet.time, raw, len(raw), packet.sent, comments),)
 
 
 def _block(kind: int, body: bytes) -> bytes:

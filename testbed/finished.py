@@ -99,7 +99,7 @@ def _is_event(event: Any) -> bool:
         return known and _is_number(event.get("bytes")) and (_has_ends(event, _BARE) or _is_segment(event))
     if kind in ("sent", "received"):
         return _is_segment(event)
-    named = {"state": ("from", "to"), "timer": ("timer",), "tcp": ()}.get(kind)
+    named = {"state": ("from", "to"), "timer": ("timer",), "tcp": ()}.get(str(kind))
     return named is not None and _has_ends(event, _ADDRESS) and all(_fits(_NAME, event.get(name)) for name in named)
 
 

@@ -143,6 +143,7 @@ class StateChange:
     t: float  # seconds since the epoch
     old: str
     new: str
+    after: Segment | None = None  # the last that this end sent or received, if nothing else has happened to it since
 
     @property
     def host(self) -> str:
@@ -269,6 +270,7 @@ class _Life:
     states: list[bool] = field(default_factory=lambda: [False, False])  # whether a change of state was seen
     sent: list[Seen] = field(default_factory=lambda: [Seen(), Seen()])
     shifts: list[int | None] = field(default_factory=lambda: [None, None])
+    last: list[Segment | None] = field(default_factory=lambda: [None, None])  # that each side sent or received
 
 
 class _Builder:
@@ -339,6 +341,7 @@ class _Builder:
         _learn(life, segment)
         self._remember(source, destination, event, segment).under_way.append(segment)
         self._rows.append(segment)
+        life.last[segment.side] = segment
 
     def _remember(self, source: str, destination: str, event: Event, segment: Segment) -> _Equal:
         way, content = self._ways[source, destination], _content(event)
@@ -360,6 +363,7 @@ class _Builder:
         if segment is not None:
             segment.arrived = event["t"]
             _touch(segment, event["t"])
+            self._lives[segment.connection.number - 1].last[1 - segment.side] = segment
 
     def _take_drop(self, name: str, event: Event) -> None:
         if event["direction"] == "sent":
@@ -381,11 +385,12 @@ class _Builder:
         side, t = connection.addresses.index(event["local"]), event["t"]
         if event["event"] == "state":
             life.states[side] = True
-            self._rows.append(StateChange(connection, side, t, event["from"], event["to"]))
-        elif event["event"] == "timer":
-            self._rows.append(Expiry(connection, side, t, event["timer"]))
+            self._rows.append(StateChange(connection, side, t, event["from"], event["to"], life.last[side]))
         else:
-            self._rows.append(Note(connection, side, t, event["text"]))
+            life.last[side] = None
+            is_timer = event["event"] == "timer"
+            text = event["timer" if is_timer else "text"]
+            self._rows.append((Expiry if is_timer else Note)(connection, side, t, text))
         connection.end = max(connection.end, t)
 
     # ---- which connection ---------------------------------------------------------------------------------
@@ -637,7 +642,7 @@ def _damage(segment: Segment, event: Event, source: str, destination: str) -> in
     bits: int = (_port(ends[segment.side]) ^ _port(source)).bit_count()
     bits += (_port(ends[1 - segment.side]) ^ _port(destination)).bit_count()
     bits += (segment.absolute_seq ^ event["seq"]).bit_count() + (segment.wnd ^ event["wnd"]).bit_count()
-    bits += (_bits(segment.flags) ^ _bits(event["flags"])).bit_count()
+    bits += (flag_bits(segment.flags) ^ flag_bits(event["flags"])).bit_count()
     if segment.absolute_ack is not None and "ack" in event:
         bits += (segment.absolute_ack ^ event["ack"]).bit_count()
     bits += segment.length != event["len"]
@@ -662,7 +667,8 @@ def _numbers(values: Iterable[Any]) -> Iterator[int]:
             yield from _numbers(value)
 
 
-def _bits(flags: str) -> int:
+def flag_bits(flags: str) -> int:
+    """The control bits of these letters: "S." is SYN and ACK."""
     return sum(_FLAG_BITS[letter] for letter in flags)
 
 

@@ -69,8 +69,9 @@ def _known(ladder: Ladder) -> str:
         return "the traces have none at all"
     pairs = sorted({" and ".join(sorted(one.hosts)) for one in ladder.connections})
     ports = sorted({one.ports[1] for one in ladder.connections})
+    count = len(ladder.connections)
     return (
-        f"there are {len(ladder.connections)}, between {', '.join(_some(pairs))}, "
+        f"there {'is' if count == 1 else 'are'} {count}, between {', '.join(_some(pairs))}, "
         f"to port {', '.join(_some(list(map(str, ports))))}"
     )
 

@@ -135,10 +135,13 @@ class _Diagram:
         if segment.fate != "arrived" and segment.arrived is None:
             room = min(room, max(self._middle * 2 // 3 - len(label), 6))
         before = min(3, room // 2)
-        line = f"{'-' * before} {label} {'-' * (room - before)}{end}"
         if segment.side == 0:
-            return line
-        return f"{_mirrored(end)}{'-' * (room - before)} {label} {'-' * before}".rjust(self._middle)
+            return f"{'-' * before} {label} {'-' * (room - before)}{end}"
+        if segment.arrived is None:
+            return f"{_mirrored(end)}{'-' * (room - before)} {label} {'-' * before}".rjust(self._middle)
+        end = _mirrored(end)
+        before = max(3 - len(end), 0)  # so that what is said begins where that of the other direction does
+        return f"{end}{'-' * before} {label} {'-' * (room - before)}"
 
     def _folded(self, run: Sequence[Row]) -> Line:
         """What a run is, in one line."""
@@ -152,7 +155,7 @@ class _Diagram:
             if others:
                 parts.append(f"{others} {'ACK' if others == 1 else 'ACKs'} {way}")
         timers = Counter(row.timer for row in run if isinstance(row, Expiry))
-        parts += [f"{count} {name} timers" for name, count in timers.items()]
+        parts += [f"{count} {name} timer{'' if count == 1 else 's'}" for name, count in timers.items()]
         kind = _kind(run[0])
         about = f"{kind}: " if kind not in (None, "plain") else ""
         return Line(f"{':':>{_TIME}} {about}{', '.join(parts)}", "quiet")
@@ -162,34 +165,16 @@ def _states_on_segments(rows: Sequence[Row]) -> tuple[set[int], dict[tuple[int, 
     """Which changes of state have room on the line of a segment: (identities of those), (segment, side) -> state."""
     absorbed: set[int] = set()
     cells: dict[tuple[int, int], str] = {}
-    near: list[Segment | None] = [None, None]  # what each side has last sent or received
-    arrivals = sorted(_moments(rows), key=lambda moment: moment[:2])
-    for t, _, side, row in arrivals:
-        if isinstance(row, Segment):
-            near[side] = row
+    there = {id(row) for row in rows}
+    for row in rows:
+        if not isinstance(row, StateChange) or (segment := row.after) is None or id(segment) not in there:
             continue
-        segment = near[side]
-        if not isinstance(row, StateChange):
-            near[side] = None
-            continue
-        when = None if segment is None else (segment.sent if segment.side == side else segment.arrived)
-        taken = cells.get((id(segment), side), "LISTEN")
-        if segment is not None and when is not None and t - when <= _AT_ONCE and taken == "LISTEN":
+        when = segment.sent if segment.side == row.side and segment.copy == 1 else segment.arrived
+        key = id(segment), row.side
+        if when is not None and row.t - when <= _AT_ONCE and cells.get(key, "LISTEN") == "LISTEN":
             absorbed.add(id(row))
-            cells[id(segment), side] = row.new
+            cells[key] = row.new
     return absorbed, cells
-
-
-def _moments(rows: Sequence[Row]) -> Iterator[tuple[float, int, int, Row]]:
-    """When each row is something for a side, and for which; the second is the order of what is at one time."""
-    for index, row in enumerate(rows):
-        if not isinstance(row, Segment):
-            yield row.t, index, row.side, row
-            continue
-        if row.sent is not None and row.copy == 1:
-            yield row.sent, index, row.side, row
-        if row.arrived is not None:
-            yield row.arrived, index, 1 - row.side, row
 
 
 def _runs(rows: Sequence[Row], with_state: set[int]) -> Iterator[list[Row]]:

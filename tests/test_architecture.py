@@ -91,6 +91,7 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
         "chitcpd",
         "chitcpd.__version__",
         "chitcpd.ctl",
+        "chitcpd.pcap",
         "chitcpd.units",
         "chitcpd.faults",
         "chitcpd.settings",

@@ -12,7 +12,24 @@ import click
 
 import chitcpd
 from testbed.backends import UnknownBackend
-from testbed.cli import completion, doctor, grade, graph, init, lab, ladder, link, new, plan, run, schema, use, validate
+from testbed.cli import (
+    completion,
+    dissector,
+    doctor,
+    grade,
+    graph,
+    init,
+    lab,
+    ladder,
+    link,
+    merge,
+    new,
+    plan,
+    run,
+    schema,
+    use,
+    validate,
+)
 from testbed.cli.output import Group, Settings, complain
 from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
@@ -64,7 +81,7 @@ _COMMANDS = (
     *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    *(ladder.ladder,),
+    *(ladder.ladder, merge.merge, dissector.dissector),
     *(new.new, grade.grade_, grade.matrix),
     *(doctor.doctor, completion.completion),
 )

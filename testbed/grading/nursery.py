@@ -24,7 +24,7 @@ class Nursery:
         self._socket, theirs = socket.socketpair()
         self._process = subprocess.Popen(
             [sys.executable, "-s", "-S", "-P", str(_CHILD), "nursery"],
-            stdin=theirs,
+            stdin=theirs.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={"LANG": "C.UTF-8", "PYTHONHASHSEED": "0"},  # the order of a set is the same each time

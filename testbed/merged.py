@@ -1,0 +1,272 @@
+"""All captures of a run as one pcapng: an interface for each host, in time order, with comments from the traces.
+
+Everything is read once and side by side, and only what is near in time is held, so a run may be of any length.
+"""
+
+from __future__ import annotations
+
+import heapq
+import ipaddress
+import os
+import struct
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import IO
+
+from chitcpd.pcap import packet_block, section
+from testbed import finished
+from testbed.ladder import flag_bits
+from testbed.traces import Event, Seen
+from testbed.unavailable import Unavailable
+
+NAME = "merged.pcapng"
+_NANOSECONDS = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # magic -> what a fraction of a second counts
+_MOST = 1 << 18  # bytes of a packet; more, and it is no capture
+_ROUNDING = 2000  # nanoseconds by which the times of a trace, as numbers of JSON, may be off
+_NEAR = 1_000_000  # nanoseconds: what happened at a packet's moment
+_LATER = 20_000_000  # nanoseconds after a packet in which its host may say that it was dropped ...
+_HELD = 4096  # ... or so many packets
+_MOST_WAYS = 1 << 12  # directions of connections of which a host is known to have sent something
+_TCP_BEGIN = struct.Struct("!HHI")  # ports, sequence number
+
+
+@dataclass(slots=True)
+class Merged:
+    """What was merged."""
+
+    packets: int = 0
+    comments: int = 0
+    interfaces: list[str] = field(default_factory=list)
+
+
+def merge_into(folder: Path, path: Path) -> Merged:
+    """Write all captures of a run as one file, whole or not at all.
+
+    Raises NoSuchRun if it has none, BadTrace if a trace or a capture is not what it should be, and Unavailable if the
+    file can't be written.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        with fresh.open("wb") as output:
+            done = merge(folder, output)
+        os.replace(fresh, path)
+    except OSError as error:
+        raise Unavailable(f"{path} can't be written: {error.strerror}.", "Give another file: -o FILE.") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    return done
+
+
+def merge(folder: Path, output: IO[bytes]) -> Merged:
+    """The same to a file that is open."""
+    paths = sorted([*folder.glob("hosts/*/segments.pcap"), *folder.glob("hosts/*/wire.pcap")], key=_place)
+    if not paths:
+        raise finished.NoSuchRun(f"{folder} has no captures: there is no hosts/HOST/segments.pcap in it")
+    done = Merged()
+    with ExitStack() as stack:
+        captures = [_Capture(stack.enter_context(path.open("rb")), path) for path in paths]
+        done.interfaces = [_name(path) for path in paths]
+        output.write(section(*zip(done.interfaces, (capture.link_type for capture in captures), strict=True)))
+        streams = [_numbered(index, _packets(capture)) for index, capture in enumerate(captures)]
+        for _, index, packet in heapq.merge(*streams, key=lambda one: one[:2]):
+            output.write(
+                packet_block(index, packet.time, packet.raw, packet.length, packet.sent, list(packet.comments))
+            )
+            done.packets += 1
+            done.comments += len(packet.comments)
+    return done
+
+
+def _place(path: Path) -> tuple[bool, str]:
+    return path.name == "wire.pcap", path.parent.name
+
+
+def _name(path: Path) -> str:
+    return path.parent.name if path.name == "segments.pcap" else f"{path.parent.name} wire"
+
+
+def _numbered(index: int, packets: Iterable[_Packet]) -> Iterator[tuple[int, int, _Packet]]:
+    for packet in packets:
+        yield packet.time, index, packet
+
+
+def _packets(capture: _Capture) -> Iterator[_Packet]:
+    trace = capture.path.parent / "trace.jsonl"
+    if capture.path.name == "wire.pcap" or not trace.is_file():
+        return capture.packets()
+    return _Annotated(capture.packets(), finished.events(trace)).packets()
+
+
+# ---- reading -----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Packet:
+    """A packet, and what is to be said of it."""
+
+    time: int  # nanoseconds since the epoch
+    raw: bytes
+    length: int
+    sent: bool | None = None  # by the host whose capture it is; None: not known
+    is_told: bool = False  # why it was dropped
+    comments: dict[str, None] = field(default_factory=dict)  # in their order, none twice
+
+
+class _Capture:
+    """A pcap, which others of its kind may follow in the same file."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        self.path = path
+        self._file = file
+        self._header = file.read(24).ljust(24, b"\0")
+        self._order = "<" if struct.unpack_from("<I", self._header)[0] in _NANOSECONDS else ">"
+        magic, *_, link_type = struct.unpack(f"{self._order}IHHiIII", self._header)
+        if magic not in _NANOSECONDS:
+            raise finished.BadTrace(f"{path} is no pcap")
+        self.link_type = link_type & 0xFFFF
+        self._unit = _NANOSECONDS[magic]
+
+    def packets(self) -> Iterator[_Packet]:
+        """All whole packets."""
+        record, read = struct.Struct(f"{self._order}IIII"), self._file.read
+        while len(head := read(16)) == 16:
+            if head == self._header[:16]:  # another capture begins
+                read(8)
+                continue
+            seconds, fraction, kept, length = record.unpack(head)
+            if kept > _MOST:
+                raise finished.BadTrace(f"{self.path} is damaged before byte {self._file.tell()}")
+            raw = read(kept)
+            if len(raw) < kept:
+                return
+            yield _Packet(seconds * 1_000_000_000 + fraction * self._unit, raw, length)
+
+
+# ---- comments ----------------------------------------------------------------------------------------------
+
+_What = tuple[bytes, bytes, int, int, int, int]  # addresses, ports, sequence number, flags: enough to find it again
+
+
+class _Annotated:
+    """The packets of a host, with what its trace says about them."""
+
+    def __init__(self, packets: Iterator[_Packet], events: Iterator[Event]) -> None:
+        self._packets = packets
+        self._events = events
+        self._held: deque[tuple[_Packet, _What | None]] = deque()
+        self._waiting: list[tuple[int, str]] = []  # times and comments that may belong to the next packet
+        self._sent: dict[tuple[str, str], tuple[int, Seen]] = {}  # of each way: its first sequence number, and all
+
+    def packets(self) -> Iterator[_Packet]:
+        """All of them, in their order."""
+        ahead = next(self._events, None)
+        for packet in self._packets:
+            while ahead is not None and _time(ahead) + _ROUNDING < packet.time:
+                self._take(ahead)
+                ahead = next(self._events, None)
+            self._give_waiting(packet)
+            self._held.append((packet, _what(packet.raw)))
+            while len(self._held) > _HELD or self._held[0][0].time < packet.time - _LATER:
+                yield self._held.popleft()[0]
+        while ahead is not None:
+            self._take(ahead)
+            ahead = next(self._events, None)
+        self._give_waiting(None)
+        for packet, _ in self._held:
+            yield packet
+
+    def _take(self, event: Event) -> None:
+        kind = event["event"]
+        if kind in ("sent", "received"):
+            packet = self._find(_what_of(event, sent=kind == "sent"), lambda packet: packet.sent is None)
+            if packet is not None:
+                packet.sent = kind == "sent"
+                if packet.sent and self._was_sent_before(event):
+                    packet.comments["retransmission"] = None
+        elif kind == "dropped":
+            what = _what_of(event, sent=event["direction"] == "sent") if "flags" in event else None
+            packet = self._find(what, lambda packet: _has_no_hop(packet) and not packet.is_told)
+            if packet is not None:
+                packet.is_told = True
+                packet.comments[f"dropped: {event['why']}"] = None
+        elif kind == "state":
+            self._happened(_time(event), f"{event['from']} -> {event['to']}", leads_on=False)
+        elif kind == "timer":
+            self._happened(_time(event), f"{event['timer']} timer", leads_on=True)
+
+    def _find(self, what: _What | None, fits: Callable[[_Packet], bool]) -> _Packet | None:
+        """The last such packet; any that fits, if it is not known what it says."""
+        for packet, its in reversed(self._held):
+            if (what is None or what == its) and fits(packet):
+                return packet
+        return None
+
+    def _was_sent_before(self, event: Event) -> bool:
+        way, is_syn = (event["local"], event["peer"]), "S" in event["flags"]
+        takes: int = event["len"] + is_syn + ("F" in event["flags"])
+        first, seen = self._sent.get(way, (None, None))
+        if seen is None or (is_syn and first != event["seq"]):
+            first, seen = event["seq"], Seen()
+            self._sent.pop(way, None)
+            if len(self._sent) >= _MOST_WAYS:
+                del self._sent[next(iter(self._sent))]
+            self._sent[way] = first, seen
+        return takes > 0 and seen.add(event["seq"], takes) < takes
+
+    def _happened(self, t: int, text: str, *, leads_on: bool) -> None:
+        """Something that is no packet; if it `leads_on`, rather the next packet's than that of the last."""
+        if not leads_on and self._held and t - self._held[-1][0].time <= _NEAR:
+            self._held[-1][0].comments[text] = None
+        else:
+            self._waiting.append((t, text))
+
+    def _give_waiting(self, following: _Packet | None) -> None:
+        for t, text in self._waiting:
+            if following is not None and (not self._held or following.time - t <= _NEAR):
+                following.comments[text] = None
+            elif self._held:
+                last = self._held[-1][0]
+                last.comments[f"{text}, {(t - last.time) / 1e9:.6f} s later"] = None
+        self._waiting.clear()
+
+
+def _time(event: Event) -> int:
+    t: float = event["t"]
+    return round(t * 1e9)
+
+
+def _has_no_hop(packet: _Packet) -> bool:
+    """What was dropped (docs/trace.md)."""
+    at = 8 if packet.raw[:1] < b"\x50" else 7  # IPv4 or IPv6
+    return packet.raw[at : at + 1] == b"\0"
+
+
+def _what(raw: bytes) -> _What | None:
+    """What a packet is: TCP behind an IP header of a fixed size, as chitcpd makes them."""
+    if len(raw) < 40:
+        return None
+    begin, source, end = (20, 12, 20) if raw[0] < 0x50 else (40, 8, 40)
+    if len(raw) < begin + 20:
+        return None
+    half = (source + end) // 2
+    source_port, destination_port, seq = _TCP_BEGIN.unpack_from(raw, begin)
+    return raw[source:half], raw[half:end], source_port, destination_port, seq, raw[begin + 13] & 0x3F
+
+
+def _what_of(event: Event, *, sent: bool) -> _What:
+    ends = event["local"], event["peer"]
+    (source, source_port), (destination, destination_port) = map(_end, ends if sent else reversed(ends))
+    return source, destination, source_port, destination_port, event["seq"], flag_bits(event["flags"])
+
+
+@lru_cache(maxsize=4096)
+def _end(address: str) -> tuple[bytes, int]:
+    host, _, port = address.rpartition(":")
+    try:
+        return ipaddress.ip_address(host.strip("[]")).packed, int(port)
+    except ValueError:
+        return b"", int(port)
