@@ -17,10 +17,15 @@ def draw(events: Sequence[Event], name: str, *, width: int = 80) -> str:
     return ladder_text.render_text(_rows(events, name), width, start=0.0)
 
 
-def short(events: Sequence[Event]) -> tuple[Event, ...]:
-    """Of a long test, what a person reads: the first events of its last connection, and the last."""
-    begins = [at for at, event in enumerate(events) if event.kind == "begin"]
-    events = events[begins[-1] :] if begins else events
+def short(events: Sequence[Event], *, like: Sequence[Event] | None = None) -> tuple[Event, ...]:
+    """Of a long test, what a person reads: the first events of its last connection, and the last.
+
+    `like`: other events of the same test; then it is the connection of that number, for both to show the same one.
+    """
+    begins = [0, *(at for at, event in enumerate(events) if event.kind == "begin"), len(events)]
+    others = events if like is None else like
+    number = min(sum(event.kind == "begin" for event in others), len(begins) - 2)
+    events = events[begins[number] : begins[number + 1]]
     if len(events) <= FIRST + LAST:
         return tuple(events)
     left_out = len(events) - FIRST - LAST

@@ -114,11 +114,11 @@ def grade(
     return result
 
 
-def reference(test: Test, seed: int) -> tuple[Event, ...]:
+def reference(test: Test, seed: int) -> list[Event]:
     """What the reference does in a test."""
     bench = Bench(loader.load(loader.REFERENCE), _dice(test, seed))
     test.run(bench)
-    return short(bench.events)
+    return bench.events
 
 
 def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdict, bool]:
@@ -143,7 +143,7 @@ def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdic
         way=way,
         printed=sandbox.printed,
         happened=short(bench.events),
-        expected=reference(test, seed),
+        expected=short(reference(test, seed), like=bench.events),
     )
     return verdict, hung
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 from xml.etree import ElementTree
 
+import docker
 import pytest
 
+from testbed.backends.docker import DockerBackend
 from testbed.cli import main
+from testbed.unavailable import Unavailable
 from tests.testbed.schemas import faults
 
 STOP_AND_WAIT = (Path(__file__).parents[2] / "examples" / "stop_and_wait.py").read_text()
@@ -139,3 +143,21 @@ def test_wrong_usage_is_told(arguments: list[str], capsys: Captured) -> None:
 def test_grade_lists_its_tests(capsys: Captured) -> None:
     assert main(["grade", "--list"]) == 0
     assert "fast-retransmit" in capsys.readouterr().out
+
+
+@pytest.mark.docker
+def test_a_submission_in_a_container_gets_the_same(capsys: Captured) -> None:
+    """It has the image's Python, and is locked up there too; nothing is left of the container."""
+    try:
+        DockerBackend().check()
+    except Unavailable as why:
+        if os.environ.get("REQUIRE_DOCKER"):
+            pytest.fail(f"{why} {why.remedy} (REQUIRE_DOCKER is set)", pytrace=False)
+        pytest.skip(f"{why} {why.remedy}")
+    assert main(["grade", "alice.py", *TWO, "--sandbox", "docker", "--format", "json"]) == 1
+    in_container = json.loads(capsys.readouterr().out)
+    assert main(["grade", "alice.py", *TWO, "--format", "json"]) == 1
+    assert in_container == json.loads(capsys.readouterr().out)
+    client = docker.from_env()
+    assert client.containers.list(all=True, filters={"label": "org.chitcp.kind=grade"}) == []
+    client.close()

@@ -97,6 +97,13 @@ def test_each_failure_says_what_was_expected_and_what_should_have_happened(stop_
             assert max(map(len, f"{happened}{expected}".splitlines())) <= 80
 
 
+def test_both_diagrams_show_the_same_connection(stop_and_wait: Grade) -> None:
+    """Of a test with several, the one that failed."""
+    [verdict] = [verdict for verdict in stop_and_wait.verdicts if verdict.test.id == "karn"]
+    sent = [[event.text for event in events if event.kind == "call"] for events in (verdict.happened, verdict.expected)]
+    assert sent[0] == sent[1][: len(sent[0])]
+
+
 def test_a_test_alone_comes_out_as_it_does_among_all(stop_and_wait: Grade) -> None:
     """Each has a process, dice and a clock of its own."""
     for verdict in stop_and_wait.verdicts[-30::6]:

@@ -75,7 +75,7 @@ def slow_start(bench: Bench) -> None:
     tcp = _sending(bench)
     for k, expected in enumerate((4, 8, 16, 32)):
         _acknowledges(tcp, _in_flight(tcp), at=1.1 + k / 10)
-        check(_in_flight(tcp) == expected, f"{expected} segments in flight after {k + 1} round trips", _in_flight(tcp))
+        check(_in_flight(tcp) == expected, f"{expected} segments in flight after round trip {k + 1}", _in_flight(tcp))
 
 
 @graded(STAGE, 2, "RFC 5681 §3.1")
