@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from random import Random
 from typing import TypeVar
 
 from chitcpd.sim import Shape
+from testbed.grading import confine
 from testbed.grading.catalog import catalog
 from testbed.grading.cells import cells
 from testbed.grading.network import Talk
@@ -94,7 +96,7 @@ def _in_parallel(tasks: Sequence[Callable[[], _T]], jobs: int, done: Callable[[_
     if jobs == 1 or len(tasks) < 2:
         return [_told(task(), done) for task in tasks]
     results: dict[int, _T] = {}
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"))
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
     try:
         for number, result in _as_they_end({pool.submit(task): at for at, task in enumerate(tasks)}):
             results[number] = _told(result, done)
@@ -105,6 +107,12 @@ def _in_parallel(tasks: Sequence[Callable[[], _T]], jobs: int, done: Callable[[_
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return [results[number] for number in range(len(tasks))]
+
+
+def _begin() -> None:
+    """A worker ends with us; one that is ended removes what it has made."""
+    confine.die_with_parent()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _as_they_end(waiting: dict[Future[_T], int]) -> Iterator[tuple[int, _T]]:

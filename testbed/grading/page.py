@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from urllib.parse import quote
 
 from testbed.grading.reports import diagrams, replay
 from testbed.grading.runner import Grade, Verdict
@@ -51,7 +52,7 @@ def summary(grades: Sequence[Grade], pages: Mapping[str, str]) -> str:
     for grade in grades:
         by_stage = dict(grade.stages())
         cells = "".join(f"<td class=n>{_sum(by_stage.get(stage, []), earned=True)}" for stage in stages)
-        link = f'<a href="{escape(pages[grade.name], quote=True)}">{escape(grade.name)}</a>'
+        link = f'<a href="{quote(pages[grade.name])}">{escape(grade.name)}</a>'
         rows += f"<tr><td>{link}<td class=n><b>{_number(grade.earned)}</b>{cells}<td class=bad>{escape(grade.trouble)}"
     most = _number(max((grade.points for grade in grades), default=0.0))
     body = f"<h1>{len(grades)} submissions</h1><table><tr><th>submission<th class=n>of {most}{head}<th>{rows}</table>"
@@ -61,7 +62,7 @@ def summary(grades: Sequence[Grade], pages: Mapping[str, str]) -> str:
 def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
     title, rfc = escape(verdict.test.title), escape(verdict.test.rfc)
     if verdict.passed:
-        return f"<div><span class=good>✓</span> {title} <span class=quiet>{rfc}, {_number(verdict.points)}</span></div>"
+        return f"<div><span class=good>✓</span> {title} <span class=quiet>{rfc}; {_points(verdict.points)}</span></div>"
     happened, expected = diagrams(grade, verdict, width=88)
     ladders = (
         f"<div class=beside><div><b>what happened</b><pre>{escape(happened)}</pre></div>"
@@ -73,8 +74,8 @@ def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
     printed = f"<b>it printed</b><pre>{escape(verdict.printed)}</pre>" if verdict.printed else ""
     again = f"<pre class=quiet>{escape(replay(grade, verdict, path))}</pre>"
     return (
-        f"<details><summary><span class=bad>✗</span> {title} <span class=quiet>{rfc}, 0 of "
-        f"{_number(verdict.points)}</span><br>{escape(verdict.message)}</summary>{way}{ladders}{printed}{again}</details>"
+        f"<details><summary><span class=bad>✗</span> {title} <span class=quiet>{rfc}; 0 of "
+        f"{_points(verdict.points)}</span><br>{escape(verdict.message)}</summary>{way}{ladders}{printed}{again}</details>"
     )
 
 
@@ -84,6 +85,10 @@ def _sum(verdicts: Sequence[Verdict], *, earned: bool = False) -> str:
 
 def _number(points: float) -> str:
     return f"{points:.2f}".rstrip("0").rstrip(".")
+
+
+def _points(points: float) -> str:
+    return f"{_number(points)} {'point' if points == 1 else 'points'}"
 
 
 def _html(title: str, body: str) -> str:
