@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -95,24 +95,26 @@ def _in_parallel(tasks: Sequence[Callable[[], _T]], jobs: int, done: Callable[[_
     """The results in the order of the tasks. Whatever ends it early leaves no process behind."""
     if jobs == 1 or len(tasks) < 2:
         return [_told(task(), done) for task in tasks]
-    results: dict[int, _T] = {}
-    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
-    try:
-        for number, result in _as_they_end({pool.submit(task): at for at, task in enumerate(tasks)}):
-            results[number] = _told(result, done)
-    except BaseException:
-        for process in list((pool._processes or {}).values()):  # a worker in the middle of a task would go on with it
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with tempfile.TemporaryDirectory(prefix="testbed-grade-") as folder:
+        context = get_context("spawn")
+        pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(folder,))
+        try:
+            results = {}
+            for number, result in _as_they_end({pool.submit(task): at for at, task in enumerate(tasks)}):
+                results[number] = _told(result, done)
+        except BaseException:
+            for process in list((pool._processes or {}).values()):  # one in the middle of a task would go on with it
+                process.kill()
+            raise
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
     return [results[number] for number in range(len(tasks))]
 
 
-def _begin() -> None:
-    """A worker ends with us; one that is ended removes what it has made."""
+def _begin(folder: str) -> None:
+    """A worker ends with us, and what it makes is in our folder."""
     confine.die_with_parent()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    tempfile.tempdir = folder
 
 
 def _as_they_end(waiting: dict[Future[_T], int]) -> Iterator[tuple[int, _T]]:
