@@ -33,7 +33,7 @@ demo: .venv/installed ## carry a file of 5 MiB between two hosts over our own TC
 	echo "==> testbed run topologies/two-hosts.yaml$${backend:+ --backend $$backend}"; \
 	$(BIN)/testbed run topologies/two-hosts.yaml $${backend:+--backend $$backend}
 
-test: .venv/installed-dev ## lint, types and all tests; those for Docker and for C where they can be (REQUIRE_DOCKER=1, REQUIRE_C=1: they must)
+test: .venv/installed-dev ## lint, types and all tests; those for Docker, C and a browser where they can be (REQUIRE_DOCKER=1, REQUIRE_C=1, REQUIRE_BROWSER=1: they must)
 	@if $(ENGINE); then \
 	    $(MAKE) --no-print-directory image || [ -z "$$REQUIRE_DOCKER" ] || exit 1; \
 	else echo "==> No Docker engine answers: the tests for it say so, and are skipped."; fi

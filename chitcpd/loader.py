@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -18,15 +19,15 @@ class LoadError(Exception):
     """There is no TCP there; the text says why and what was expected."""
 
 
-def load(name: str) -> type[TcpConnection]:
+def load(name: str, given: Mapping[str, object] | None = None) -> type[TcpConnection]:
     """The TCP called `name`: `reference`, `path/to/file.py`, `path/to/file.py:Class` or `module:Class`.
 
-    A file may leave out the class if it defines just one. Raises LoadError.
+    A file may leave out the class if it defines just one; `given`: names that it finds defined. Raises LoadError.
     """
     if name == REFERENCE:
         name = "chitcpd.tcp.connection:Connection"
     source, _, class_name = name.partition(":")
-    module = _from_file(Path(source)) if source.endswith(".py") else _from_module(source)
+    module = _from_file(Path(source), given or {}) if source.endswith(".py") else _from_module(source)
     return _find(module, class_name, source)
 
 
@@ -58,7 +59,7 @@ def _remedy(error: BaseException, tcp: type[TcpConnection]) -> str:
     return "mend its __init__"
 
 
-def _from_file(path: Path) -> ModuleType:
+def _from_file(path: Path, given: Mapping[str, object]) -> ModuleType:
     if not path.is_file():
         raise LoadError(f"{path}: no such file")
     name = f"{path.stem} (--tcp)"  # no module that somebody imports is called so: a file may be named json.py
@@ -66,6 +67,7 @@ def _from_file(path: Path) -> ModuleType:
     assert spec is not None  # the name ends with .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    vars(module).update(given)
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)

@@ -481,12 +481,14 @@ class Peers:
         dropped: Dropped,
         refused: Dropped,
         forwards: bool = False,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """`addresses`: ours, to listen on; 0.0.0.0 and :: mean all of a family.
 
         `dropped` is told of what we send and `refused` of what comes, where it goes no further. `forwards`: a router.
+        `loop`: another one than that which runs.
         """
-        self.loop = asyncio.get_running_loop()
+        self.loop = loop or asyncio.get_running_loop()
         self.port = port
         self.addresses = addresses
         self.deliver = deliver

@@ -38,7 +38,7 @@ from random import Random
 from typing import Any
 
 from chitcpd import demux, loader
-from chitcpd.driver import Driver, Endpoint, Recorder
+from chitcpd.driver import Driver, Endpoint, Network, Recorder
 from chitcpd.faults import Impairment, Shape
 from chitcpd.tcp.api import Config, Expiry, Segment, State, TcpConnection, Transition
 
@@ -69,6 +69,7 @@ class Simulation:
         self._events: list[tuple[float, int, Host, Callable[[Any], None], object]] = []
         self._ties = itertools.count()
         self._ready: deque[Process] = deque()
+        self._halted = False
 
     def host(
         self,
@@ -105,10 +106,16 @@ class Simulation:
         except Exception as error:
             error.add_note(f"in the simulation with seed {self.seed}, at {self.now:.6f} s, event {self.events}")
             raise
-        if until is not None and until <= self.longest:
+        if self._halted:
+            self._halted = False
+        elif until is not None and until <= self.longest:
             self.now = max(self.now, until)
         elif self._events:
             raise self._exceeded(f"{self.longest:g} s of virtual time")
+
+    def halt(self) -> None:
+        """Let `run` return after the event that happens now, whatever else is to happen; another `run` goes on."""
+        self._halted = True
 
     def schedule(self, when: float, host: Host, action: Callable[[Any], None], argument: object) -> None:
         """Call `action(argument)` at the time `when`; it is an event of `host`."""
@@ -121,7 +128,7 @@ class Simulation:
     def _run(self, end: float) -> None:
         events, ready, pop, most = self._events, self._ready, heapq.heappop, self.most_events
         before, at_once = self.now, 0
-        while ready or (events and events[0][0] <= end):
+        while (ready or (events and events[0][0] <= end)) and not self._halted:
             if ready:
                 process = ready.popleft()
                 host = process.host
@@ -193,8 +200,17 @@ class Host:
     """A host: the daemon's driver with a network, a timer and applications in virtual time."""
 
     def __init__(
-        self, simulation: Simulation, address: str, tcp: type[TcpConnection], config: Config, recorder: Recorder
+        self,
+        simulation: Simulation,
+        address: str,
+        tcp: type[TcpConnection],
+        config: Config,
+        recorder: Recorder,
+        *,
+        network: Network | None = None,
+        seed: bytes | None = None,
     ) -> None:
+        """`network`: another one than the links that `attach` makes; `seed`: of ports and first sequence numbers."""
         self.simulation = simulation
         self.address = address
         self.counts_bytes = tcp is loader.load(loader.REFERENCE)
@@ -202,8 +218,14 @@ class Host:
         self._links: dict[str, tuple[Host, Impairment, int]] = {}
         self._rows: dict[str, tuple[float, list[bytes]]] = {}  # to each peer: when the last ones arrive, all together
         self._alarm: float | None = None  # when the driver is to be woken
-        seed = f"{simulation.seed} {address}".encode()
-        self.driver = Driver(tcp=tcp, config=config, network=self, recorder=recorder, seed=seed, wake=self._wake)
+        self.driver = Driver(
+            tcp=tcp,
+            config=config,
+            network=network or self,
+            recorder=recorder,
+            seed=seed or f"{simulation.seed} {address}".encode(),
+            wake=self._wake,
+        )
 
     # ---- for applications ----------------------------------------------------------------------------------
 
@@ -214,7 +236,8 @@ class Host:
         return process
 
     def listen(self, port: int, backlog: int = 128) -> Listener:
-        """Take connections to `port`. Raises OSError(EADDRINUSE)."""
+        """Take connections to `port`, or to one that is free, if it is 0. Raises OSError(EADDRINUSE)."""
+        port = port or self.driver.demux.ephemeral_port(demux.ANY)
         return Listener(self, port, backlog)
 
     def connect(self, address: str, port: int) -> Generator[Wait, None, Socket]:
@@ -223,8 +246,12 @@ class Host:
         here = (demux.ANY, 0)
         endpoint = self.driver.connect(here, (address, port), socket.changed, self.simulation.now)
         socket.endpoint = endpoint
-        while not (endpoint.established or endpoint.connection.state == State.CLOSED):
-            yield socket
+        try:
+            while not (endpoint.established or endpoint.connection.state == State.CLOSED):
+                yield socket
+        except GeneratorExit:  # nobody waits any more
+            socket.abort()
+            raise
         if not endpoint.established:
             raise OSError(socket.error or errno.ECONNABORTED, "the connection could not be opened")
         return socket
@@ -299,6 +326,7 @@ class Listener(Signal):
     def __init__(self, host: Host, port: int, backlog: int) -> None:
         super().__init__(host.simulation)
         self.host = host
+        self.port = port
         self._listener = host.driver.listen(demux.ANY, port, backlog, self.changed)
 
     def accept(self) -> Generator[Wait, None, Socket]:
@@ -340,20 +368,20 @@ class Socket(Signal):
                 return
             if not taken:
                 yield self
-            while not endpoint.connection.writable and endpoint.connection.state in _SENDING:
+            while endpoint.connection.state in _SENDING and not driver.levels(endpoint).writable:
                 yield self
 
     def recv(self, limit: int = 1 << 20) -> Generator[Wait, None, bytes]:
         """Wait for data: at most `limit` bytes, b"" at the end of the stream. Raises OSError."""
-        connection = self.endpoint.connection
-        while not connection.readable:
-            if connection.at_eof:
+        endpoint, driver = self.endpoint, self.host.driver
+        while not (levels := driver.levels(endpoint)).readable:
+            if levels.at_eof:
                 return b""
-            if connection.state in _NO_MORE_TO_READ:
+            if endpoint.connection.state in _NO_MORE_TO_READ:
                 self._raise_error()
                 return b""
             yield self
-        return self.host.driver.receive(self.endpoint, limit, self._simulation.now)
+        return driver.receive(endpoint, limit, self._simulation.now)
 
     def shutdown(self) -> None:
         """No more sending; what the peer sends can still be received."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from queue import Empty
 from typing import Literal
 
 from testbed.backends.base import Backend, Report
 from testbed.events import Deed, Reshape, Step
+
+_A_STEP = 120.0  # seconds that one may take, at the very most: each waits for daemons, and these waits are bounded
 
 
 @dataclass(slots=True)
@@ -50,13 +52,14 @@ class Conductor:
         self._lab = lab
         self._report = report
         self._tell = tell
-        self._over = threading.Event()
+        self._clock = backend.clock
+        self._over, self._done = self._clock.queue(), self._clock.queue()
+        self._begun = False
         self._shapes: dict[tuple[str, str], Reshape] = {}  # as they are now, where an event has changed them
         # Hosts that are told when they are back: what stands still may be killed, and then does not go on.
         self._paused: set[str] = set()
         self._gone: set[str] = set()
         self._blocked: dict[str, tuple[str, ...]] = {}
-        self._thread = threading.Thread(target=self._play, name="events", daemon=True)
 
     def begin(self) -> None:
         """From now on time counts."""
@@ -64,18 +67,27 @@ class Conductor:
             steps = [happened.step for happened in self.happened]
             hosts = {change.node for step in steps for change in step.reshapes}
             self._backend.attend(self._lab, sorted(hosts.union(*(step.blocked for step in steps))))
-            self._thread.start()
+            self._begun = True
+            self._clock.start(self._play)
 
     def end(self) -> None:
         """Do no more; return when nothing is being done."""
-        self._over.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if self._begun:
+            self._begun = False
+            self._over.put(None)
+            with suppress(Empty):  # a simulation that was interrupted does no more
+                self._done.get(timeout=_A_STEP)
 
     def _play(self) -> None:
-        began = time.monotonic()
+        try:
+            self._play_all()
+        finally:
+            self._done.put(None)
+
+    def _play_all(self) -> None:
+        began = self._clock.now()
         for happened in self.happened:
-            if self._over.wait(max(0.0, began + happened.step.at - time.monotonic())):
+            if self._is_over(began + happened.step.at):
                 return
             try:
                 self._report(happened.step.title)
@@ -84,7 +96,15 @@ class Conductor:
                 happened.error = error
                 self._tell(error)
                 return
-            happened.at = time.monotonic() - began
+            happened.at = self._clock.now() - began
+
+    def _is_over(self, moment: float) -> bool:
+        """Wait until this moment; whether the run has ended before."""
+        try:
+            self._over.get(timeout=max(0.0, moment - self._clock.now()))
+        except Empty:
+            return False
+        return True
 
     def _do(self, step: Step) -> None:
         deaf = self._paused | self._gone

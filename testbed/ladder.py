@@ -28,6 +28,7 @@ import itertools
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from testbed.traces import Event, Seen
@@ -679,6 +680,7 @@ def _size(segment: Segment) -> int:
     return 20 + options + (4 + 8 * blocks if blocks else 0) + segment.length
 
 
+@lru_cache(maxsize=4096)
 def _host(address: str) -> str:
     """Without its port."""
     return address.rpartition(":")[0].strip("[]") if not _is_bare(address) else address

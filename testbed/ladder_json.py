@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from testbed.ladder import Connection, Expiry, Note, Row, Segment, StateChange
 
 
-def as_json(connections: Iterable[Connection], rows: Iterable[Row]) -> dict[str, Any]:
-    """These, of what JSON knows."""
-    return {"connections": [_connection(one) for one in connections], "rows": [_row(row) for row in rows]}
+def pieces(run: str, connections: Iterable[Connection], rows: Iterable[Row]) -> Iterator[str]:
+    """The text, a row on a line: of a long run it is not held whole."""
+    yield f'{{"run": {json.dumps(run)},\n "connections": {json.dumps([_connection(one) for one in connections])},'
+    yield '\n "rows": ['
+    for index, row in enumerate(rows):
+        yield f"{',' if index else ''}\n  {json.dumps(_row(row))}"
+    yield "]}\n"
 
 
 def _connection(connection: Connection) -> dict[str, Any]:

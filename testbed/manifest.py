@@ -7,8 +7,11 @@ import json
 import os
 import platform
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 
 import chitcpd
+from testbed import inputs
 from testbed.backends.base import Mechanism
 from testbed.outcome import Ending, Outcome
 from testbed.plan import HostPlan, Plan
@@ -26,6 +29,16 @@ def write(outcome: Outcome, *, topology: Topology, backend: str, why: str) -> No
     os.replace(fresh, outcome.directory / "manifest.json")
 
 
+@cache
+def code() -> str:
+    """SHA-256 of the source of chitcpd and of the applications, as it is here: one version has many while it grows."""
+    root = Path(chitcpd.__file__).parents[1]
+    digest = hashlib.sha256()
+    for path in sorted([*root.glob("chitcpd/**/*.py"), *root.glob("chisocket/**/*.py")]):
+        digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
 def _json(value: object) -> str:
     return json.dumps(value, indent=2) + "\n"
 
@@ -35,6 +48,7 @@ def _manifest(outcome: Outcome, topology: Topology, backend: str, why: str) -> d
     return {
         "topology": topology.name,
         "variables": topology.variables,
+        "inputs": inputs.describe(topology.inputs),
         "lab": plan.lab,
         "run_id": plan.run_id,
         "seed": plan.seed,
@@ -42,11 +56,13 @@ def _manifest(outcome: Outcome, topology: Topology, backend: str, why: str) -> d
         "status": outcome.status,
         "failure": outcome.failure,
         "error": outcome.error,
+        "began": _rounded(outcome.began),
         "seconds": {"up": round(outcome.up_seconds, 3), "run": round(outcome.run_seconds, 3)},
         "versions": {
             "testbed": chitcpd.__version__,  # one distribution, one version
             "python": platform.python_version(),
             "kernel": platform.release(),
+            "code": code(),
             **outcome.built.versions,  # an engine elsewhere has a kernel of its own
         },
         "backend": {"name": backend, "why": why},

@@ -70,6 +70,7 @@ class Outcome:
     endings: dict[str, Ending]
     up_seconds: float
     run_seconds: float = 0.0
+    began: float | None = None  # when the applications did, seconds since the epoch
     checks: list[Result] = field(default_factory=list)
     events: list[Happened] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # what could not be collected, and why
@@ -79,6 +80,8 @@ class Outcome:
     error: str | None = None  # what nobody expected, in one sentence
     error_status: int = 4  # our fault; 3 if the machine gave up
     traceback: str = ""
+    report: Path | None = None  # report.html; None: there is none, because of ...
+    no_report: str = ""
 
     @property
     def notes(self) -> list[str]:

@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--testbed-backend",
         metavar="NAME",
-        help="The backend of all labs that do not ask for one themselves: docker or local.",
+        help="The backend of all labs that do not ask for one themselves: docker, local or sim.",
     )
     group.addoption(
         "--testbed-keep",

@@ -6,20 +6,20 @@ down. Nothing here knows what the lab is made of: the backend does.
 
 from __future__ import annotations
 
-import threading
-import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import TypeVar
 
-from testbed import checks, folder, lab, manifest, state
+from testbed import checks, folder, inputs, lab, manifest, state
+from testbed import report as reports
 from testbed import topology as topologies
 from testbed.backends import Choice
 from testbed.backends.base import Backend, Exit, Report
+from testbed.clock import Queue, TimeStands
 from testbed.conductor import Conductor, Meant
 from testbed.events import Step, timeline
 from testbed.outcome import Ending, Outcome
@@ -32,6 +32,8 @@ T = TypeVar("T")
 
 _LAST_LINES = 12
 _DAEMON_TOLD_WITHIN = 1.0  # seconds between the end of an application by its daemon's end, and the news of this
+
+_SOON_READ = 20_000_000  # bytes of traces, of which there is a report in two seconds
 
 
 class CutShort(Exception):
@@ -51,17 +53,19 @@ def run(topology: Topology, source: Path, choice: Choice, *, name: str, runs: Pa
     with Signals() as signals, state.lab_lock(name):
         lab.refuse_if_up(backend, name)
         directory = folder.create(runs, name)
-        began = time.monotonic()
+        began = backend.clock.now()
         try:
             (directory / "topology.yaml").write_text(topologies.resolved(source, topology.variables))
+            inputs.keep(directory, topology.inputs)
+            run_id = f"seed-{topology.seed}" if backend.repeatable else directory.name
             plan, built = lab.build(
-                topology, backend, lab=name, run_id=directory.name, stays=False, signals=signals, report=report
+                topology, backend, lab=name, run_id=run_id, stays=False, signals=signals, report=report
             )
         except BaseException:
             folder.discard(directory)
             raise
         endings = {app.name: Ending(app) for app in plan.apps}
-        outcome = Outcome(directory, plan, built, endings, up_seconds=time.monotonic() - began)
+        outcome = Outcome(directory, plan, built, endings, up_seconds=backend.clock.now() - began)
         _use(topology, choice, outcome, signals, report)
         return outcome
 
@@ -76,6 +80,8 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
         play.apps()
     except CutShort as cut:
         outcome.failure, log = str(cut), cut.log
+    except TimeStands as why:
+        outcome.failure = str(why)
     except Interrupted as interrupted:
         outcome.interrupted, outcome.failure = interrupted.status, f"interrupted by {interrupted}"
     except Exception as error:
@@ -95,7 +101,26 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
     if not _attempt(outcome, lambda: backend.down(plan.lab, _quiet(report))):
         outcome.error = f"{outcome.error}; what is left of the lab goes with: testbed down {plan.lab}"
         _attempt(outcome, write_manifest)
+    _write_report(outcome, signals, report)
     _attempt(outcome, lambda: folder.point_latest(directory))
+
+
+def _write_report(outcome: Outcome, signals: Signals, report: Report) -> None:
+    """Write report.html; if that can't be, or a signal ends it, the run is as it was."""
+    path = outcome.directory / reports.NAME
+    size = sum(trace.stat().st_size for trace in outcome.directory.glob("hosts/*/trace.jsonl"))
+    if signals.came and size > _SOON_READ:
+        outcome.no_report = "the run was interrupted, and there is much to read"
+        return
+    _quiet(report)("writing the report")
+    try:
+        with nullcontext() if signals.came else signals.interruptible():
+            reports.Report(outcome.directory).write(path)
+        outcome.report = path
+    except Interrupted as interrupted:
+        outcome.no_report = f"interrupted by {interrupted}"
+    except Exception as error:
+        outcome.no_report = f"{type(error).__name__}: {error}"
 
 
 def _require_lab(backend: Backend, outcome: Outcome) -> None:
@@ -113,17 +138,19 @@ class _Play:
         self, backend: Backend, outcome: Outcome, steps: Sequence[Step], signals: Signals, report: Report
     ) -> None:
         self._backend = backend
+        self._now = backend.clock.now
         self._plan = outcome.plan
         self._outcome = outcome
         self._signals = signals
         self._report = report
-        self._exits: SimpleQueue[Exit | Meant | Exception] = backend.exits(outcome.plan)  # type: ignore[assignment]
+        self._exits: Queue[Exit | Meant | Exception] = backend.exits(outcome.plan)  # type: ignore[assignment]
         self._aside: deque[Exit] = deque()  # ends of applications that were taken too early
         self._killed: set[tuple[str, str]] = set()  # hosts and applications that an event has ended, or is about to
         self._conductor = Conductor(backend, outcome.plan.lab, steps, report, self._exits.put)
         outcome.events = self._conductor.happened
         self._begun: dict[str, float] = {}  # application -> when it was started
-        self._first = time.monotonic()
+        self._first = self._now()
+        outcome.began = backend.clock.epoch()
 
     def apps(self) -> None:
         """Start each application when those before it are ready; return when none has to end any more.
@@ -134,7 +161,7 @@ class _Play:
         for app in self._plan.apps:
             self._signals.raise_if_any()
             self._report(f"starting {app.name} on {app.host}")
-            self._begun[app.name] = time.monotonic()
+            self._begun[app.name] = self._now()
             self._outcome.endings[app.name].how = "running"
             self._backend.start(self._plan, app)
             if app.listening is not None or app.says is not None:
@@ -150,16 +177,16 @@ class _Play:
             if self._outcome.endings[app.name].how == "running":
                 self._outcome.endings[app.name].how = "stopped"
                 self._backend.stop(self._plan, app)
-        until = time.monotonic() + 2
+        until = self._now() + 2
         while any(ending.how != "not started" and ending.status is None for ending in self._outcome.endings.values()):
             try:
-                left = max(0.0, until - time.monotonic())
+                left = max(0.0, until - self._now())
                 exit_ = self._aside.popleft() if self._aside else self._exits.get(timeout=left)
             except Empty:
                 break
             if isinstance(exit_, Exit) and exit_.kind == "app":
                 self._note_end(exit_)
-        self._outcome.run_seconds = time.monotonic() - self._first
+        self._outcome.run_seconds = self._now() - self._first
         failed = next((happened.error for happened in self._outcome.events if happened.error is not None), None)
         if failed is not None and self._outcome.error is None and self._outcome.failure is None:
             raise failed  # as the last application ended: nobody was told
@@ -178,7 +205,7 @@ class _Play:
     def _is_ready(self, app: AppPlan, ending: Ending) -> bool:
         """Whether it serves; if not, its end is known, or it is late."""
         tried = ending.restarts
-        answers: SimpleQueue[bool | Exception] = SimpleQueue()
+        answers: Queue[bool | Exception] = self._backend.clock.queue()
 
         def ask() -> None:
             try:
@@ -187,12 +214,12 @@ class _Play:
                 answers.put(error)
 
         # Beside it we look at what ends: any daemon's end is the run's, and must not wait for this application.
-        threading.Thread(target=ask, daemon=True).start()
+        self._backend.clock.start(ask)
         while (answer := self._get(answers, timeout=0.1)) is None:
             self._take(timeout=0, getting_ready=app.name)
         if isinstance(answer, Exception):
             raise answer
-        if not answer and time.monotonic() - self._begun[app.name] < app.timeout:
+        if not answer and self._now() - self._begun[app.name] < app.timeout:
             # Its end, or its daemon's, is in the queue, or will be at once.
             while ending.how == "running" and ending.restarts == tried:
                 if not self._take(timeout=2, getting_ready=app.name):
@@ -202,10 +229,10 @@ class _Play:
     def _wait_for_one(self, due: list[AppPlan]) -> None:
         """Return when something has ended, or one of these is late and has been stopped."""
         deadline = min(self._begun[app.name] + app.timeout for app in due)
-        if self._take(timeout=deadline - time.monotonic()):
+        if self._take(timeout=deadline - self._now()):
             return
         for app in due:
-            if time.monotonic() >= self._begun[app.name] + app.timeout:
+            if self._now() >= self._begun[app.name] + app.timeout:
                 self._outcome.endings[app.name].how = "timed out"
                 self._backend.stop(self._plan, app)
 
@@ -244,8 +271,8 @@ class _Play:
 
     def _look_for_a_dead_daemon(self) -> None:
         """An application that fails may do so because its daemon died, the end of which can be told a moment later."""
-        until = time.monotonic() + _DAEMON_TOLD_WITHIN
-        while (told := self._get(self._exits, until - time.monotonic())) is not None:
+        until = self._now() + _DAEMON_TOLD_WITHIN
+        while (told := self._get(self._exits, until - self._now())) is not None:
             if isinstance(told, Exit) and told.kind == "app":
                 self._aside.append(told)
             else:
@@ -256,11 +283,11 @@ class _Play:
         ending.restarts += 1
         self._killed.discard(("app", name))
         self._report(f"starting {name} anew ({ending.restarts} of {ending.app.restarts}): status {ending.status}")
-        self._begun[name] = time.monotonic()
+        self._begun[name] = self._now()
         ending.how, ending.status = "running", None
         self._backend.start(self._plan, ending.app)
 
-    def _get(self, queue: SimpleQueue[T], timeout: float) -> T | None:
+    def _get(self, queue: Queue[T], timeout: float) -> T | None:
         """The next of a queue, or None after `timeout` seconds; a signal interrupts it."""
         try:
             with self._signals.interruptible():
@@ -271,7 +298,7 @@ class _Play:
     def _note_end(self, exit_: Exit) -> Ending:
         ending = self._outcome.endings[exit_.name]
         ending.status = exit_.status
-        ending.seconds = time.monotonic() - self._begun[exit_.name]
+        ending.seconds = self._now() - self._begun[exit_.name]
         if ending.how == "running":
             ending.how = "by itself"
         return ending

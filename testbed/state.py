@@ -5,6 +5,7 @@ $XDG_RUNTIME_DIR/chitcp, else /tmp/chitcp-<uid>
   allocation.lock   held while subnets are chosen and taken
   links/LAB         what is to be undone of changes of links that pass
   local/LAB/        what the local backend keeps of a lab
+  sim/LAB/          what a simulation has written so far
 """
 
 from __future__ import annotations

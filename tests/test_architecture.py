@@ -95,11 +95,13 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
         "chitcpd.units",
         "chitcpd.faults",
         "chitcpd.settings",
+        "chitcpd.sim",
+        "chitcpd.simlab",
         "chisocket.protocol.location",
     )
-    of_the_grader = ("chitcpd.driver", "chitcpd.loader", "chitcpd.sim", "chitcpd.tcp.api", "chitcpd.trace")
+    of_the_grader = ("chitcpd.driver", "chitcpd.loader", "chitcpd.tcp.api", "chitcpd.trace")
     faces += of_the_grader  # it holds connections of any TCP
-    libraries = ("click", "docker", "pydantic", "pydantic_core", "pytest", "requests", "rich", "yaml")
+    libraries = ("click", "docker", "matplotlib", "pydantic", "pydantic_core", "pytest", "requests", "rich", "yaml")
     check("testbed", ("testbed", *faces), third_party=libraries)
 
 
@@ -112,6 +114,12 @@ def test_only_the_plugin_needs_pytest() -> None:
     """Who runs labs does not have to have it."""
     assert {path.name for path in modules("testbed") for name in imports(path) if is_in(name, "pytest")} == {
         "pytest_plugin.py"
+    }
+
+
+def test_only_single_plots_need_matplotlib() -> None:
+    assert {path.name for path in modules("testbed") for name in imports(path) if is_in(name, "matplotlib")} == {
+        "plots.py"
     }
 
 

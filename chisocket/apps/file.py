@@ -270,7 +270,7 @@ def serve(port: int, directory: Path) -> int:
         raise Failed(f"there is no directory {str(directory)!r}: make it, or name another with --directory")
     try:
         return serve_until_signal(
-            "file", port, f"serving {directory.resolve()}", lambda client, _: serve_client(directory, client)
+            "file", port, f"serving {directory.resolve().name}/", lambda client, _: serve_client(directory, client)
         )
     finally:
         for left in list(_temporary_files):  # by threads that end with the process

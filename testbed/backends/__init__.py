@@ -22,8 +22,15 @@ def _local() -> Backend:
     return LocalBackend()
 
 
+def _sim() -> Backend:
+    from testbed.backends.sim import SimBackend  # it loads all of chitcpd
+
+    return SimBackend()
+
+
 #: Name -> how to open it, the best first: the automatic choice takes the first that works here.
-FACTORIES: dict[str, Callable[[], Backend]] = {"docker": _docker, "local": _local}
+FACTORIES: dict[str, Callable[[], Backend]] = {"docker": _docker, "local": _local, "sim": _sim}
+_ASKED_FOR_ONLY = frozenset({"sim"})  # it does not run all that a topology may ask for
 
 
 class UnknownBackend(ValueError):
@@ -58,7 +65,7 @@ def choose(name: str | None = None) -> Choice:
         return Choice(backend, "asked for")
     reasons: list[str] = []
     remedy = ""
-    for name in FACTORIES:
+    for name in [name for name in FACTORIES if name not in _ASKED_FOR_ONLY]:
         try:
             backend = get(name)
             backend.check()

@@ -15,10 +15,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Literal, Protocol
 
 from chitcpd.faults import Shape
+from testbed.clock import Clock, Queue
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay
 
@@ -53,9 +53,9 @@ class Mechanism:
 
     link: str
     direction: str  # "alice->bob", or "alice->LAN"
-    delay_jitter_rate: Literal["netem", "chitcpd", "none"] = "none"
+    delay_jitter_rate: Literal["netem", "chitcpd", "sim", "none"] = "none"
     why: str = ""  # why netem does not
-    all_else: Literal["chitcpd", "none"] = "chitcpd"
+    all_else: Literal["chitcpd", "sim", "none"] = "chitcpd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +111,8 @@ class Backend(Protocol):
 
     name: str
     pool: str  # the network that subnets for links are taken from
+    clock: Clock  # the time that its labs take
+    repeatable: bool  # the same topology and seed give the same files: no time of day is in them, and no machine
 
     def check(self) -> None:
         """Raise Unavailable if this backend can't work here: no engine, no permission, no image."""
@@ -145,7 +147,7 @@ class Backend(Protocol):
         False after `app.timeout` seconds, or if the app or its daemon ended first.
         """
 
-    def exits(self, plan: Plan) -> SimpleQueue[Exit]:
+    def exits(self, plan: Plan) -> Queue[Exit]:
         """Where the end of each app and of each daemon is told, once; not that of one that a deed starts anew."""
 
     def stop(self, plan: Plan, app: AppPlan) -> None:

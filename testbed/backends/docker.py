@@ -59,6 +59,7 @@ from testbed.backends.docker_labels import (
 from testbed.backends.docker_left import Readings
 from testbed.backends.docker_reach import Reach
 from testbed.backends.docker_things import Things, nodes_in
+from testbed.clock import WALL, Clock
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan
 from testbed.unavailable import Unavailable
@@ -69,6 +70,8 @@ class DockerBackend:
 
     name = "docker"
     pool = "10.213.0.0/16"
+    clock: Clock = WALL
+    repeatable = False
 
     @cached_property
     def _api(self) -> APIClient:

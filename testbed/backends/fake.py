@@ -26,6 +26,7 @@ from queue import SimpleQueue
 
 from testbed import daemon, saved
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Probed, Recording, Report
+from testbed.clock import WALL, Clock
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan
 from testbed.unavailable import Unavailable
@@ -161,6 +162,8 @@ class FakeBackend:
 
     name = "fake"
     pool = "127.128.0.0/16"
+    clock: Clock = WALL
+    repeatable = False
 
     def __init__(self, programs: dict[str, Program] | None = None) -> None:
         self.programs = programs or {}

@@ -32,6 +32,7 @@ from testbed.backends import local_left, processes, wire
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Probed, Recording, Report
 from testbed.backends.local_lab import LABEL, Entry, Kind, LocalLab
 from testbed.backends.spawner import Spawner
+from testbed.clock import WALL, Clock
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay
 from testbed.search import LineSearch
@@ -77,6 +78,8 @@ class LocalBackend:
 
     name = "local"
     pool = "127.64.0.0/10"
+    clock: Clock = WALL
+    repeatable = False
 
     def __init__(self) -> None:
         self._labs: dict[str, LocalLab] = {}

@@ -25,6 +25,8 @@ from testbed.cli import (
     merge,
     new,
     plan,
+    replay,
+    report,
     run,
     schema,
     use,
@@ -35,6 +37,8 @@ from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.ladder_choice import NoSuchConnection
 from testbed.links import BadSetting
+from testbed.replay import NotARun
+from testbed.report import NoSuchPlot, Unreadable
 from testbed.signals import Interrupted
 from testbed.topology import TopologyError
 from testbed.unavailable import Unavailable
@@ -49,7 +53,7 @@ def cli() -> None:
     A first run, and what it left:
       testbed doctor
       testbed run topologies/two-hosts.yaml
-      ls runs/two-hosts/latest/
+      testbed report --open
 
     \b
     A lab that stays, until `down`:
@@ -81,9 +85,13 @@ _COMMANDS = (
     *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    *(ladder.ladder, merge.merge, dissector.dissector),
+    *(report.report, ladder.ladder, merge.merge, dissector.dissector, replay.replay),
     *(new.new, grade.grade_, grade.matrix),
     *(doctor.doctor, completion.completion),
+)
+_WRONG = (
+    *(UnknownBackend, NoSuchLab, UnknownName, BadSetting, NoSuchRun, NoSuchConnection, BadTrace),
+    *(NoSuchPlot, Unreadable, NotARun),
 )
 for command in _COMMANDS:
     cli.add_command(command)
@@ -103,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for fault in error.faults:
             complain(str(fault))
         return 2
-    except (UnknownBackend, NoSuchLab, UnknownName, BadSetting, NoSuchRun, NoSuchConnection, BadTrace) as error:
+    except _WRONG as error:
         complain(f"{error}.")
         return 2
     except Unavailable as error:

@@ -10,7 +10,7 @@ import click
 
 from testbed import finished, ladder_choice, ladder_json, ladder_text
 from testbed.cli.options import past_run_options
-from testbed.cli.output import format_option, print_json, say, say_all, table, verbose_option
+from testbed.cli.output import format_option, print_pieces, say, say_all, table, verbose_option
 
 _MOST_DIAGRAMS = 4  # without a choice: more are too much to look at
 _WIDEST = 120  # columns: longer arrows are harder to follow
@@ -58,7 +58,7 @@ def ladder(
         finished.ladder_of(folder), between=between, connection=connection, port=port, begin=begin, end=end
     )
     if output_format == "json":
-        print_json({"run": str(folder), **ladder_json.as_json(choice.connections, [] if only_list else choice.rows)})
+        print_pieces(ladder_json.pieces(str(folder), choice.connections, [] if only_list else choice.rows))
         return 0
     if only_list or (len(choice.connections) > _MOST_DIAGRAMS and not everything):
         _list(choice)

@@ -90,7 +90,8 @@ def lab_options(command: Callable[..., int]) -> Callable[..., int]:
     @click.option(
         "--backend",
         metavar="NAME",
-        help="docker or local. By default docker where an engine answers and has the image, else local.",
+        help="docker, local, or sim, in virtual time. By default docker where an engine answers and has the image, "
+        "else local.",
     )
     @click.option(
         "--seed",

@@ -149,6 +149,12 @@ def print_json(value: object) -> None:
     sys.stdout.write(json.dumps(value, indent=2) + "\n")
 
 
+def print_pieces(pieces: Iterable[str]) -> None:
+    """Print a value for programs that is too long to be held whole."""
+    for piece in pieces:
+        sys.stdout.write(piece)
+
+
 def print_json_line(value: object) -> None:
     """Print one of many values for programs, which may want to read it before the next one is there."""
     sys.stdout.write(json.dumps(value) + "\n")

@@ -27,6 +27,7 @@ def run(settings: Settings, wanted: Wanted, runs: Path, output_format: str) -> i
     Examples:
       testbed run topologies/two-hosts.yaml
       testbed run topologies/lossy.yaml --seed 7 --backend local
+      testbed run topologies/lossy.yaml --backend sim
 
     Everything that happened is in the run folder that is named at the end: logs, captures of the segments and of the
     wire, what applications wrote, manifest.json; --format json prints this one. Ctrl-C ends the run early, and takes
@@ -58,6 +59,10 @@ def _tell(outcome: Outcome, settings: Settings) -> None:
     if outcome.error is not None:
         complain(outcome.error, outcome.traceback if settings.verbose else f"See {outcome.directory}/error.txt")
     say(f"run folder: {outcome.directory}")
+    if outcome.report is not None:
+        say(f"report: {outcome.report}")
+    else:
+        say(f"note: there is no report ({outcome.no_report}); try: testbed report {outcome.directory}", "note")
     say(outcome.verdict, "good" if outcome.status == 0 else "bad")
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 import stat
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,8 @@ class Files:
 
     directory: Path
     left: int = FILES_IN_ALL
+    instead: Mapping[str, OwnFile] | None = None  # of those on the disk: path as it is written -> what is there
+    read: dict[str, OwnFile] = field(default_factory=dict)  # likewise, all that were read
 
     def take(self, size: int) -> None:
         """Count `size` bytes; ValueError if that is too much for one topology."""
@@ -73,6 +76,13 @@ def _may_bring_a_class(node: ast.AST) -> bool:
 
 def _read(value: str, info: ValidationInfo) -> OwnFile:
     files = info.context if isinstance(info.context, Files) else Files(Path())
+    if files.instead is not None and value not in files.instead:
+        raise ValueError("expected a file that was kept with the topology")
+    files.read[value] = file = _from_disk(value, files) if files.instead is None else files.instead[value]
+    return file
+
+
+def _from_disk(value: str, files: Files) -> OwnFile:
     try:
         path = files.directory / text(value)
         found = path.stat()

@@ -19,7 +19,7 @@ from pydantic_core import ErrorDetails
 
 from testbed.topology import source
 from testbed.topology.faults import Fault, Steps, TopologyError, fault_at, nearest, quoted, shown
-from testbed.topology.files import Files
+from testbed.topology.files import Files, OwnFile
 from testbed.topology.model import DIRECTION, FILE_KINDS, Link, LinkSettings, Topology
 from testbed.topology.references import references
 from testbed.topology.source import DEPTH, Source
@@ -27,16 +27,20 @@ from testbed.topology.source import DEPTH, Source
 NODES = 50_000  # after aliases are followed: ten lines of them can stand for a billion nodes
 
 
-def load(path: str | Path, variables: Mapping[str, str] | None = None) -> Topology:
+def load(
+    path: str | Path, variables: Mapping[str, str] | None = None, *, inputs: Mapping[str, OwnFile] | None = None
+) -> Topology:
     """Read and check the topology file at `path`, and the files that it names. Raises TopologyError.
 
-    `variables` stand over the environment's for each `${NAME}` in the file.
+    `variables` stand over the environment's for each `${NAME}` in the file. `inputs`: what the files are that it
+    names, path -> content, in place of those on the disk.
     """
     read = source.compose(Path(path), variables or {})
     document = _Document(read, list(read.faults))
     data = document.data()
     try:
-        topology = Topology.model_validate(data, context=Files(Path(path).parent))
+        files = Files(Path(path).parent, instead=inputs)
+        topology = Topology.model_validate(data, context=files)
     except ValidationError as error:
         for details in error.errors(include_url=False):
             document.structural(details)
@@ -46,6 +50,7 @@ def load(path: str | Path, variables: Mapping[str, str] | None = None) -> Topolo
     if document.faults:
         raise TopologyError(document.faults)
     topology._variables.update(read.variables)
+    topology._inputs.update(files.read)
     return topology
 
 

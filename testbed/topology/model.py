@@ -527,11 +527,17 @@ class Topology(Part):
         default=(), description="what has to hold after the run"
     )
     _variables: dict[str, str] = PrivateAttr(default_factory=dict)
+    _inputs: dict[str, OwnFile] = PrivateAttr(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, str]:
         """What stood for each `${NAME}` that the file uses."""
         return self._variables
+
+    @property
+    def inputs(self) -> dict[str, OwnFile]:
+        """The files that it names, by their paths as it has them."""
+        return self._inputs
 
     def settings(self, link: Link, sender: str) -> LinkSettings:
         """Of what leaves `sender`: this direction's own over the link's, over its preset's, over the defaults."""

@@ -75,7 +75,7 @@ def test_run_says_all_that_matters(capsys: Captured) -> None:
     assert sent[1] == received[1]
     assert len(sent[1]) == 64
     folder = next(Path("runs/fake-lab").glob("2*"))
-    assert said[-2:] == [f"run folder: {folder}", "passed"]
+    assert said[-3:] == [f"run folder: {folder}", f"report: {folder}/report.html", "passed"]
 
 
 def test_run_takes_seed_name_and_directory(capsys: Captured) -> None:

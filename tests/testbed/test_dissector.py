@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import struct
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from chitcpd.tcp import wire
 from chitcpd.tcp.api import ACK, PSH, SYN, Options, Segment
 from testbed import dissector
 from testbed.cli import main
+from tests.testbed.conftest import PROJECT
+from tests.testbed.test_local import run_testbed
 
 pytestmark = pytest.mark.skipif(shutil.which("tshark") is None, reason="there is no tshark here")
 
@@ -161,6 +165,42 @@ def test_a_capture_that_cuts_packets_off(capture: Path) -> None:
     rows = read(capture, "tcp.srcport", "chitcp.tcp.seq", only="chitcp.tcp.seq")
     header = 16 + 20
     assert {port for port, _ in rows} == {str(10_040 + kept) for kept in range(header, len(whole) + 1)}
+
+
+def test_the_wire_of_a_real_run(own_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every segment that a host has sent, and none else, is what the dissector finds on its wire."""
+    del own_state
+    monkeypatch.chdir(tmp_path)
+    topology = PROJECT / "topologies" / "precise-loss.yaml"
+    assert run_testbed("run", str(topology), "--backend", "local").returncode == 0
+    alice = tmp_path / "runs" / "precise-loss" / "latest" / "hosts" / "alice"
+    if not (alice / "wire.pcap").is_file():
+        pytest.skip("the wire can't be captured here: the manifest says why")
+    names = ["srcport", "dstport", "seq", "ack", "len"]
+    here = ["-n", "-X", f"lua_script:{dissector.FILE}", "-d", f"tcp.port=={os.environ['CHITCPD_PORT']},chitcp"]
+    wire = Counter(
+        one
+        for row in tshark(alice / "wire.pcap", [f"chitcp.tcp.{name}" for name in names], *here)
+        for one in zip(*(value.split(",") for value in row), strict=True)
+        if row[0]
+    )
+    names[3] = "ack_raw"
+    absolute = ["-o", "tcp.relative_sequence_numbers:false", "-Y"]
+    plain, given_up = (
+        Counter(map(tuple, tshark(alice / "segments.pcap", [f"tcp.{name}" for name in names], *absolute, which)))
+        for which in ("ip.ttl > 0", "ip.ttl == 0")
+    )
+    assert plain.total() > 150
+    assert not wire - plain
+    assert not plain - wire - given_up  # for the other daemon had ended before
+
+
+def tshark(capture: Path, names: Sequence[str], *options: str) -> list[list[str]]:
+    """The fields of all packets."""
+    asked = [option for name in names for option in ("-e", name)]
+    command = ["tshark", "-r", str(capture), "-T", "fields", *options, *asked]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    return [line.split("\t") for line in ran.stdout.splitlines()]
 
 
 @pytest.mark.parametrize("seed", range(2))

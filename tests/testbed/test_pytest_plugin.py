@@ -268,3 +268,27 @@ def test_it_costs_nothing_where_no_test_asks_for_a_lab(pytester: pytest.Pytester
             assert not {"click", "docker", "pydantic", "rich", "yaml"} & set(sys.modules)
     """)
     run(pytester, "-p", "no:hypothesispytest", passed=1)
+
+
+def test_a_simulation_is_the_same_in_each_test(pytester: pytest.Pytester) -> None:
+    """Also after one that was cut off in its midst."""
+    pytester.makepyfile("""
+        import pytest
+
+        def times(testbed):
+            return [event["t"] for event in testbed.run("echo.yaml", backend="sim").host("bob").trace]
+
+        seen = []
+
+        @pytest.mark.timeout(0.5)
+        def test_it_is_cut_off(testbed, monkeypatch):
+            monkeypatch.setattr("chitcpd.sim.Process.resume", lambda self, _=None: [None for _ in iter(int, 1)])
+            testbed.run("echo.yaml", backend="sim")
+
+        @pytest.mark.parametrize("again", range(2))
+        def test_it(testbed, again):
+            seen.append(times(testbed))
+            assert seen[0] == seen[-1] != []
+    """)
+    run(pytester, "-p", "no:xdist", "--timeout-method=signal", passed=2, failed=1)
+    assert not list((Path(os.environ["XDG_RUNTIME_DIR"]) / "chitcp" / "sim").iterdir())

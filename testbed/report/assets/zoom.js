@@ -1,0 +1,34 @@
+// The stretch of time that all plots, the ladder and the list of events show.
+
+const zoom = {
+  first: 0,
+  last: Math.max(D.seconds, 1e-3),
+  min: 0,
+  max: 1,
+  followers: new Set(),
+
+  set(min, max) {
+    const widest = this.last - this.first, width = Math.min(Math.max(max - min, 1e-6), widest);
+    min = Math.min(Math.max(min, this.first), this.last - width);
+    if (min === this.min && min + width === this.max) return;
+    this.min = min;
+    this.max = min + width;
+    for (const follower of this.followers) follower();
+  },
+  reset() { this.set(this.first, this.last); },
+  pan(share) { const by = (this.max - this.min) * share; this.set(this.min + by, this.max + by); },
+  by(factor, at = (this.min + this.max) / 2) {
+    this.set(at - (at - this.min) * factor, at + (this.max - at) * factor);
+  },
+  around(t, width) { this.set(t - width / 2, t + width / 2); },
+};
+
+function zoomKeys(event) {
+  const does = {
+    ArrowLeft: () => zoom.pan(-0.2), ArrowRight: () => zoom.pan(0.2), "+": () => zoom.by(0.5), "=": () => zoom.by(0.5),
+    "-": () => zoom.by(2), 0: () => zoom.reset(), Escape: () => zoom.reset(),
+  }[event.key];
+  if (!does || event.ctrlKey || event.metaKey || event.altKey) return;
+  event.preventDefault();
+  does();
+}
