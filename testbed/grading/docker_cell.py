@@ -56,6 +56,10 @@ class Container:
             except NotFound as error:
                 raise Unavailable(f"there is no image {image()}.", "Build it: make image.") from error
             self._api.start(self._id)
+            knows = engine.run(self._api, self._id, ["python", "-c", "import testbed.grading.child"])
+        if knows.status:
+            self.__exit__(None, None, None)
+            raise Unavailable(f"the image {image()} is older than this testbed.", "Build it anew: make image.")
         return self
 
     def __exit__(

@@ -13,6 +13,7 @@ import pytest
 
 from testbed.backends.docker import DockerBackend
 from testbed.cli import main
+from testbed.grading.cells import cells
 from testbed.unavailable import Unavailable
 from tests.testbed.schemas import faults
 
@@ -150,6 +151,8 @@ def test_a_submission_in_a_container_gets_the_same(capsys: Captured) -> None:
     """It has the image's Python, and is locked up there too; nothing is left of the container."""
     try:
         DockerBackend().check()
+        with cells("docker"):
+            pass
     except Unavailable as why:
         if os.environ.get("REQUIRE_DOCKER"):
             pytest.fail(f"{why} {why.remedy} (REQUIRE_DOCKER is set)", pytrace=False)
