@@ -36,7 +36,7 @@ _sandbox_option = click.option(
     type=click.Choice(KINDS),
     default="process",
     show_default=True,
-    help="Where a submission runs: in a locked-up process, or in one in a container.",
+    help="Where it runs: in a locked-up process, or in one in a container; auto: that, where an engine has our image.",
 )
 
 
