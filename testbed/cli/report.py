@@ -10,7 +10,8 @@ import click
 from testbed import finished
 from testbed import report as core
 from testbed.cli.options import past_run_options
-from testbed.cli.output import print_json, say, verbose_option
+from testbed.cli.output import complain, print_json, say, verbose_option
+from testbed.unavailable import Unavailable
 
 
 @click.command()
@@ -58,18 +59,24 @@ def report(
     """
     _require_sense(output_format, plot, connection, output, opens=opens)
     folder = finished.find(run, runs)
-    read = core.Report(folder)
-    if output_format == "json":
-        print_json(read.summary())
-        return 0
-    path = output or (Path(f"{plot}.{output_format}") if plot is not None else folder / core.NAME)
-    if plot is not None:
-        read.plot(plot, path, output_format, connection)
-    else:
-        read.write(path)
+    try:
+        read = core.Report(folder)
+        if output_format == "json":
+            print_json(read.summary())
+            return 0
+        path = output or (Path(f"{plot}.{output_format}") if plot is not None else folder / core.NAME)
+        if plot is not None:
+            read.plot(plot, path, output_format, connection)
+        else:
+            read.write(path)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        what = f"{error.filename} can't be read or written: {error.strerror}."
+        raise Unavailable(what, "-o FILE writes it elsewhere.") from error
     say(f"{output_format if plot is not None else 'report'}: {path}")
-    if opens:
-        webbrowser.open(path.resolve().as_uri())
+    if opens and not webbrowser.open(path.resolve().as_uri()):
+        complain("note: there is no browser to show it in.")
     return 0
 
 

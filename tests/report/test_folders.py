@@ -159,6 +159,14 @@ def test_wrong_usage_is_told(
     assert says in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("what", [(), ("--plot", "windows", "--format", "svg")])
+def test_a_file_that_can_not_be_written_is_told(folder: Path, capsys: Captured, what: tuple[str, ...]) -> None:
+    assert main(["report", str(folder), *what, "-o", str(folder / "nowhere" / "x")]) == 3
+    said = capsys.readouterr().err
+    assert "can't be read or written: No such file or directory" in said
+    assert "-o FILE" in said
+
+
 @pytest.mark.parametrize(
     ("error", "says"),
     [(OSError("the disk is full"), "OSError: the disk is full"), (Interrupted(2), "interrupted by SIGINT")],
