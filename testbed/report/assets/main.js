@@ -11,7 +11,7 @@ function header() {
   const when = D.run_id.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z.*/, "$1-$2-$3 $4:$5:$6 UTC");
   return el("header", {}, el("h1", {}, D.lab, " ", badge(good, "passed", D.verdict)),
     el("p", {class: "note"}, `Run ${when}, backend ${D.backend.name}, seed ${D.seed}, ${digits(D.run_seconds)} s. ` +
-      Object.entries(D.versions).map(([name, version]) => `${name} ${version}`).join(", ") + "."));
+      Object.entries(D.versions).map(([name, version]) => `${name} ${name === "code" ? version.slice(0, 12) : version}`).join(", ") + "."));
 }
 
 function summary() {
