@@ -16,7 +16,7 @@ TIMEOUT := $(shell command -v timeout >/dev/null && echo timeout 900)
 BUILD := $(TIMEOUT) docker build $(DOCKER_BUILD_FLAGS) -t $(IMAGE)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench compiled bench-compiled netem c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants image protocol clean
+.PHONY: help demo test bench compiled bench-compiled netem c c-checks c-clang c-asan c-tsan c-valgrind coverage fuzz mutants grading-mutants image protocol clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -140,6 +140,9 @@ coverage: .venv/installed-dev ## how much of the TCP its fast tests reach, branc
 
 mutants: .venv/installed-dev ## put 400 small faults into the TCP, one at a time: more than 10 % that no test sees is a failure
 	@$(BIN)/python -m tests.mutants
+
+grading-mutants: .venv/installed-dev ## grade 128 TCPs with a mistake each: more than 5 % that lose no points in its stage is a failure
+	@$(BIN)/python -m tests.grading.mutants
 
 fuzz: .venv/installed-dev ## bad input, drawn from a seed: 10 million times for the TCP, a million for each socket of the daemon
 	@$(BIN)/python -m tests.tcp.fuzz --executions 10_000_000

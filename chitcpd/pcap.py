@@ -126,7 +126,7 @@ def section(*interfaces: tuple[str, int]) -> bytes:
 
 
 def _interface(name: str, link_type: int) -> bytes:
-    options = _option(_NAME, name.encode()) + _option(_RESOLUTION, b"\x09") + _option(0, b"")
+    options = _option(_NAME, name.encode(errors="replace")) + _option(_RESOLUTION, b"\x09") + _option(0, b"")
     return _block(_INTERFACE, struct.pack("=HHI", link_type, 0, _SNAPSHOT) + options)
 
 
@@ -136,7 +136,7 @@ def packet_block(
     """A packet for a pcapng; `time`: nanoseconds since the epoch, `length`: before anything was cut off from `raw`."""
     head = struct.pack("=IIIII", interface, time >> 32, time & 0xFFFFFFFF, len(raw), length)
     options = b"" if sent is None else _option(_FLAGS, struct.pack("=I", _OUTBOUND if sent else _INBOUND))
-    options += b"".join(_option(_COMMENT, comment.encode()[:_LONGEST_COMMENT]) for comment in comments)
+    options += b"".join(_option(_COMMENT, comment.encode(errors="replace")[:_LONGEST_COMMENT]) for comment in comments)
     return _block(_PACKET, head + _padded(raw) + (options + _option(0, b"") if options else b""))
 
 

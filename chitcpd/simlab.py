@@ -14,11 +14,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
-import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -41,7 +39,6 @@ _LOOK_AGAIN = 0.02  # seconds
 _LAST_WORDS = 0.5  # seconds for resets at the end to arrive
 _WRITE = 1 << 20  # bytes of a file that wait to be written
 _PROGRAM = Path(__file__).parents[1]
-_log = logging.getLogger("chitcpd")
 
 
 class File:
@@ -116,21 +113,6 @@ class Lab:
             self.of_address[address] = node
         node.start()
         return node
-
-    @contextmanager
-    def logging(self) -> Iterator[None]:
-        """What daemons log meanwhile goes to the log of the node that it befalls."""
-        handler = _LogOf(self)
-        before = _log.level, _log.propagate
-        _log.addHandler(handler)
-        _log.setLevel(logging.INFO)
-        _log.propagate = False
-        try:
-            yield
-        finally:
-            _log.removeHandler(handler)
-            _log.setLevel(before[0])
-            _log.propagate = before[1]
 
     def call(self) -> tuple[str, int] | None:
         """The call of a TCP that goes on at this moment: of which node, and its number. For another thread."""
@@ -467,18 +449,3 @@ class _Timer:
         """The moment has come."""
         if self._callback is not None:
             self._callback()
-
-
-class _LogOf(logging.Handler):
-    """Writes to the log of the node that it befalls."""
-
-    def __init__(self, lab: Lab) -> None:
-        super().__init__(logging.INFO)
-        self._lab = lab
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """A line."""
-        node = self._lab.speaking
-        if node is not None:
-            own = node.settings.tcp
-            node.say(without_places(record.getMessage(), *([] if own is None else [own.parent])))

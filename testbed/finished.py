@@ -75,6 +75,8 @@ def events(path: Path) -> Iterator[traces.Event]:
             yield event
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadTrace(f"{path}:{number + 1} is no JSON: {error}") from error
+    except OSError as error:
+        raise BadTrace(f"{path} can't be read: {error.strerror}") from error
 
 
 def _latest(lab: Path) -> Path | None:
@@ -138,7 +140,7 @@ def _is_time(value: Any) -> bool:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT
+    return isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT and value.isprintable()
 
 
 def _fits(pattern: re.Pattern[str], value: Any) -> bool:

@@ -287,13 +287,13 @@ class _Builder:
         self._owners: dict[str, str] = {}  # address -> name of the trace of the host that has it
 
     def too_early(self, event: Event) -> int:
-        """0 if this can have happened already, 2 if what arrives was not sent yet, 1 if that may be: it is damaged."""
+        """The more, the later this is, of what has one time: 0 for all but arrivals, 3 if it was not sent yet."""
         if event["event"] != "received" and event.get("direction") != "received":
             return 0
         way = self._ways.get((event["peer"], event["local"]))
         if "flags" in event and way is not None and _content(event) in way.equal:
-            return 0
-        return 1 if event["event"] == "dropped" else 2
+            return 1
+        return 2 if event["event"] == "dropped" else 3  # what is damaged may be anything
 
     def take(self, name: str, event: Event) -> None:
         """The next event of a trace."""
@@ -485,9 +485,9 @@ class _Builder:
         if content in way.damaged:  # a copy of what was damaged before it was copied
             return self._damaged(*way.damaged[content])
         best: tuple[int, bool, int] | None = None
-        for age, (equal, segment) in enumerate(self._lately(source, destination, event["t"])):
+        for age, (equal, segment, is_too_fast) in enumerate(self._lately(source, destination, event["t"])):
             damage = _damage(segment, event, source, destination)
-            score = damage, segment not in equal.under_way, -age
+            score = damage + 2 * is_too_fast, segment not in equal.under_way, -age
             if damage <= _MOST_DAMAGE and (best is None or score < best):
                 best = score
                 way.damaged[content] = equal, segment
@@ -496,17 +496,16 @@ class _Builder:
     def _shapeless(self, source: str, destination: str, event: Event) -> Segment | None:
         """The first under way of so many bytes: what came is no segment any more."""
         found = None
-        for equal, segment in self._lately(source, destination, event["t"]):
-            if _size(segment) == event["bytes"] and segment in equal.under_way:
+        for equal, segment, is_too_fast in self._lately(source, destination, event["t"]):
+            if _size(segment) == event["bytes"] and segment in equal.under_way and not (found and is_too_fast):
                 found = equal, segment
         return self._damaged(*found) if found is not None else None
 
-    def _lately(self, source: str, destination: str, t: float) -> Iterator[tuple[_Equal, Segment]]:
-        """What was sent from host to host lately, and may be there at the time `t`: the last first."""
+    def _lately(self, source: str, destination: str, t: float) -> Iterator[tuple[_Equal, Segment, bool]]:
+        """What was sent from host to host lately, the last first; whether it can hardly be there at the time `t`."""
         sent = self._hosts.get((_host(source), _host(destination)), ())
         for way, content, segment in itertools.islice(reversed(sent), _COMPARED):
-            if not _is_too_fast(way, segment, t):
-                yield way.equal[content], segment
+            yield way.equal[content], segment, _is_too_fast(way, segment, t)
 
     def _damaged(self, equal: _Equal, segment: Segment) -> Segment:
         if segment in equal.under_way:
@@ -657,7 +656,8 @@ def _damage_of_options(options: dict[str, Any], event: Event) -> int:
     ours, theirs = list(_numbers(options.values())), list(_numbers(came.values()))
     if len(ours) != len(theirs):
         return 1
-    return sum((one ^ other).bit_count() for one, other in zip(ours, theirs, strict=True))
+    # Where a kind, a length or the header's length was damaged, all else may be other bytes.
+    return min(sum((one ^ other).bit_count() for one, other in zip(ours, theirs, strict=True)), 2)
 
 
 def _numbers(values: Iterable[Any]) -> Iterator[int]:

@@ -55,7 +55,9 @@ def lines(
         by_connection.setdefault(row.connection.number, []).append(row)
     if start is None:
         start = min((group[0].t for group in by_connection.values()), default=0.0)
-    for number, group in by_connection.items():
+    for index, (number, group) in enumerate(by_connection.items()):
+        if index:
+            yield Line("")
         if len(by_connection) > 1:
             yield Line(f"connection {number}", "head")
         diagram = _Diagram(group[0].connection, max(width, LEAST_WIDTH), start)

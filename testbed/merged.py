@@ -68,7 +68,7 @@ def merge(folder: Path, output: IO[bytes]) -> Merged:
         raise finished.NoSuchRun(f"{folder} has no captures: there is no hosts/HOST/segments.pcap in it")
     done = Merged()
     with ExitStack() as stack:
-        captures = [_Capture(stack.enter_context(path.open("rb")), path) for path in paths]
+        captures = [_Capture(stack.enter_context(_open(path)), path) for path in paths]
         done.interfaces = [_name(path) for path in paths]
         output.write(section(*zip(done.interfaces, (capture.link_type for capture in captures), strict=True)))
         streams = [_numbered(index, _packets(capture)) for index, capture in enumerate(captures)]
@@ -79,6 +79,13 @@ def merge(folder: Path, output: IO[bytes]) -> Merged:
             done.packets += 1
             done.comments += len(packet.comments)
     return done
+
+
+def _open(path: Path) -> IO[bytes]:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise finished.BadTrace(f"{path} can't be read: {error.strerror}") from error
 
 
 def _place(path: Path) -> tuple[bool, str]:

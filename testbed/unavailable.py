@@ -9,3 +9,7 @@ class Unavailable(Exception):
     def __init__(self, what: str, remedy: str) -> None:
         super().__init__(what)
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[Unavailable], tuple[str, str]]:
+        """So that a worker process can tell it to its parent."""
+        return Unavailable, (str(self), self.remedy)

@@ -27,6 +27,7 @@ from testbed import search, state
 from testbed.backends import sim_apps
 from testbed.backends.base import Built, Exit, Item, Mechanism, Now, Recording, Report
 from testbed.backends.sim_apps import AppLife
+from testbed.backends.sim_log import logs_of
 from testbed.backends.sim_threads import VirtualClock
 from testbed.backends.sim_watch import Watch
 from testbed.clock import Clock, Queue
@@ -214,7 +215,7 @@ class _SimLab:
 
     def build(self) -> None:
         """Make all nodes. Raises Unavailable."""
-        self._stack.enter_context(self._lab.logging())
+        self._stack.enter_context(logs_of(self._lab))
         self._stack.enter_context(Watch(self._lab, self._clock))
         for node in self.plan.nodes:
             here = self.directory / "hosts" / node.name

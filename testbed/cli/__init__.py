@@ -16,12 +16,14 @@ from testbed.cli import (
     completion,
     dissector,
     doctor,
+    grade,
     graph,
     init,
     lab,
     ladder,
     link,
     merge,
+    new,
     plan,
     replay,
     report,
@@ -69,6 +71,11 @@ def cli() -> None:
       testbed graph my-lab.yaml
       testbed run my-lab.yaml --seed 7
 
+    \b
+    A TCP of your own, and what it is worth:
+      testbed new my_tcp.py
+      testbed grade my_tcp.py
+
     Exit status: 0 good; 1 a check or an application failed; 2 wrong usage or topology; 3 this machine can't; 4 our
     fault; 128 + n after a signal.
     """
@@ -79,6 +86,7 @@ _COMMANDS = (
     *(link.link, use.exec_, use.shell, use.capture, use.collect),
     *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
     *(report.report, ladder.ladder, merge.merge, dissector.dissector, replay.replay),
+    *(new.new, grade.grade_, grade.matrix),
     *(doctor.doctor, completion.completion),
 )
 _WRONG = (

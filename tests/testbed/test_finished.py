@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from chitcpd.sim import Shape
-from testbed import finished
+from testbed import finished, merged
 from testbed.cli import main
 from tests.testbed.recorded import record
 from tests.testbed.schemas import faults
@@ -99,6 +99,8 @@ def test_what_the_schema_allows_is_read(tmp_path: Path) -> None:
         {"sack": "all"},
         {"sack": [[1, 2]] * 1000},
         {"event": "dropped", "why": "x" * 1000, "direction": "sent", "bytes": 1},
+        {"event": "dropped", "why": "\ud800", "direction": "sent", "bytes": 1},
+        {"event": "dropped", "why": "\x1b[2J", "direction": "sent", "bytes": 1},
         {"event": "dropped", "why": "loss", "direction": "up", "bytes": 1},
         {"event": "state", "from": "CLOSED", "to": "\x1b]0;"},
         {"event": "timer"},
@@ -115,6 +117,15 @@ def test_what_it_does_not_is_refused_with_its_place(tmp_path: Path, wrong: dict[
 def test_what_is_no_json_is_refused(tmp_path: Path, line: str) -> None:
     with pytest.raises(finished.BadTrace, match=r"trace\.jsonl:2 is no JSON"):
         read(tmp_path / "trace.jsonl", f"{json.dumps(GOOD)}\n{line}\n")
+
+
+def test_what_can_not_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "hosts" / "bob" / "trace.jsonl").mkdir(parents=True)
+    (tmp_path / "hosts" / "bob" / "segments.pcap").mkdir()
+    with pytest.raises(finished.BadTrace, match=r"bob/trace.jsonl can't be read: Is a directory"):
+        finished.ladder_of(tmp_path)
+    with pytest.raises(finished.BadTrace, match=r"bob/segments.pcap can't be read: Is a directory"):
+        merged.merge_into(tmp_path, tmp_path / "merged.pcapng")
 
 
 class TestCommands:

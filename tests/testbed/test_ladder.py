@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from hypothesis import strategies as st
 
 from chitcpd.sim import Shape
 from chitcpd.tcp.api import Config
-from testbed import ladder_choice
+from testbed import finished, ladder_choice
 from testbed.ladder import Expiry, Ladder, Note, Segment, StateChange, build
 from testbed.ladder_text import render_text
 from tests.testbed.recorded import Passage, Recorded, record
+from tests.testbed.test_local import run_testbed
 
 A, B = "10.0.0.2:5000", "10.0.0.3:7"
 NEAR = 1e-6  # seconds: traces have nanoseconds, and what is due is a float
@@ -270,7 +273,7 @@ def by_content(recorded: Recorded, ladder: Ladder, side: int) -> Iterable[tuple[
     def content(row: Segment) -> Any:
         return row.flags, row.absolute_seq, row.absolute_ack, row.length, row.wnd, str(row.options)
 
-    originals = [row for row in rows if row.copy == 1]
+    originals = [row for row in rows if row.copy == 1 and row.sent is not None]
     assert len(originals) == len(recorded.truth[side])
     for row, passage in zip(originals, recorded.truth[side], strict=True):
         assert row.sent == pytest.approx(passage.sent, abs=NEAR)
@@ -299,29 +302,86 @@ def test_each_row_is_what_really_happened(seed: int, shape: Shape, config: Confi
             assert sorted(str(row.why) for row in rows if row.copy == 1) == sorted(str(one.why) for one in passages)
             assert all(row.sent is not None and row.sent <= (row.arrived or row.sent) + NEAR for row in rows)
             assert not any(row.damaged for row in rows)
-    overtaken = [row for row in segments(ladder) if row.overtaken]
-    assert not overtaken or shape.reorder
+    if not shape.reorder and not shape.duplicate:  # of a copy and an equal one either may seem to be the later
+        assert not any(row.overtaken for row in segments(ladder))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(seed=seeds, shape=shapes, config=configs, corrupt=st.sampled_from([0.02, 0.2]))
-def test_damaged_ones_are_found_as_a_rule(seed: int, shape: Shape, config: Config, corrupt: float) -> None:
-    """All arrivals are told, and few of those that are damaged with the wrong segment: of two very like ones."""
-    shape = Shape(shape.delay, loss=shape.loss, duplicate=shape.duplicate, reorder=shape.reorder, corrupt=corrupt)
-    recorded = record(seed, shape, config=config)
+def test_what_comes_whole_is_told_rightly_among_damaged_ones(
+    seed: int, shape: Shape, config: Config, corrupt: float
+) -> None:
+    recorded = record(seed, among_damaged(shape, corrupt), config=config)
     ladder = build(recorded.traces)
-    wrong = damaged = 0
     for side in (0, 1):
         rows = segments(ladder, ("alice", "bob")[side])
-        arrivals = [due for passage in recorded.truth[side] for due, _ in passage.arrivals]
-        assert sum(row.arrived is not None for row in rows) <= len(arrivals)
+        assert sum(row.arrived is not None for row in rows) <= sum(len(one.arrivals) for one in recorded.truth[side])
         for group, passages in by_content(recorded, ladder, side):
-            whole = sorted(row.arrived for row in group if row.arrived is not None and row.fate == "arrived")
+            whole = [row for row in group if row.arrived is not None and row.fate == "arrived"]
             assert len(whole) == sum(len(passage.whole) for passage in passages)
-            ours = sum(row.fate == "dropped" and row.arrived is not None for row in group)
-            theirs = sum(len(passage.damaged) for passage in passages)
-            wrong, damaged = wrong + abs(ours - theirs), damaged + theirs
-    assert wrong <= max(3, damaged // 4)
+
+
+def test_damaged_ones_are_found_as_a_rule() -> None:
+    """Now and then one is taken for another that is very like it."""
+    wrong = damaged = 0
+    for seed in range(40):
+        shape = Shape(delay=0.02, loss=0.05, duplicate=0.05, reorder=0.05, corrupt=0.1)
+        recorded = record(seed, shape, config=Config(timestamps=seed % 2 == 0), size=40_000)
+        ladder = build(recorded.traces)
+        for side in (0, 1):
+            for group, passages in by_content(recorded, ladder, side):
+                ours = sum(row.fate == "dropped" and row.arrived is not None for row in group)
+                theirs = sum(len(passage.damaged) for passage in passages)
+                wrong, damaged = wrong + abs(ours - theirs), damaged + theirs
+    assert damaged > 200
+    assert wrong < damaged * 0.05
+
+
+def among_damaged(shape: Shape, corrupt: float) -> Shape:
+    """Without a delay all happens in one moment, and nobody can tell what was sent before it came."""
+    return replace(shape, delay=shape.delay or 0.001, jitter=0.0, corrupt=corrupt)
+
+
+def test_through_a_router_that_drops(own_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every drop is a segment's, none is anybody else's, and of no segment it is unknown what became of it."""
+    del own_state
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "routed.yaml").write_text(ROUTED)
+    ran = run_testbed("run", "routed.yaml", "--backend", "sim", "--format", "json")
+    assert ran.returncode == 0, ran.stderr
+    folder = finished.find("routed", Path("runs"))
+    dropped = Counter(
+        (path.parent.name, event["why"])
+        for path in finished.trace_files(folder).values()
+        for event in finished.events(path)
+        if event["event"] == "dropped"
+    )
+    rows = segments(finished.ladder_of(folder))
+    assert {name for name, _ in dropped} >= {"r1", "bob"}
+    assert Counter((row.where, row.why) for row in rows if row.why is not None) == dropped
+    assert "unseen" not in {row.fate for row in rows}
+    assert all(row.sent is not None for row in rows)
+
+
+ROUTED = """
+name: routed
+hosts: {alice: {}, bob: {}}
+routers: {r1: {}}
+links:
+  - {endpoints: [alice, r1], delay: 5ms, rate: 10mbit, queue: 10pkt}
+  - {endpoints: [r1, bob], delay: 5ms, loss: 2%}
+apps:
+  server:
+    host: bob
+    run: [python, -m, chisocket.apps.file, serve, --port, "7000"]
+    files: {payload.bin: {random: 300kB}}
+    ready: {listening: 7000}
+  client:
+    host: alice
+    run: [python, -m, chisocket.apps.file, fetch, "bob:7000", payload.bin]
+    needs: [server]
+    expect: {exit: 0}
+"""
 
 
 # ---- in the terminal ---------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ def test_a_schema_is_strict_and_says_what_numbers_mean(name: str) -> None:
         if part.get("type") == "object":
             assert "additionalProperties" in part, where
         if "number" in part.get("type", ()):
-            assert re.search("seconds|bits per second|of the segments|until|from", part["description"]), where
+            assert re.search("seconds|bits per second|of the segments|until|from|points", part["description"]), where
 
 
 def test_a_good_run(programs: dict[str, Program], capsys: Captured) -> None:

@@ -1,0 +1,361 @@
+"""The judge's end of a submission: its locked-up process, and connections that stand for those that it holds.
+
+    with cells("process") as new_cell, Sandbox(source, new_cell()) as sandbox:
+        connection = sandbox.tcp(iss=1000, config=Config())     # to any driver a TcpConnection like others
+        connection.open(0.0, active=True)
+
+The process knows nothing of tests, points or verdicts: whatever it prints or answers, it can only be a TCP that behaves
+like this or like that. What comes from it is read strictly, and bounded. When it dies, hangs, raises or answers
+nonsense, the call raises Broken, which says so in words for its author.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import struct
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+from chitcpd.tcp.api import Config, Expiry, Options, Segment, State, TcpConnection, Timer, Transition
+from testbed.unavailable import Unavailable
+
+CPU = 2.0  # seconds that one call may take of the processor
+CPU_IN_ALL = 10  # seconds, of one process: that is of one test
+PATIENCE = 10.0  # seconds to wait for an answer; whoever computes has been stopped by then
+MEMORY = 512 << 20  # bytes
+FILE_SIZE = 1 << 20  # bytes of a submission
+
+_LENGTH = struct.Struct("!I")
+_MOST = 8 << 20  # bytes of an answer
+_PRINTED = 20_000  # characters that are kept of what one process prints
+
+
+class Broken(BaseException):
+    """The submission can't go on: it raised, hung or died. Not an Exception: a driver would hush it up.
+
+    `hung`: it took all the time that it was given, so there is no use in trying that many times.
+    """
+
+    def __init__(self, text: str, way: tuple[str, ...] = (), *, hung: bool = False) -> None:
+        super().__init__(text)
+        self.text = text
+        self.way = way  # the lines of the submission on the way to the one that raised
+        self.hung = hung
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A submission: the text of a file."""
+
+    name: str  # of the file, without folders
+    text: str
+
+    @staticmethod
+    def read(path: Path) -> Source:
+        """Raises Unreadable."""
+        try:
+            with path.open("rb") as file:
+                content = file.read(FILE_SIZE + 1)
+        except OSError as error:
+            raise Unreadable(f"{path} can't be read: {error.strerror or error}") from error
+        if len(content) > FILE_SIZE:
+            raise Unreadable(f"{path} has more than {FILE_SIZE >> 20} MiB")
+        return Source(path.name, content.decode("utf-8", "surrogateescape"))
+
+
+class Unreadable(Exception):
+    """There is no submission there; the text says why."""
+
+
+class Cell(Protocol):
+    """Where the submission's process runs: started, and with pipes to it."""
+
+    source: int  # descriptors: to read from, and to write to
+    sink: int
+
+    def plain(self, raw: bytes) -> bytes:
+        """What the process has written, of what was read from `source`."""
+
+    def end(self, *, patience: float = 0.0) -> str:
+        """End it, whatever it does; how it has ended, if it did so by itself, for which to wait so many seconds."""
+
+
+class Sandbox:
+    """One process with a submission in it, until the end of the `with`."""
+
+    def __init__(self, source: Source, cell: Cell) -> None:
+        """`load` lets the process in the cell load the submission."""
+        self.printed = ""
+        self.hidden = True  # whether files are hidden from it
+        self.waited = 0.0  # seconds, for answers
+        self._source = source
+        self._cell = cell
+        self.broken: Broken | None = None
+        self._numbers = 0
+        self._loaded = False
+        self._buffer = b""
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self.broken = self.broken or Broken("the process was ended")
+        self._cell.end()
+
+    def load(self) -> None:
+        """Let it load the submission, and wait for that. Raises Broken, with what is wrong with the file."""
+        if self._loaded:
+            return
+        self._loaded = True
+        limits = {"memory": MEMORY, "cpu": CPU, "cpu_in_all": CPU_IN_ALL}
+        answer = self._exchange({"name": self._source.name, "text": self._source.text, **limits}, "loading the file")
+        if "unable" in answer:
+            raise Unavailable(str(answer["unable"])[:300], "Let it run in a container: --sandbox docker.")
+        self.hidden = bool(answer.get("hidden", False))
+
+    @property
+    def tcp(self) -> type[TcpConnection]:
+        """The class of the connections that it holds, for a driver to make them."""
+        sandbox = self
+
+        class Submission(Remote):
+            """A connection of this sandbox."""
+
+            def __init__(self, *, iss: int, config: Config) -> None:
+                super().__init__(iss=iss, config=config)
+                self._begin(sandbox)
+
+        return Submission
+
+    def call(self, number: int, name: str, **arguments: Any) -> dict[str, Any]:
+        """One call of a connection, and what it shows afterwards. Raises Broken."""
+        self.load()
+        return self._exchange({"connection": number, "call": name, "arguments": arguments}, f"your {name}")
+
+    def number(self) -> int:
+        """A number for a new connection."""
+        self._numbers += 1
+        return self._numbers
+
+    # ---- inside --------------------------------------------------------------------------------------------
+
+    def _exchange(self, request: dict[str, Any], what: str) -> dict[str, Any]:
+        if self.broken is not None:
+            raise self.broken
+        began = time.monotonic()
+        answer: dict[str, Any] = {}
+        try:
+            content = json.dumps(request).encode()
+            self._write(_LENGTH.pack(len(content)) + content, began + PATIENCE)
+            (length,) = _LENGTH.unpack(self._read(_LENGTH.size, began + PATIENCE))
+            if length > _MOST:
+                raise ValueError(f"an answer of {length} bytes")
+            told = json.loads(self._read(length, began + PATIENCE))
+            if not isinstance(told, dict):
+                raise ValueError("an answer that is no object")
+            answer = told
+        except TimeoutError:
+            self._die(f"{what} did not return within {PATIENCE:g} s", hung=True)
+        except (OSError, EOFError):
+            how = self._cell.end(patience=1.0)
+            self._die(f"your process is gone: {how} (in {what})", hung="time" in how)
+        except (ValueError, RecursionError) as error:
+            self._die(f"your process has answered what makes no sense ({str(error)[:100]}), in {what}")
+        finally:
+            self.waited += time.monotonic() - began
+        self._keep(answer.get("printed"))
+        if answer.get("hang") is not None:
+            self._die(*_told(answer["hang"], f"{what} did not return within {CPU:g} s"), hung=True)
+        if answer.get("fault") is not None:
+            self._die(*_told(answer["fault"], "" if what == "loading the file" else f"{what} raised"))
+        return answer
+
+    def _die(self, text: str, way: tuple[str, ...] = (), *, hung: bool = False) -> None:
+        self.broken = Broken(text, way, hung=hung)
+        raise self.broken
+
+    def _keep(self, printed: object) -> None:
+        if isinstance(printed, str) and len(self.printed) < _PRINTED:
+            self.printed += printed[: _PRINTED - len(self.printed)]
+
+    def _write(self, content: bytes, until: float) -> None:
+        os.set_blocking(self._cell.sink, False)
+        view = memoryview(content)
+        while view:
+            if not select.select([], [self._cell.sink], [], max(until - time.monotonic(), 0))[1]:
+                raise TimeoutError
+            view = view[os.write(self._cell.sink, view) :]
+
+    def _read(self, length: int, until: float) -> bytes:
+        while len(self._buffer) < length:
+            if not select.select([self._cell.source], [], [], max(until - time.monotonic(), 0))[0]:
+                raise TimeoutError
+            part = os.read(self._cell.source, 1 << 16)
+            if not part:
+                raise EOFError
+            self._buffer += self._cell.plain(part)
+        content, self._buffer = self._buffer[:length], self._buffer[length:]
+        return content
+
+
+def _told(fault: object, before: str) -> tuple[str, tuple[str, ...]]:
+    """The sentence for what a process tells of a fault, and the lines on the way there."""
+    if not isinstance(fault, dict):
+        return before or "it could not be loaded", ()
+    text, line, way = fault.get("text"), fault.get("line"), fault.get("way")
+    text = text[:600] if isinstance(text, str) else "?"
+    where = f" (line {line})" if type(line) is int else ""
+    lines = tuple(str(step)[:200] for step in way[:8]) if isinstance(way, list) else ()
+    if not before:
+        return f"{text}{where}", lines
+    return (f"{before}{where}" if text.startswith("Hang") else f"{before} {text}{where}"), lines
+
+
+class Remote(TcpConnection):
+    """A connection that a submission's process holds: it hands on each call, and shows what that shows."""
+
+    _sandbox: Sandbox
+
+    def _begin(self, sandbox: Sandbox) -> None:
+        self._sandbox = sandbox
+        self._number = sandbox.number()
+        self._readable = self._writable = 0
+        self._at_eof = False
+        self._deadline: float | None = None
+        self._do("new", iss=self.iss, config=asdict(self.config))
+
+    def open(self, now: float, *, active: bool) -> None:
+        """See the contract, as for all of these."""
+        self._do("open", now=now, active=active)
+
+    def send(self, data: bytes | memoryview, now: float) -> int:  # noqa: D102
+        taken = self._do("send", now=now, data=bytes(data).decode("latin-1"))
+        if type(taken) is not int or not 0 <= taken <= len(data):
+            raise Broken(f"your send returned {taken!r}, expected how many of {len(data)} bytes it took")
+        return taken
+
+    def receive(self, limit: int, now: float) -> bytes:  # noqa: D102
+        data = _bytes(self._do("receive", now=now, limit=limit))
+        if len(data) > limit:
+            raise Broken(f"your receive returned {len(data)} bytes, expected at most {limit}")
+        return data
+
+    def close(self, now: float) -> None:  # noqa: D102
+        self._do("close", now=now)
+
+    def abort(self, now: float) -> None:  # noqa: D102
+        self._do("abort", now=now)
+
+    def segment_arrives(self, seg: Segment, now: float) -> None:  # noqa: D102
+        options = None if seg.options is None else asdict(seg.options)
+        fields = {"seq": seg.seq, "ack": seg.ack, "flags": seg.flags, "wnd": seg.wnd, "up": seg.up}
+        self._do("segment_arrives", now=now, segment=fields | {"data": seg.data.decode("latin-1"), "options": options})
+
+    def timeout(self, timer: Timer, now: float) -> None:
+        """Nobody calls it here: `expire` is handed on whole."""
+        raise NotImplementedError
+
+    def expire(self, now: float) -> None:  # noqa: D102
+        self._do("expire", now=now)
+
+    def next_deadline(self) -> float | None:  # noqa: D102
+        return self._deadline
+
+    @property
+    def readable(self) -> int:  # noqa: D102
+        return self._readable
+
+    @property
+    def writable(self) -> int:  # noqa: D102
+        return self._writable
+
+    @property
+    def at_eof(self) -> bool:  # noqa: D102
+        return self._at_eof
+
+    def _do(self, name: str, **arguments: Any) -> Any:
+        answer = self._sandbox.call(self._number, name, **arguments)
+        if "variables" in answer:
+            try:
+                self._show(answer)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise Broken(f"your {name}: {error}") from None
+        if answer.get("errno") is not None:
+            raise OSError(_whole(answer["errno"], "errno"), f"raised by your {name}")
+        return answer.get("value")
+
+    def _show(self, answer: dict[str, Any]) -> None:
+        state, *numbers = (_whole(value, "a variable of 3.3.1") for value in answer["variables"])
+        self.state = State(state)
+        self.iss, self.irs, self.snd_una, self.snd_nxt, self.snd_wnd, self.rcv_nxt, self.rcv_wnd = numbers
+        self.error = None if answer["error"] is None else _whole(answer["error"], "error")
+        self._readable = _whole(answer["readable"], "readable")
+        self._writable = _whole(answer["writable"], "writable")
+        self._at_eof = answer["at_eof"] is True
+        deadline = answer["deadline"]
+        if deadline is not None and type(deadline) not in (int, float):
+            raise TypeError("a deadline that is no number")
+        self._deadline = None if deadline is None else float(deadline)
+        for kind, *values in answer["outputs"]:
+            self._outputs.append(_output(self, kind, values))
+
+
+def _output(connection: TcpConnection, kind: object, values: list[Any]) -> Segment | Transition | Expiry:
+    if kind == "segment":
+        seq, ack, flags, wnd, up, data, options = values
+        for name, value, most in (
+            ("seq", seq, 0xFFFFFFFF),
+            ("ack", ack, 0xFFFFFFFF),
+            ("flags", flags, 0x3F),
+            ("wnd", wnd, 0xFFFF),
+            ("up", up, 0xFFFF),
+        ):
+            if not 0 <= _whole(value, name) <= most:
+                raise ValueError(f"{name} of a segment is {value}, expected 0 to {most}")
+        return Segment(seq, ack, flags, wnd, _bytes(data), _options(options), up)
+    if kind == "state":
+        old, new = values
+        return Transition(State(_whole(old, "a state")), State(_whole(new, "a state")), connection.variables())
+    if kind == "timer":
+        return Expiry(Timer(_whole(values[0], "a timer")))
+    raise ValueError("an output of no kind")
+
+
+def _options(fields: object) -> Options | None:
+    if fields is None:
+        return None
+    if not isinstance(fields, dict):
+        raise TypeError("options that are none")
+    mss, scale, stamp, sack = (fields.get(name) for name in ("mss", "window_scale", "timestamp", "sack"))
+    blocks = tuple((_whole(first, "sack"), _whole(behind, "sack")) for first, behind in sack or ())
+    return Options(
+        mss=None if mss is None else _whole(mss, "mss"),
+        window_scale=None if scale is None else _whole(scale, "window_scale"),
+        sack_permitted=fields.get("sack_permitted") is True,
+        sack=blocks,
+        timestamp=None if stamp is None else (_whole(stamp[0], "timestamp"), _whole(stamp[1], "timestamp")),
+    )
+
+
+def _whole(value: object, name: str) -> int:
+    """A number that fits into 64 bits, and nothing that only looks like one."""
+    if type(value) is not int or not -(1 << 63) <= value < 1 << 63:
+        raise TypeError(f"{name} is {str(value)[:60]!r}, expected a whole number")
+    return value
+
+
+def _bytes(text: object) -> bytes:
+    if not isinstance(text, str):
+        raise TypeError("data that is no text of bytes")
+    return text.encode("latin-1")

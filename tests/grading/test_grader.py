@@ -1,0 +1,198 @@
+"""The grader: who gets which points, the same each time, and in which words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chitcpd import loader
+from testbed.grading import start
+from testbed.grading.catalog import STAGES, catalog
+from testbed.grading.diagram import draw
+from testbed.grading.runner import Grade, reference
+from testbed.grading.sandbox import Source
+from testbed.grading.weights import BadWeights, Weights, load
+from tests.grading.grading import grade
+from tests.grading.mutants import Mutant, mutants, noticed, pack
+
+PROJECT = Path(__file__).parents[2]
+STOP_AND_WAIT = Source.read(PROJECT / "examples" / "stop_and_wait.py")
+ALL = [(test, test.points) for test in catalog()]
+
+# What examples/stop_and_wait.py leaves out, and the tests that ask for it.
+DESERVED = {
+    "data": {"acks-are-delayed"},
+    "reordering": {
+        "kept-until-the-gap-is-filled",
+        "filled-gap-at-once",
+        "several-gaps",
+        "overlapping-pieces",
+        "repeated-ahead-of-a-gap",
+        "fin-ahead-is-kept",
+        "gap-at-the-wrap",
+        "any-order",
+    },
+    "flow control": {"whole-window-is-used", "silly-windows-are-not-filled"},
+    "RTO": {
+        "first-measurement",
+        "second-measurement",
+        "steady-round-trips",
+        "floor",
+        "karn",
+        "measurement-ends-back-off",
+        "measured-from-its-own-segment",
+    },
+    "congestion control": {
+        "initial-window",
+        "slow-start",
+        "congestion-avoidance",
+        "fast-retransmit",
+        "two-duplicates-are-not-enough",
+        "loss-halves-the-window",
+        "never-below-two-segments",
+        "partial-ack",
+        "time-out-leaves-one-segment",
+        "repeated-time-outs",
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def stop_and_wait() -> Grade:
+    return grade(STOP_AND_WAIT, ALL)
+
+
+def failed(result: Grade) -> dict[str, set[str]]:
+    lost = {stage: {v.test.id for v in verdicts if not v.passed} for stage, verdicts in result.stages()}
+    return {stage: ids for stage, ids in lost.items() if ids}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_reference_gets_all_points(seed: int) -> None:
+    """Here in this process; `make grading-mutants` and CI need not do more. 100 seeds were measured."""
+    for test in catalog():
+        reference(test, seed)
+
+
+def test_the_reference_as_a_submission_gets_all_points() -> None:
+    """Packed into one file, and locked up: the grader can't tell it from others."""
+    result = grade(pack("reference.py"), ALL)
+    assert failed(result) == {}
+    assert result.earned == result.points
+
+
+def test_stop_and_wait_gets_exactly_what_it_deserves(stop_and_wait: Grade) -> None:
+    assert failed(stop_and_wait) == DESERVED
+
+
+def test_each_failure_says_what_was_expected_and_what_should_have_happened(stop_and_wait: Grade) -> None:
+    for verdict in stop_and_wait.verdicts:
+        if not verdict.passed:
+            assert verdict.message.startswith("expected ")
+            assert "; got " in verdict.message
+            happened, expected = draw(verdict.happened, "stop_and_wait.py"), draw(verdict.expected, "reference")
+            assert "stop_and_wait.py" in happened
+            assert happened != expected
+            assert max(map(len, f"{happened}{expected}".splitlines())) <= 80
+
+
+def test_both_diagrams_show_the_same_connection(stop_and_wait: Grade) -> None:
+    """Of a test with several, the one that failed."""
+    [verdict] = [verdict for verdict in stop_and_wait.verdicts if verdict.test.id == "karn"]
+    sent = [[event.text for event in events if event.kind == "call"] for events in (verdict.happened, verdict.expected)]
+    assert sent[0] == sent[1][: len(sent[0])]
+
+
+def test_a_test_alone_comes_out_as_it_does_among_all(stop_and_wait: Grade) -> None:
+    """Each has a process, dice and a clock of its own."""
+    for verdict in stop_and_wait.verdicts[-30::6]:
+        [alone] = grade(STOP_AND_WAIT, [(verdict.test, verdict.points)]).verdicts
+        assert alone == verdict
+
+
+def test_an_empty_skeleton_gets_nothing_and_is_told_what_to_do_first(tmp_path: Path) -> None:
+    start.new(tmp_path / "my_tcp.py")
+    tests = [(test, points) for test, points in ALL if test.stage in ("connection", "data", "robustness")]
+    result = grade(Source.read(tmp_path / "my_tcp.py"), tests)
+    assert result.earned == 0
+    assert result.trouble == ""
+    assert result.verdicts[0].message == "expected SYN seq 0; got nothing"
+    assert not any(verdict.way for verdict in result.verdicts)  # nothing raises: unfilled parts fail tests
+
+
+def test_a_skeleton_loads_as_the_tcp_of_a_host(tmp_path: Path) -> None:
+    start.new(tmp_path / "my_tcp.py")
+    assert loader.load(str(tmp_path / "my_tcp.py")).__name__ == "MyTcp"
+
+
+SAMPLE = ["no-karn", "fin-is-not-acknowledged", "no-wrap-around", "window-off-by-one", "four-duplicates"]
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_student_s_mistake_costs_points_in_its_stage(name: str) -> None:
+    """All of them: make grading-mutants."""
+    [mutant] = [mutant for mutant in mutants() if mutant.name.partition("-")[2] == name]
+    assert noticed(mutant)
+
+
+def test_there_are_mutants_enough_of_each_stage() -> None:
+    found: list[Mutant] = mutants()
+    assert len(found) >= 60
+    assert {mutant.stage for mutant in found} == set(STAGES)
+    assert len({mutant.name for mutant in found}) == len(found)
+
+
+def test_the_tests_are_named_for_what_they_ask() -> None:
+    tests = catalog()
+    assert len({test.title for test in tests}) == len(tests)
+    for test in tests:
+        assert test.rfc.startswith("RFC ")
+        assert test.points > 0
+        assert len(test.title) < 120, test.title
+    assert list(dict.fromkeys(test.stage for test in tests)) == list(STAGES)
+
+
+# ---- weights -----------------------------------------------------------------------------------------------
+
+
+def test_a_stage_has_the_points_that_it_is_given_and_its_tests_share_them(tmp_path: Path) -> None:
+    file = tmp_path / "weights.yaml"
+    file.write_text("stages: {connection: 40, RTO: 0}\ntests: {active-open: 0, slow-start: 9}\n")
+    points = load(file).points(catalog())
+    assert sum(p for test, p in points if test.stage == "connection") == pytest.approx(40)
+    assert not any(test.stage == "RTO" or test.id == "active-open" for test, _ in points)
+    assert {test.id: p for test, p in points}["slow-start"] == 9
+
+
+def test_without_a_file_each_test_has_its_own_points() -> None:
+    assert Weights().points(catalog()) == ALL
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("stages: {conection: 3}", "1:21: stages.conection: found conection, expected the name of a stage: connection"),
+        ("tests:\n  nagle: many", "2:10: tests.nagle: found many, expected points: 0 to 10000"),
+        ("tests:\n  nagle: -1", "2:10: tests.nagle: found -1, expected points"),
+        ("tests:\n  nagle: .nan", "found .nan, expected points"),
+        ("points: {}", "1:9: points: found points, expected one of the keys: stages, tests"),
+        ("stages: 3", "1:9: stages: found no mapping"),
+        ("- 1", "found no mapping"),
+        ("", "found no mapping"),
+        ("stages: {", "found no YAML"),
+        ("[" * 5000, "found no"),
+    ],
+)
+def test_a_fault_in_a_file_of_weights_is_told_with_its_place(tmp_path: Path, text: str, fault: str) -> None:
+    file = tmp_path / "weights.yaml"
+    file.write_text(text)
+    with pytest.raises(BadWeights) as caught:
+        load(file)
+    assert fault in str(caught.value)
+    assert str(file) in str(caught.value)
+
+
+def test_a_file_of_weights_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadWeights, match="found no file of weights"):
+        load(tmp_path / "nothing.yaml")

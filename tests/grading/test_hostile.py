@@ -1,0 +1,268 @@
+"""Submissions that mean harm, or are hopeless: each is stopped and graded, and forges nothing."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from chitcpd.tcp.api import Config, Segment
+from testbed.grading import sandbox as sandboxes
+from testbed.grading.catalog import catalog
+from testbed.grading.cells import cells
+from testbed.grading.nursery import Nursery
+from testbed.grading.runner import MOST_HANGS, Grade
+from testbed.grading.sandbox import MEMORY, Broken, Sandbox, Source
+from tests.grading.grading import grade
+
+STOP_AND_WAIT = (Path(__file__).parents[2] / "examples" / "stop_and_wait.py").read_text()
+TESTS = [(test, test.points) for test in catalog() if test.id in ("active-open", "data-is-acknowledged", "karn")]
+
+
+def submission(*, handler: str = "", module: str = "", init: str = "") -> Source:
+    """Stop-and-wait that does something besides: whenever a segment arrives, when it is loaded, in the constructor."""
+    text = STOP_AND_WAIT.replace(
+        "        syn, ack, rst = seg.flags & SYN, seg.flags & ACK, seg.flags & RST\n",
+        f"        {handler}\n        syn, ack, rst = seg.flags & SYN, seg.flags & ACK, seg.flags & RST\n",
+    ).replace(
+        "        super().__init__(iss=iss, config=config)\n",
+        f"        super().__init__(iss=iss, config=config)\n        {init}\n",
+    )
+    return Source("hostile.py", f"{text}\n{module}\n")
+
+
+@pytest.fixture(autouse=True)
+def _less_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Than students get: the tests would take minutes."""
+    monkeypatch.setattr(sandboxes, "CPU", 0.5)
+    monkeypatch.setattr(sandboxes, "CPU_IN_ALL", 2)
+    monkeypatch.setattr(sandboxes, "PATIENCE", 5.0)
+
+
+def graded(source: Source, tests: int = len(TESTS)) -> Grade:
+    return grade(source, TESTS[:tests])
+
+
+def test_an_infinite_loop_in_a_handler_is_stopped_where_it_is() -> None:
+    source = submission(handler="while True: pass")
+    line = next(at for at, text in enumerate(source.text.splitlines(), 1) if "while True" in text)
+    [verdict] = graded(source, 1).verdicts
+    assert not verdict.passed
+    assert verdict.message == f"your segment_arrives did not return within 0.5 s (line {line})"
+
+
+def test_a_loop_that_will_not_be_stopped_is_killed() -> None:
+    """It swallows what interrupts it."""
+    loop = "            try:\n                while True: pass\n            except BaseException: pass\n"
+    handler = f"\n        while True:\n{loop}"
+    began = time.monotonic()
+    [verdict] = graded(submission(handler=handler), 1).verdicts
+    assert not verdict.passed
+    assert "time" in verdict.message or "did not return" in verdict.message
+    assert time.monotonic() - began < 30
+
+
+def test_after_some_hangs_the_other_tests_are_not_run() -> None:
+    tests = [(test, test.points) for test in catalog() if test.stage == "connection"]
+    result = grade(submission(handler="while True: pass"), tests[:2] + tests[:3])
+    assert len([verdict for verdict in result.verdicts if verdict.ran]) == MOST_HANGS
+    assert result.trouble == "it has hung in 3 tests before this one"
+    assert result.verdicts[-1].message == f"not run: {result.trouble}"
+
+
+def test_memory_is_bounded() -> None:
+    """In the submission's process; ours never has what it has."""
+    [verdict] = graded(submission(handler="self.x = [bytearray(1 << 29), bytearray(1 << 29)]"), 1).verdicts
+    assert not verdict.passed
+    assert "MemoryError" in verdict.message
+    assert MEMORY <= 1 << 30
+
+
+def test_an_endless_answer_is_not_read() -> None:
+    [verdict] = graded(submission(handler="self._outputs += [Segment(0, data=bytes(1 << 20))] * 1000"), 1).verdicts
+    assert not verdict.passed
+
+
+@pytest.mark.parametrize(
+    "fork",
+    [
+        "import os\n        while True: os.fork()",
+        "import subprocess; subprocess.run(['true'])",
+        "import threading; threading.Thread(target=print).start()",
+        "import os; os.execv('/bin/true', ['true'])",
+    ],
+    ids=["fork", "subprocess", "thread", "exec"],
+)
+def test_no_process_and_no_thread_can_be_started(fork: str) -> None:
+    [verdict] = graded(submission(handler=fork), 1).verdicts
+    assert not verdict.passed
+    assert "PermissionError" in verdict.message or "Errno 1" in verdict.message or "can't start" in verdict.message
+
+
+@pytest.mark.parametrize("status", [0, 7])
+def test_leaving_is_no_way_to_pass(status: int) -> None:
+    [verdict] = graded(submission(handler=f"import os; os._exit({status})"), 1).verdicts
+    assert not verdict.passed
+    assert verdict.message == f"your process is gone: it ended itself with status {status} (in your segment_arrives)"
+
+
+def test_a_crash_is_told_as_one() -> None:
+    [verdict] = graded(submission(handler="import ctypes; ctypes.string_at(0)"), 1).verdicts
+    assert not verdict.passed
+    assert "SIGSEGV" in verdict.message
+
+
+@pytest.mark.parametrize("call", ["open({!r}).read()", "__import__('os').listdir({!r})", "open({!r}, 'w')"])
+def test_the_files_of_the_grader_are_hidden(call: str, tmp_path: Path) -> None:
+    secret = tmp_path / "weights.yaml"
+    secret.write_text("stages: {}")
+    path = str(tmp_path) if "listdir" in call else str(secret)
+    [verdict] = graded(submission(handler=call.format(path)), 1).verdicts
+    assert not verdict.passed
+    assert "PermissionError" in verdict.message
+    assert secret.read_text() == "stages: {}"
+
+
+def test_neither_the_environment_nor_other_processes_can_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET_OF_THE_GRADER", "1")
+    handler = (
+        "import os; assert 'SECRET_OF_THE_GRADER' not in os.environ, 'seen'; open(f'/proc/{os.getppid()}/environ')"
+    )
+    [verdict] = graded(submission(handler=handler), 1).verdicts
+    assert "PermissionError" in verdict.message
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "import socket; socket.socket()",
+        f"import os; os.kill({os.getpid()}, 0)",
+        f"import fcntl; fcntl.fcntl(1, fcntl.F_SETOWN, {os.getpid()})",
+        "import resource; resource.setrlimit(resource.RLIMIT_CPU, (100, 100))",
+    ],
+    ids=["network", "signal", "signal by a descriptor", "limits"],
+)
+def test_nobody_else_can_be_reached(call: str) -> None:
+    [verdict] = graded(submission(handler=call), 1).verdicts
+    assert not verdict.passed
+    assert "Error" in verdict.message
+
+
+def test_a_forged_result_is_only_something_that_it_printed() -> None:
+    forged = '{"earned": 999, "passed": true, "value": null}'
+    handler = f"print({forged!r})"
+    result = graded(submission(handler=handler))
+    assert [verdict.passed for verdict in result.verdicts] == [True, True, False]  # as stop-and-wait deserves
+    assert forged in result.verdicts[0].printed
+
+
+def test_writing_into_the_pipe_to_the_judge_forges_nothing() -> None:
+    """Whatever comes there can be no more than an answer of a TCP; and one that it had not made loses it the test."""
+    handler = "import os; [os.write(fd, b'\\0\\0\\0\\x02{}') for fd in range(3, 10) if not os.isatty(fd)]"
+    result = graded(submission(handler=f"\n        try: {handler}\n        except OSError: pass"))
+    assert result.earned <= sum(points for _, points in TESTS)
+    assert not all(verdict.passed for verdict in result.verdicts)
+
+
+def test_printing_for_ever_fills_nothing() -> None:
+    result = graded(submission(handler="\n        for _ in range(1000): print('x' * 10_000)"))
+    assert [verdict.passed for verdict in result.verdicts] == [True, True, False]
+    assert all(len(verdict.printed) <= 20_000 for verdict in result.verdicts)
+
+
+def test_an_exception_in_the_constructor_is_told_with_its_line() -> None:
+    source = submission(init="raise RuntimeError('not today')")
+    line = next(at for at, text in enumerate(source.text.splitlines(), 1) if "not today" in text)
+    result = graded(source)
+    assert result.earned == 0
+    assert result.verdicts[0].message == f"your new raised RuntimeError: not today (line {line})"
+    assert result.verdicts[0].way == (f"hostile.py:{line}, in __init__: raise RuntimeError('not today')",)
+
+
+def test_an_exception_in_a_handler_is_told_with_its_line() -> None:
+    source = submission(handler="self._no_such_thing()")
+    result = graded(source)
+    assert "AttributeError" in result.verdicts[0].message
+    assert "_no_such_thing" in result.verdicts[0].way[-1]
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("def f(:", "SyntaxError"),
+        ("raise SystemExit(0)", "SystemExit"),
+        ("import no_such_module", "ModuleNotFoundError"),
+        ("class Second(StopAndWait): pass", "2 TCPs"),
+        ("while True: pass", "loading the file did not return within 0.5 s"),
+        ("import os; os._exit(0)", "ended itself with status 0"),
+        ("from chitcpd.tcp.connection import Connection", "imports chitcpd.tcp.api and Python's own library"),
+        ("import testbed.grading.runner", "imports chitcpd.tcp.api and Python's own library"),
+    ],
+    ids=["syntax", "exit", "import", "two", "loop", "_exit", "the reference", "the grader"],
+)
+def test_a_file_that_cannot_be_loaded_earns_nothing_and_is_told_why(module: str, said: str) -> None:
+    result = graded(submission(module=module))
+    assert result.earned == 0
+    assert said in result.trouble
+    assert str(Path.cwd()) not in result.trouble
+
+
+def test_a_file_that_is_no_text_earns_nothing() -> None:
+    assert graded(Source("x.py", "\0\udcff")).earned == 0
+    assert graded(Source("empty.py", "")).trouble == (
+        "empty.py has no TCP; expected one complete subclass of chitcpd.tcp.api.TcpConnection"
+    )
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "self.rcv_wnd = 'many'",
+        "self.snd_una = 1 << 200",
+        "self.rcv_wnd = float('nan')",
+        "self._emit('a segment')",
+        "self._emit(Segment(-1, flags=ACK))",
+        "self._emit(Segment(0, data='text'))",
+        "self._emit(Segment(0, options='none'))",
+        "self._emit(Segment(0, options=Options(mss='x')))",
+        "self._arm(Timer.PERSIST, 'soon')",
+        "self.error = 'EPIPE'",
+        "self.state = 77",
+    ],
+)
+def test_nonsense_that_it_shows_is_a_fault_of_its_own(handler: str) -> None:
+    [verdict] = graded(submission(handler=handler), 1).verdicts
+    assert not verdict.passed
+    assert verdict.message
+
+
+def test_nothing_is_left_of_it() -> None:
+    """Neither a process nor a folder."""
+    with Nursery() as nursery:
+        cell = nursery.cell()
+        with Sandbox(submission(handler="while True: pass"), cell) as sandbox:
+            sandbox.load()
+            assert list(Path(cell.folder.name).iterdir())
+        assert not Path(cell.folder.name).exists()
+        assert not Path(f"/proc/{cell.pid}").exists()
+
+
+def test_what_it_was_forked_from_ends_with_the_judge() -> None:
+    with Nursery() as nursery:
+        cell = nursery.cell()
+        nursery._process.kill()
+        nursery._process.wait()
+        with Sandbox(submission(), cell) as sandbox, pytest.raises(Broken):
+            sandbox.load()
+
+
+def test_what_is_broken_stays_broken() -> None:
+    source = submission(handler="import os; os._exit(1)")
+    with cells("process") as new_cell, Sandbox(source, new_cell()) as sandbox:
+        connection = sandbox.tcp(iss=0, config=Config())
+        connection.open(0.0, active=False)
+        for _ in range(2):
+            with pytest.raises(Broken):
+                connection.segment_arrives(Segment(0), 0.0)
