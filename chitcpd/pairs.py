@@ -253,9 +253,7 @@ class Stream:
                 self._deliver()
             all_taken = self._take()
             if self._endpoint.over:
-                self._send_no_more()
-                if not self._undelivered and not self._ended:
-                    self._fail()
+                self._is_over()
         finally:
             self._scheduled = False
         if not all_taken:  # the others have their turn
@@ -281,7 +279,7 @@ class Stream:
     def _receive(self) -> bytes:
         try:
             return self._driver.receive(self._endpoint, _AT_ONCE, self._loop.time())
-        except OSError:  # the TCP has failed, and _fail tells of it
+        except OSError:  # the TCP has failed, and _is_over tells of it
             return b""
 
     def _hand_over(self) -> bool:
@@ -299,21 +297,28 @@ class Stream:
         self._write(bool(self._undelivered))
         return not self._undelivered
 
-    def _send_no_more(self) -> None:
-        """The connection is over: who waits to write is told at once, even if there is something to read still."""
+    def _is_over(self) -> None:
+        """The connection is: who waits to write is told at once, even if there is something to read still.
+
+        If there is nothing, both ways end in one step: who finds one of them shut looks whether the other is too, and
+        only then asks for the error.
+        """
         if self.error is None:
             self.error = self._endpoint.error or self._endpoint.connection.error or 0
-        if self._sending:
-            self._sending = False
-            self._quietly_shut(socket.SHUT_RD)
-            empty(self._ours)  # who polls learns of room only
-
-    def _fail(self) -> None:
-        """The application has read all that there was: now an end, or an error."""
+        if self._undelivered or self._ended:
+            if self._sending:
+                self._send_no_more(socket.SHUT_RD)
+            return
         self._receiving = False
-        self._quietly_shut(socket.SHUT_RDWR)
+        self._send_no_more(socket.SHUT_RDWR)
         if self._hung_up:
             self._end()
+
+    def _send_no_more(self, how: int) -> None:
+        self._quietly_shut(how)
+        if self._sending:
+            self._sending = False
+            empty(self._ours)  # who polls learns of room only
 
     # ---- the application's side ----------------------------------------------------------------------------
 
@@ -360,7 +365,7 @@ class Stream:
         """Whether the TCP has taken all of it."""
         try:
             taken = self._driver.send(self._endpoint, data, self._loop.time())
-        except OSError:  # the connection has failed, and _fail tells of it
+        except OSError:  # the connection has failed, and _is_over tells of it
             taken = len(data)
         self._untaken = data[taken:]
         if self._untaken and self._driver.levels(self._endpoint).writable:
@@ -374,7 +379,7 @@ class Stream:
         if self._hung_up or self._ends.is_closed(self._name):
             self._release()
         else:
-            with suppress(OSError):  # the connection has failed, and _fail tells of it
+            with suppress(OSError):  # the connection has failed, and _is_over tells of it
                 self._driver.close(self._endpoint, self._loop.time())
 
     def _release(self) -> None:

@@ -72,7 +72,7 @@ def cli() -> None:
       testbed run my-lab.yaml --seed 7
 
     \b
-    A TCP of your own, and what it is worth:
+    A TCP of your own, and its worth:
       testbed new my_tcp.py
       testbed grade my_tcp.py
 

@@ -29,7 +29,7 @@ from testbed.backends.base import Exit
 from testbed.backends.local import LocalBackend
 from testbed.backends.local_lab import LABEL, Entry, LocalLab
 from testbed.unavailable import Unavailable
-from tests.testbed.backend_contract import LINK, TWO_HOSTS, app, changed, ignore, items, next_exit, two_hosts, up
+from tests.testbed.backend_contract import LINK, TWO_HOSTS, app, changed, ignore, items, next_exit, two_hosts, until, up
 from tests.testbed.conftest import PROJECT
 
 TESTBED = [sys.executable, "-c", "import sys; from testbed.cli import main; sys.exit(main())"]
@@ -782,7 +782,7 @@ def test_a_change_that_fails_leaves_a_lab_that_can_be_taken_down(state: Path) ->
         bob = dataclasses.replace(plan.node("bob"), implementation=b"def (")
         with pytest.raises(Unavailable, match="chitcpd of bob ended"):
             backend.change(dataclasses.replace(plan, hosts=(plan.node("alice"), bob)), ignore)
-        assert items(backend, plan, "host")["bob"].state == "exited 2"
+        until(lambda: items(backend, plan, "host")["bob"].state == "exited 2")  # its end is told a moment later
         assert backend.change(plan, ignore) is not None  # and that can be made right again
         assert {host.state for host in items(backend, plan, "host").values()} == {"running"}
     assert running(state) == []
