@@ -1,0 +1,38 @@
+"""What becomes of events that are out of order, doubled or strange: made by hand, without a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from testbed.report.collect import Collector
+from testbed.report.paths import Network
+from testbed.report.segments import ARRIVED, DROPPED, DUPLICATE
+
+ALICE, BOB = "127.64.0.2:1", "127.64.0.10:2"
+
+
+@pytest.fixture
+def collector() -> Collector:
+    """One that knows two nodes, and no link between them."""
+    hosts = {"alice": {"addresses": {}}, "bob": {"addresses": {}}}
+    return Collector(Network({"hosts": hosts, "routers": {}, "links": []}), 0.0)
+
+
+def tell(collector: Collector, t: float, node: int, event: str, **more: Any) -> None:
+    """Something happens to data that alice sends to bob; node 0 is alice, 1 is bob."""
+    local, peer = (ALICE, BOB) if node == 0 else (BOB, ALICE)
+    said = {"flags": ".", "seq": 1000, "ack": 1, "len": 100, "wnd": 9, "local": local, "peer": peer}
+    collector.add(t, node, {"event": event, **said, **more})
+    assert collector.unreadable == 0
+
+
+def test_a_duplicate_does_not_move_the_first_arrival(collector: Collector) -> None:
+    tell(collector, 1.0, 0, "sent")
+    tell(collector, 1.1, 1, "received")
+    tell(collector, 1.9, 1, "received")
+    (row,) = collector.connections[0].segments
+    assert row.kind & ARRIVED
+    assert row.kind & DUPLICATE
+    assert row.way == 100_000
