@@ -228,7 +228,10 @@ class Collector:
         end.waiting.setdefault(_key(event), []).append(row)
 
     def _row(self, at: int, connection: Connection, index: int, event: Event, flags: int, kind: int) -> int:
-        """Add a segment that was sent, or of which only the arrival was seen."""
+        """Add a segment that was sent, or of which only the arrival was seen.
+
+        The latter counts as sent only if its sender has no trace: else it is a copy that the network has made.
+        """
         sender, receiver = connection.ends[index], connection.ends[1 - index]
         number, length, stamp = event["seq"], event["len"], event.get("timestamp")
         seq = sender.count(number, number)
@@ -238,7 +241,10 @@ class Collector:
         ]
         kind |= index and FROM_B
         behind = seq + length + (1 if flags & (_SYN | _FIN) else 0)
-        if length:
+        is_copy = bool(kind & UNSENT) and sender.traced
+        if is_copy:
+            pass
+        elif length:
             kind |= AGAIN if sender.sent.add(number, length) < length else 0
         elif flags & (_SYN | _FIN) and behind <= sender.high:
             kind |= SYN_FIN_AGAIN
@@ -248,16 +254,18 @@ class Collector:
             *(at, seq, ack, 0, length, event["wnd"], flags, kind, 0, len(blocks) // 2, 0, value, echo)
         )
         connection.segments.blocks.extend(blocks)
-        sender.high = max(sender.high, behind)
-        sender.segments += 1
-        sender.data_segments += length > 0
-        sender.retransmissions += kind & AGAIN > 0
         if flags & _SYN:
             scale = event.get("window_scale")
-            sender.scale = scale if isinstance(scale, int) and 0 <= scale <= 14 else None
+            scale = scale if isinstance(scale, int) and 0 <= scale <= 14 else None
             connection.segments.options[row] = Options(
-                _number(event.get("mss")), sender.scale, event.get("sack_permitted") is True
+                _number(event.get("mss")), scale, event.get("sack_permitted") is True
             )
+            sender.scale = sender.scale if is_copy else scale
+        if not is_copy:
+            sender.high = max(sender.high, behind)
+            sender.segments += 1
+            sender.data_segments += length > 0
+            sender.retransmissions += kind & AGAIN > 0
         return row
 
     def _received(self, at: int, event: Event) -> None:

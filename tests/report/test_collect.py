@@ -8,7 +8,7 @@ import pytest
 
 from testbed.report.collect import Collector
 from testbed.report.paths import Network
-from testbed.report.segments import ARRIVED, DROPPED, DUPLICATE
+from testbed.report.segments import AGAIN, ARRIVED, DUPLICATE
 
 ALICE, BOB = "127.64.0.2:1", "127.64.0.10:2"
 
@@ -36,3 +36,24 @@ def test_a_duplicate_does_not_move_the_first_arrival(collector: Collector) -> No
     assert row.kind & ARRIVED
     assert row.kind & DUPLICATE
     assert row.way == 100_000
+
+
+@pytest.mark.parametrize("drop_first", [True, False])
+def test_a_dropped_copy_of_a_duplicate_was_not_sent_again(collector: Collector, *, drop_first: bool) -> None:
+    tell(collector, 1.0, 0, "sent")
+    for drops in (drop_first, not drop_first):
+        if drops:
+            tell(collector, 1.1, 1, "dropped", why="partition", direction="received", bytes=140)
+        else:
+            tell(collector, 1.1, 1, "received")
+    (sender, _) = collector.connections[0].ends
+    assert (sender.segments, sender.data_segments, sender.retransmissions) == (1, 1, 0)
+    assert not any(row.kind & AGAIN for row in collector.connections[0].segments)
+    assert sender.dropped == {"partition": 1}
+
+
+def test_what_comes_from_a_host_without_a_trace_counts_as_sent(collector: Collector) -> None:
+    tell(collector, 1.0, 1, "received")
+    tell(collector, 1.1, 1, "received", seq=1100)
+    (sender, receiver) = collector.connections[0].ends
+    assert (sender.segments, receiver.segments) == (2, 0)
