@@ -205,12 +205,16 @@ class Collector:
         return connection, 0
 
     def _of_segment(self, sender: str, receiver: str, event: Event, flags: int) -> tuple[Connection, int] | None:
-        """The connection, and which of its ends is the sender: a new one if a SYN begins it."""
+        """The connection, and which of its ends is the sender: a new one if a SYN begins it.
+
+        A SYN that only came may be a late copy of an old one: it begins nothing, unless its sender has no trace.
+        """
         found = self._open.get(frozenset((sender, receiver)))
         if found is None:
             return self._begin(sender, receiver)
         index = 0 if found.ends[0].address == sender else 1
-        if flags & (_SYN | _ACK) == _SYN and found.ends[index].isn not in (None, event["seq"]):
+        end, may_begin = found.ends[index], event["event"] == "sent"
+        if flags & (_SYN | _ACK) == _SYN and end.isn not in (None, event["seq"]) and (may_begin or not end.traced):
             return self._begin(sender, receiver)  # these ends are used again
         return found, index
 
