@@ -92,6 +92,8 @@ class End:
     goodput: Bins = field(default_factory=Bins)
     acked: Curve = field(default_factory=Curve)  # as it is told
     edge: Curve = field(default_factory=Curve)
+    highest_ack: int | None = None
+    newest: tuple[int, int] | None = None  # acknowledgment and sequence number of what the edge was taken from
     curves: dict[str, Curve] = field(default_factory=dict)
     states: Times = field(default_factory=Times)
     timers: Times = field(default_factory=Times)
@@ -311,7 +313,14 @@ class Collector:
         told = connection.ends[1 - index]
         ack = told.count(event["ack"], event["ack"] - 1)
         scale = connection.ends[index].scale if connection.scales and not flags & _SYN else 0
-        told.acked.add(at, ack)
+        if told.traced and ack > told.high:
+            return  # of what was never sent: it says nothing (RFC 9293 §3.10.7.4)
+        told.highest_ack = ack if told.highest_ack is None else max(ack, told.highest_ack)
+        told.acked.add(at, told.highest_ack)
+        number = connection.ends[index].count(event["seq"], event["seq"])
+        if told.newest is not None and (ack, number) < told.newest:
+            return  # it was overtaken, and so is its window: as SND.WL1 and SND.WL2 tell (RFC 9293 §3.10.7.4)
+        told.newest = ack, number
         told.edge.add(at, ack + (event["wnd"] << (scale or 0)))
 
     def _waited(self, sender: End, at: int, arrived: int, event: Event) -> None:

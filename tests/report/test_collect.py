@@ -57,3 +57,24 @@ def test_what_comes_from_a_host_without_a_trace_counts_as_sent(collector: Collec
     tell(collector, 1.1, 1, "received", seq=1100)
     (sender, receiver) = collector.connections[0].ends
     assert (sender.segments, receiver.segments) == (2, 0)
+
+
+def test_only_a_syn_that_is_sent_begins_another_life(collector: Collector) -> None:
+    """The ends of a connection are used again, and an old SYN comes once more."""
+    for t, isn in ((1.0, 100), (2.0, 700)):
+        tell(collector, t, 0, "sent", flags="S", seq=isn, len=0)
+        tell(collector, t + 0.1, 1, "received", flags="S", seq=isn, len=0)
+    tell(collector, 2.2, 1, "received", flags="S", seq=100, len=0)
+    tell(collector, 2.3, 0, "sent", seq=701)
+    first, second = collector.connections
+    assert (first.ends[0].segments, second.ends[0].segments) == (1, 2)
+    assert second.segments[len(second.segments) - 1].seq == 1
+
+
+def test_acknowledgments_that_overtake_each_other_take_nothing_back(collector: Collector) -> None:
+    tell(collector, 1.0, 0, "sent", seq=1000, len=5000)
+    for t, ack, wnd in ((1.1, 1000, 9000), (1.2, 4900, 6000), (1.3, 2900, 7000), (1.4, 4900, 9000)):
+        tell(collector, t, 0, "received", seq=1, ack=ack, len=0, wnd=wnd)
+    (sender, _) = collector.connections[0].ends
+    assert list(sender.acked.v) == [0, 3900]
+    assert list(sender.edge.v) == [9000, 9900, 12900]
