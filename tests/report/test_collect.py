@@ -9,6 +9,7 @@ import pytest
 from testbed.report.collect import Collector
 from testbed.report.paths import Network
 from testbed.report.segments import AGAIN, ARRIVED, DUPLICATE
+from testbed.report.summary import summary
 
 ALICE, BOB = "127.64.0.2:1", "127.64.0.10:2"
 
@@ -26,6 +27,12 @@ def tell(collector: Collector, t: float, node: int, event: str, **more: Any) -> 
     said = {"flags": ".", "seq": 1000, "ack": 1, "len": 100, "wnd": 9, "local": local, "peer": peer}
     collector.add(t, node, {"event": event, **said, **more})
     assert collector.unreadable == 0
+
+
+def numbers(collector: Collector) -> dict[str, Any]:
+    """What the report says of it."""
+    manifest = {"lab": "x", "run_id": "x", "verdict": "x", "status": 0}
+    return summary(manifest, collector.connections, collector.last)
 
 
 def test_a_duplicate_does_not_move_the_first_arrival(collector: Collector) -> None:
@@ -78,3 +85,11 @@ def test_acknowledgments_that_overtake_each_other_take_nothing_back(collector: C
     (sender, _) = collector.connections[0].ends
     assert list(sender.acked.v) == [0, 3900]
     assert list(sender.edge.v) == [9000, 9900, 12900]
+
+
+@pytest.mark.parametrize(("segments", "bits_per_second"), [(2, 0), (4, 4 * 8 * 500 / 0.03)])
+def test_a_few_segments_have_no_goodput(collector: Collector, segments: int, bits_per_second: float) -> None:
+    for number in range(segments):
+        tell(collector, 1.0 + number / 100, 0, "sent", seq=1000 + 500 * number, len=500)
+        tell(collector, 1.0 + number / 100, 1, "received", seq=1000 + 500 * number, len=500)
+    assert numbers(collector)["connections"][0]["directions"][0]["bits_per_second"] == pytest.approx(bits_per_second)
