@@ -37,7 +37,8 @@ function ladder(connection, rows) {
       button("next drop", () => next((kind) => kind & DROPPED)),
       button("next sent again", () => next((kind) => kind & (AGAIN | SYN_FIN_AGAIN))), " ", told),
     drawing);
-  zoom.followers.add(() => { if (!stays && node.isConnected && node.offsetParent) show(firstInZoom()); });
+  node.follow = () => { if (!stays && node.isConnected && node.offsetParent) show(firstInZoom()); };
+  zoom.followers.add(node.follow);
   node.jump = (i) => { go(Math.max(0, i - 3), i); node.scrollIntoView({block: "nearest", behavior: "smooth"}); };
   show(firstInZoom());
   return node;

@@ -88,9 +88,11 @@ function connectionOf(connection, open) {
     ontoggle: () => { if (node.open && !inside.hasChildNodes()) build(mainSide(connection)); }},
   el("summary", {}, el("h3", {}, `Connection ${connection.number}: ${first.from.node} and ${second.from.node}`),
     el("span", {class: "note"}, ` ${first.from.address} opened it to ${second.from.address}`)), inside);
-  let drawn = [];
+  let drawn = [], steps = NONE;
   function build(side) {
-    const rows = opened(connection), steps = ladder(connection, rows);
+    const rows = opened(connection);
+    if (steps) zoom.followers.delete(steps.follow);
+    steps = ladder(connection, rows);
     for (const figure of drawn) { zoom.followers.delete(figure.follow.refresh); shown.delete(figure); figure.plot?.destroy(); }
     drawn = [timeSequence(connection, rows, side, steps.jump), windows(connection, rows, side), roundTrip(connection, rows, side),
       goodput(connection, rows, side), queue(connection, rows, side), oneWay(connection, rows, side)].filter(Boolean);
