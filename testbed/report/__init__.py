@@ -30,12 +30,12 @@ class Report:
             self.network = Network(self.manifest)
             self._traces = read.Traces(folder, self.network.nodes)
             began = self.manifest.get("began")
-            self.collected = Collector(self.network, float(began) if began is not None else None)
-            for event in self._traces.events():
-                self.collected.add(*event)
+            self.collected = Collector(self.network, read.finite(began) if began is not None else None)
             self.summary()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Unreadable(f"{folder / 'manifest.json'} is not as docs/output.md says: {error!r}") from error
+        for event in self._traces.events():
+            self.collected.add(*event)
 
     def summary(self) -> dict[str, Any]:
         """Its numbers (docs/schemas/report.schema.json)."""

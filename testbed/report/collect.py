@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from testbed.report.curves import Bins, Curve, Level
 from testbed.report.paths import Network, Wait
+from testbed.report.read import finite
 from testbed.report.segments import (
     AGAIN,
     ARRIVED,
@@ -342,10 +343,10 @@ class Collector:
                 curve = end.curves.get(name)
                 if curve is None:
                     curve = end.curves[name] = Curve()
-                curve.add(at, float("nan") if value is None else float(value))
+                curve.add(at, float("nan") if value is None else finite(value))
         least = event.get("min_rtt")
         if least is not None:
-            end.least_rtt = float(least)
+            end.least_rtt = finite(least)
 
     def _dropped(self, at: int, node: int, event: Event) -> None:
         why, sent = str(event["why"])[:80], event["direction"] == "sent"

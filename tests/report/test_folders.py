@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from testbed import report as reports
 from testbed.cli import main
 from testbed.report import PLOTS, Report, Unreadable, read
+from testbed.report.collect import Collector
 from testbed.signals import Interrupted
 from tests.testbed.schemas import faults
 
@@ -61,6 +63,35 @@ def test_lines_that_are_no_events_are_counted(folder: Path) -> None:
     before = Report(folder)
     assert before._traces.unreadable >= len(nonsense)
     assert before.summary()["segments"] > 0
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
+def test_a_number_that_is_none_of_json_is_refused(folder: Path, capsys: Captured, number: str) -> None:
+    trace = folder / "hosts" / "alice" / "trace.jsonl"
+    line = next(text for text in trace.read_text().splitlines() if '"min_rtt"' in text)
+    strange = re.sub(r'"(min_rtt|srtt)": *[^,}]+', rf'"\1": {number}', line)
+    assert strange != line
+    with trace.open("a") as file:
+        file.write(f"{strange}\n")
+    assert main(["report", str(folder), "--format", "json"]) == 0
+    assert not re.search(r"Infinity|NaN", capsys.readouterr().out)
+    assert main(["report", str(folder)]) == 0
+    read_again = Report(folder)
+    assert read_again.collected.unreadable == 1
+    (folder / "manifest.json").write_text(
+        re.sub(r'"began": *[^,}]+', f'"began": {number}', (folder / "manifest.json").read_text())
+    )
+    with pytest.raises(Unreadable, match=r"manifest\.json"):
+        Report(folder)
+
+
+def test_a_fault_of_ours_is_not_blamed_on_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("seq")
+
+    monkeypatch.setattr(Collector, "add", fail)
+    with pytest.raises(KeyError):
+        Report(folder)
 
 
 def test_nothing_outside_of_the_folder_is_read(folder: Path, tmp_path: Path) -> None:
