@@ -39,7 +39,8 @@ class Report:
 
     def summary(self) -> dict[str, Any]:
         """Its numbers (docs/schemas/report.schema.json)."""
-        return summary(self.manifest, self.collected.connections, self.collected.last)
+        collected = self.collected
+        return summary(self.manifest, collected.connections, collected.strays_dropped, collected.last)
 
     def html(self) -> str:
         """The whole report. Raises Unreadable."""

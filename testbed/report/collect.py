@@ -33,6 +33,7 @@ from testbed.traces import Event, Seen
 MOST_CONNECTIONS = 2000
 _MOST_REASONS = 250
 _MOST_STRAY = 1000
+_OTHER = "other reasons"
 _RECENT = 512  # segments that may yet come once more
 FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, ".": 16, "U": 32}
 _SYN, _ACK, _FIN = 2, 16, 1
@@ -140,9 +141,10 @@ class Collector:
         self._open: dict[frozenset[str], Connection] = {}
         self.connections: list[Connection] = []
         self.unreadable = 0
-        self.left_out = 0  # events of connections beyond the most that are told
+        self.left_out = 0  # events of connections, and strays, beyond the most that are told
         self.reasons: list[str] = [""]
         self.strays: list[Stray] = []
+        self.strays_dropped: Counter[str] = Counter()  # all of them, those that are left out, too
         self.queues = {direction.index: Level() for direction in network.directions if direction.rate}
         self.drops: Counter[int] = Counter()  # by direction
         self.last = 0  # microseconds
@@ -355,8 +357,11 @@ class Collector:
             self._count_drop(node, ends)
         found = self._find_dropped(*ends, event, sent=sent) if "flags" in event else None
         if found is None:
-            if len(self.strays) < _MOST_STRAY:
-                size = int(event["bytes"])
+            size = int(event["bytes"])
+            self.strays_dropped[why if len(self.strays_dropped) < _MOST_REASONS else _OTHER] += 1
+            if len(self.strays) >= _MOST_STRAY:
+                self.left_out += 1
+            else:
                 self.strays.append(Stray(at, node, f"{size} bytes from {_text(ends[0])} to {_text(ends[1])}: {why}"))
             return
         connection, index = found

@@ -30,7 +30,7 @@ _ZONES = 900.0  # seconds: clocks of the world differ by quarters of an hour
 
 
 def finite(value: Any) -> float:
-    """A number as a float. Raises TypeError, OverflowError, and ValueError for what is no number of JSON: NaN, Infinity."""
+    """A number as a float. Raises TypeError or OverflowError if it is none, and ValueError for NaN and Infinity."""
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{value} is no finite number")

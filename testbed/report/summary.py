@@ -11,11 +11,13 @@ from testbed.report.collect import STATES, Connection, End
 _FEWEST = 4  # segments of data that arrived, of which a rate says anything
 
 
-def summary(manifest: Mapping[str, Any], connections: list[Connection], span: int) -> dict[str, Any]:
-    """Of a run of so many microseconds."""
+def summary(
+    manifest: Mapping[str, Any], connections: list[Connection], strays: Counter[str], span: int
+) -> dict[str, Any]:
+    """Of a run of so many microseconds; `strays`: how often what belongs to no connection was dropped, and why."""
     told = [_connection(number, connection) for number, connection in enumerate(connections, 1)]
     ways = [way for connection in told for way in connection["directions"]]
-    dropped: Counter[str] = Counter()
+    dropped = Counter(strays)
     for way in ways:
         dropped.update(way["dropped"])
     return {

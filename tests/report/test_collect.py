@@ -32,7 +32,7 @@ def tell(collector: Collector, t: float, node: int, event: str, **more: Any) -> 
 def numbers(collector: Collector) -> dict[str, Any]:
     """What the report says of it."""
     manifest = {"lab": "x", "run_id": "x", "verdict": "x", "status": 0}
-    return summary(manifest, collector.connections, collector.last)
+    return summary(manifest, collector.connections, collector.strays_dropped, collector.last)
 
 
 def test_a_duplicate_does_not_move_the_first_arrival(collector: Collector) -> None:
@@ -93,3 +93,12 @@ def test_a_few_segments_have_no_goodput(collector: Collector, segments: int, bit
         tell(collector, 1.0 + number / 100, 0, "sent", seq=1000 + 500 * number, len=500)
         tell(collector, 1.0 + number / 100, 1, "received", seq=1000 + 500 * number, len=500)
     assert numbers(collector)["connections"][0]["directions"][0]["bits_per_second"] == pytest.approx(bits_per_second)
+
+
+def test_what_was_dropped_and_belongs_to_no_connection_counts(collector: Collector) -> None:
+    """Of many only the first are listed: the others are told as left out."""
+    stray = {"event": "dropped", "local": BOB, "peer": ALICE, "direction": "received", "bytes": 9, "why": "too short"}
+    for _ in range(1003):
+        collector.add(1.0, 1, dict(stray))
+    assert numbers(collector)["dropped"] == {"too short": 1003}
+    assert (len(collector.strays), collector.left_out, collector.unreadable) == (1000, 3, 0)
