@@ -133,7 +133,9 @@ def _goodput(axes: Any, _report: Report, connection: Connection, sender: End) ->
     _steps(axes, bits, _ACK, f"goodput, over {width / 1000:g} ms")
     wait = sender.wait
     if wait is not None and wait.direction.rate is not None:
-        axes.axhline(wait.direction.rate, color="#5c6575", linestyle="--", label=f"rate of {wait.direction.name}")
+        axes.axhline(
+            wait.direction.rate, color="#5c6575", linestyle="--", label=f"rate of {_plain(wait.direction.name)}"
+        )
     _crosses(axes, [(row.at / 1e6, 0) for row in _dropped(connection, sender)])
     axes.set_ylabel("bit/s")
     _unit(axes, _count)
@@ -145,7 +147,13 @@ def _queue(axes: Any, report: Report, connection: Connection, sender: End) -> No
         raise NoSuchPlot(f"no link on the way of what {sender.node} sends has a rate, so there is no queue to plot")
     direction = wait.direction
     limit = direction.queue_packets if direction.queue_packets is not None else direction.queue_bytes
-    _steps(axes, report.collected.queues[direction.index].curve(), _DATA, f"queue before {direction.name}", width=0.8)
+    _steps(
+        axes,
+        report.collected.queues[direction.index].curve(),
+        _DATA,
+        f"queue before {_plain(direction.name)}",
+        width=0.8,
+    )
     if limit is not None:
         axes.axhline(limit, color="#5c6575", linestyle="--", label="limit")
     _crosses(axes, [(row.at / 1e6, limit or 0) for row in _dropped(connection, sender)])
@@ -217,6 +225,11 @@ def _steps(
         thin = curve.thinned(4 * _COLUMNS)
         times = [t / 1e6 for t in [*thin.t, max(thin.t[-1], until)]]
         axes.step(times, [*thin.v, thin.v[-1]], where="post", color=colour, lw=width, ls=style, label=label)
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib does not take for a formula."""
+    return name.replace("$", r"\$")
 
 
 def _unit(axes: Any, text: Callable[[float], str]) -> None:

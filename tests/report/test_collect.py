@@ -17,7 +17,7 @@ ALICE, BOB = "127.64.0.2:1", "127.64.0.10:2"
 @pytest.fixture
 def collector() -> Collector:
     """One that knows two nodes, and no link between them."""
-    hosts = {"alice": {"addresses": {}}, "bob": {"addresses": {}}}
+    hosts: dict[str, Any] = {"alice": {"addresses": {}}, "bob": {"addresses": {}}}
     return Collector(Network({"hosts": hosts, "routers": {}, "links": []}), 0.0)
 
 

@@ -142,6 +142,15 @@ def test_a_plot_is_the_same_picture_each_time(name: str, report: Report, tmp_pat
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("name", ["queue", "goodput"])
+def test_the_name_of_a_link_is_no_formula(name: str, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    links = json.loads((folder / "manifest.json").read_text())["links"]
+    change(folder, links=[link | {"direction": link["direction"] + r"$\bad{$"} for link in links])
+    Report(folder).plot(name, tmp_path / "plot.svg", "svg")
+    assert r"bob$\bad{$" in (tmp_path / "plot.svg").read_text()
+
+
 def test_without_matplotlib_a_plot_says_what_to_install(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
