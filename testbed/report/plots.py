@@ -39,7 +39,7 @@ class NoSuchPlot(LookupError):
 def draw(report: Report, name: str, path: Path, format: str, number: int | None) -> None:  # noqa: A002  # as the option
     """Draw the plot of this name, one of PLOTS, for a connection; None: for that with the most data.
 
-    Raises NoSuchPlot, OSError, and Unavailable without matplotlib.
+    Raises NoSuchPlot, and Unavailable without matplotlib or if it can't be written.
     """
     try:
         from matplotlib import rc_context
@@ -57,7 +57,16 @@ def draw(report: Report, name: str, path: Path, format: str, number: int | None)
         PLOTS[name](axes, report, connection, sender)
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
-        figure.savefig(path, format=format, metadata={"Date": None} if format == "svg" else {"Software": None})
+        metadata = {"Date": None} if format == "svg" else {"Software": None}
+        try:
+            figure.savefig(path, format=format, metadata=metadata)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> Unavailable:
+    """What to tell of a file that can't be written."""
+    return Unavailable(f"{path} can't be written: {error.strerror}.", "-o FILE writes it elsewhere.")
 
 
 def _choose(report: Report, number: int | None) -> tuple[Connection, End, End]:

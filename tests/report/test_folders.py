@@ -18,6 +18,7 @@ from testbed.cli import main
 from testbed.report import PLOTS, Report, Unreadable, read
 from testbed.report.collect import Collector
 from testbed.signals import Interrupted
+from testbed.unavailable import Unavailable
 from tests.testbed.schemas import faults
 
 Captured = pytest.CaptureFixture[str]
@@ -203,8 +204,15 @@ def test_wrong_usage_is_told(
 def test_a_file_that_can_not_be_written_is_told(folder: Path, capsys: Captured, what: tuple[str, ...]) -> None:
     assert main(["report", str(folder), *what, "-o", str(folder / "nowhere" / "x")]) == 3
     said = capsys.readouterr().err
-    assert "can't be read or written: No such file or directory" in said
+    assert f"{folder / 'nowhere' / 'x'} can't be written: No such file or directory" in said
     assert "-o FILE" in said
+
+
+def test_a_page_that_can_not_be_put_in_place_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "full" / "inside").mkdir(parents=True)
+    with pytest.raises(Unavailable, match=r"full can't be written"):
+        Report(folder).write(tmp_path / "full")
+    assert not list(tmp_path.glob(".*.new"))
 
 
 @pytest.mark.parametrize(
