@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from testbed.report import page, read
 from testbed.report.collect import STATES, TIMERS, Collector, Connection, End, Times
 from testbed.report.curves import Curve
 from testbed.report.paths import Network
-from testbed.report.plots import PLOTS, NoSuchPlot, draw
+from testbed.report.plots import PLOTS, NoSuchPlot, cannot_write, draw
 from testbed.report.read import Unreadable
 from testbed.report.summary import summary
 
@@ -30,16 +31,17 @@ class Report:
             self.network = Network(self.manifest)
             self._traces = read.Traces(folder, self.network.nodes)
             began = self.manifest.get("began")
-            self.collected = Collector(self.network, float(began) if began is not None else None)
-            for event in self._traces.events():
-                self.collected.add(*event)
+            self.collected = Collector(self.network, read.finite(began) if began is not None else None)
             self.summary()
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Unreadable(f"{folder / 'manifest.json'} is not as docs/output.md says: {error!r}") from error
+        for event in self._traces.events():
+            self.collected.add(*event)
 
     def summary(self) -> dict[str, Any]:
         """Its numbers (docs/schemas/report.schema.json)."""
-        return summary(self.manifest, self.collected.connections, self.collected.last)
+        collected = self.collected
+        return summary(self.manifest, collected.connections, collected.strays_dropped, collected.last)
 
     def html(self) -> str:
         """The whole report. Raises Unreadable."""
@@ -51,13 +53,19 @@ class Report:
         return page.html(f"{self.manifest['lab']}: {self.manifest['verdict']}", data, columns)
 
     def write(self, path: Path) -> None:
-        """Write it whole, or not at all. Raises Unreadable and OSError."""
-        fresh = path.with_name(f".{path.name}.new")
-        fresh.write_text(self.html(), encoding="utf-8")
-        os.replace(fresh, path)
+        """Write it whole, or not at all. Raises Unreadable, and Unavailable if it can't be written."""
+        text, fresh = self.html(), path.with_name(f".{path.name}.new")
+        try:
+            fresh.write_text(text, encoding="utf-8")
+            os.replace(fresh, path)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        finally:
+            with suppress(OSError):
+                fresh.unlink(missing_ok=True)
 
     def plot(self, name: str, path: Path, format: str, connection: int | None = None) -> None:  # noqa: A002
-        """Write one plot. Raises NoSuchPlot, OSError, and Unavailable without matplotlib."""
+        """Write one plot. Raises NoSuchPlot, and Unavailable without matplotlib or if it can't be written."""
         draw(self, name, path, format, connection)
 
     # ---- as data for the page ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from testbed.report.curves import Bins, Curve, Level
 from testbed.report.paths import Network, Wait
+from testbed.report.read import finite
 from testbed.report.segments import (
     AGAIN,
     ARRIVED,
@@ -32,6 +33,7 @@ from testbed.traces import Event, Seen
 MOST_CONNECTIONS = 2000
 _MOST_REASONS = 250
 _MOST_STRAY = 1000
+_OTHER = "other reasons"
 _RECENT = 512  # segments that may yet come once more
 FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, ".": 16, "U": 32}
 _SYN, _ACK, _FIN = 2, 16, 1
@@ -92,6 +94,8 @@ class End:
     goodput: Bins = field(default_factory=Bins)
     acked: Curve = field(default_factory=Curve)  # as it is told
     edge: Curve = field(default_factory=Curve)
+    highest_ack: int | None = None
+    newest: tuple[int, int] | None = None  # acknowledgment and sequence number of what the edge was taken from
     curves: dict[str, Curve] = field(default_factory=dict)
     states: Times = field(default_factory=Times)
     timers: Times = field(default_factory=Times)
@@ -137,9 +141,10 @@ class Collector:
         self._open: dict[frozenset[str], Connection] = {}
         self.connections: list[Connection] = []
         self.unreadable = 0
-        self.left_out = 0  # events of connections beyond the most that are told
+        self.left_out = 0  # events of connections, and strays, beyond the most that are told
         self.reasons: list[str] = [""]
         self.strays: list[Stray] = []
+        self.strays_dropped: Counter[str] = Counter()  # all of them, those that are left out, too
         self.queues = {direction.index: Level() for direction in network.directions if direction.rate}
         self.drops: Counter[int] = Counter()  # by direction
         self.last = 0  # microseconds
@@ -205,12 +210,16 @@ class Collector:
         return connection, 0
 
     def _of_segment(self, sender: str, receiver: str, event: Event, flags: int) -> tuple[Connection, int] | None:
-        """The connection, and which of its ends is the sender: a new one if a SYN begins it."""
+        """The connection, and which of its ends is the sender: a new one if a SYN begins it.
+
+        A SYN that only came may be a late copy of an old one: it begins nothing, unless its sender has no trace.
+        """
         found = self._open.get(frozenset((sender, receiver)))
         if found is None:
             return self._begin(sender, receiver)
         index = 0 if found.ends[0].address == sender else 1
-        if flags & (_SYN | _ACK) == _SYN and found.ends[index].isn not in (None, event["seq"]):
+        end, may_begin = found.ends[index], event["event"] == "sent"
+        if flags & (_SYN | _ACK) == _SYN and end.isn not in (None, event["seq"]) and (may_begin or not end.traced):
             return self._begin(sender, receiver)  # these ends are used again
         return found, index
 
@@ -228,7 +237,10 @@ class Collector:
         end.waiting.setdefault(_key(event), []).append(row)
 
     def _row(self, at: int, connection: Connection, index: int, event: Event, flags: int, kind: int) -> int:
-        """Add a segment that was sent, or of which only the arrival was seen."""
+        """Add a segment that was sent, or of which only the arrival was seen.
+
+        The latter counts as sent only if its sender has no trace: else it is a copy that the network has made.
+        """
         sender, receiver = connection.ends[index], connection.ends[1 - index]
         number, length, stamp = event["seq"], event["len"], event.get("timestamp")
         seq = sender.count(number, number)
@@ -238,7 +250,10 @@ class Collector:
         ]
         kind |= index and FROM_B
         behind = seq + length + (1 if flags & (_SYN | _FIN) else 0)
-        if length:
+        is_copy = bool(kind & UNSENT) and sender.traced
+        if is_copy:
+            pass
+        elif length:
             kind |= AGAIN if sender.sent.add(number, length) < length else 0
         elif flags & (_SYN | _FIN) and behind <= sender.high:
             kind |= SYN_FIN_AGAIN
@@ -248,16 +263,18 @@ class Collector:
             *(at, seq, ack, 0, length, event["wnd"], flags, kind, 0, len(blocks) // 2, 0, value, echo)
         )
         connection.segments.blocks.extend(blocks)
-        sender.high = max(sender.high, behind)
-        sender.segments += 1
-        sender.data_segments += length > 0
-        sender.retransmissions += kind & AGAIN > 0
         if flags & _SYN:
             scale = event.get("window_scale")
-            sender.scale = scale if isinstance(scale, int) and 0 <= scale <= 14 else None
+            scale = scale if isinstance(scale, int) and 0 <= scale <= 14 else None
             connection.segments.options[row] = Options(
-                _number(event.get("mss")), sender.scale, event.get("sack_permitted") is True
+                _number(event.get("mss")), scale, event.get("sack_permitted") is True
             )
+            sender.scale = sender.scale if is_copy else scale
+        if not is_copy:
+            sender.high = max(sender.high, behind)
+            sender.segments += 1
+            sender.data_segments += length > 0
+            sender.retransmissions += kind & AGAIN > 0
         return row
 
     def _received(self, at: int, event: Event) -> None:
@@ -299,7 +316,14 @@ class Collector:
         told = connection.ends[1 - index]
         ack = told.count(event["ack"], event["ack"] - 1)
         scale = connection.ends[index].scale if connection.scales and not flags & _SYN else 0
-        told.acked.add(at, ack)
+        if told.traced and ack > told.high:
+            return  # of what was never sent: it says nothing (RFC 9293 §3.10.7.4)
+        told.highest_ack = ack if told.highest_ack is None else max(ack, told.highest_ack)
+        told.acked.add(at, told.highest_ack)
+        number = connection.ends[index].count(event["seq"], event["seq"])
+        if told.newest is not None and (ack, number) < told.newest:
+            return  # it was overtaken, and so is its window: as SND.WL1 and SND.WL2 tell (RFC 9293 §3.10.7.4)
+        told.newest = ack, number
         told.edge.add(at, ack + (event["wnd"] << (scale or 0)))
 
     def _waited(self, sender: End, at: int, arrived: int, event: Event) -> None:
@@ -321,10 +345,10 @@ class Collector:
                 curve = end.curves.get(name)
                 if curve is None:
                     curve = end.curves[name] = Curve()
-                curve.add(at, float("nan") if value is None else float(value))
+                curve.add(at, float("nan") if value is None else finite(value))
         least = event.get("min_rtt")
         if least is not None:
-            end.least_rtt = float(least)
+            end.least_rtt = finite(least)
 
     def _dropped(self, at: int, node: int, event: Event) -> None:
         why, sent = str(event["why"])[:80], event["direction"] == "sent"
@@ -333,8 +357,11 @@ class Collector:
             self._count_drop(node, ends)
         found = self._find_dropped(*ends, event, sent=sent) if "flags" in event else None
         if found is None:
-            if len(self.strays) < _MOST_STRAY:
-                size = int(event["bytes"])
+            size = int(event["bytes"])
+            self.strays_dropped[why if len(self.strays_dropped) < _MOST_REASONS else _OTHER] += 1
+            if len(self.strays) >= _MOST_STRAY:
+                self.left_out += 1
+            else:
                 self.strays.append(Stray(at, node, f"{size} bytes from {_text(ends[0])} to {_text(ends[1])}: {why}"))
             return
         connection, index = found

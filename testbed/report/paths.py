@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from testbed.report.read import finite
+
 
 @dataclass(frozen=True, slots=True)
 class Direction:
@@ -98,8 +100,8 @@ def _direction(index: int, link: Mapping[str, Any]) -> Direction:
         str(link["link"]),
         str(link["direction"]),
         str(link["direction"]).partition("->")[0],
-        float(asked.get("delay") or 0.0),
-        float(rate) if rate else None,
+        finite(asked.get("delay") or 0.0),
+        finite(rate) if rate else None,
         asked.get("queue_packets"),
         asked.get("queue_bytes"),
     )

@@ -39,7 +39,7 @@ class NoSuchPlot(LookupError):
 def draw(report: Report, name: str, path: Path, format: str, number: int | None) -> None:  # noqa: A002  # as the option
     """Draw the plot of this name, one of PLOTS, for a connection; None: for that with the most data.
 
-    Raises NoSuchPlot, OSError, and Unavailable without matplotlib.
+    Raises NoSuchPlot, and Unavailable without matplotlib or if it can't be written.
     """
     try:
         from matplotlib import rc_context
@@ -57,7 +57,16 @@ def draw(report: Report, name: str, path: Path, format: str, number: int | None)
         PLOTS[name](axes, report, connection, sender)
         handles, labels = axes.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
-        figure.savefig(path, format=format, metadata={"Date": None} if format == "svg" else {"Software": None})
+        metadata = {"Date": None} if format == "svg" else {"Software": None}
+        try:
+            figure.savefig(path, format=format, metadata=metadata)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> Unavailable:
+    """What to tell of a file that can't be written."""
+    return Unavailable(f"{path} can't be written: {error.strerror}.", "-o FILE writes it elsewhere.")
 
 
 def _choose(report: Report, number: int | None) -> tuple[Connection, End, End]:
@@ -133,7 +142,9 @@ def _goodput(axes: Any, _report: Report, connection: Connection, sender: End) ->
     _steps(axes, bits, _ACK, f"goodput, over {width / 1000:g} ms")
     wait = sender.wait
     if wait is not None and wait.direction.rate is not None:
-        axes.axhline(wait.direction.rate, color="#5c6575", linestyle="--", label=f"rate of {wait.direction.name}")
+        axes.axhline(
+            wait.direction.rate, color="#5c6575", linestyle="--", label=f"rate of {_plain(wait.direction.name)}"
+        )
     _crosses(axes, [(row.at / 1e6, 0) for row in _dropped(connection, sender)])
     axes.set_ylabel("bit/s")
     _unit(axes, _count)
@@ -145,7 +156,13 @@ def _queue(axes: Any, report: Report, connection: Connection, sender: End) -> No
         raise NoSuchPlot(f"no link on the way of what {sender.node} sends has a rate, so there is no queue to plot")
     direction = wait.direction
     limit = direction.queue_packets if direction.queue_packets is not None else direction.queue_bytes
-    _steps(axes, report.collected.queues[direction.index].curve(), _DATA, f"queue before {direction.name}", width=0.8)
+    _steps(
+        axes,
+        report.collected.queues[direction.index].curve(),
+        _DATA,
+        f"queue before {_plain(direction.name)}",
+        width=0.8,
+    )
     if limit is not None:
         axes.axhline(limit, color="#5c6575", linestyle="--", label="limit")
     _crosses(axes, [(row.at / 1e6, limit or 0) for row in _dropped(connection, sender)])
@@ -217,6 +234,11 @@ def _steps(
         thin = curve.thinned(4 * _COLUMNS)
         times = [t / 1e6 for t in [*thin.t, max(thin.t[-1], until)]]
         axes.step(times, [*thin.v, thin.v[-1]], where="post", color=colour, lw=width, ls=style, label=label)
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib does not take for a formula."""
+    return name.replace("$", r"\$")
 
 
 def _unit(axes: Any, text: Callable[[float], str]) -> None:

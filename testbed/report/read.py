@@ -5,6 +5,7 @@ from __future__ import annotations
 import calendar
 import heapq
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +27,14 @@ _STAMP = re.compile(r"\[(\d\d):(\d\d):(\d\d\.\d+)\] *")
 _RUN_ID = re.compile(r"(\d{8})T(\d\d)(\d\d)(\d\d)Z")
 _DAY = 86400.0
 _ZONES = 900.0  # seconds: clocks of the world differ by quarters of an hour
+
+
+def finite(value: Any) -> float:
+    """A number as a float. Raises TypeError or OverflowError if it is none, and ValueError for NaN and Infinity."""
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{value} is no finite number")
+    return number
 
 
 class Unreadable(ValueError):

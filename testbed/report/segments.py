@@ -80,11 +80,15 @@ class Segments:
         return len(self._rows) // ROW.size - 1
 
     def ended(self, index: int, t: int, kind: int, why: int = 0, where: int = 0) -> int:
-        """At t it has come, or was dropped, says `kind`; return how long after it was sent."""
+        """At t it has come, or was dropped, says `kind`; return how long after it was sent.
+
+        A duplicate comes later than the first, whose time stays.
+        """
         start = index * ROW.size
         (at,) = _TIME.unpack_from(self._rows, start + _AT)
         way: int = max(-_LONGEST_WAY, min(t - at, _LONGEST_WAY))
-        _WAYS.pack_into(self._rows, start + _WAY, way)
+        if kind != DUPLICATE:
+            _WAYS.pack_into(self._rows, start + _WAY, way)
         self._rows[start + _KIND] |= kind
         if kind & DROPPED:
             self._rows[start + _WHY] = why

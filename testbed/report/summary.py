@@ -8,12 +8,16 @@ from typing import Any
 
 from testbed.report.collect import STATES, Connection, End
 
+_FEWEST = 4  # segments of data that arrived, of which a rate says anything
 
-def summary(manifest: Mapping[str, Any], connections: list[Connection], span: int) -> dict[str, Any]:
-    """Of a run of so many microseconds."""
+
+def summary(
+    manifest: Mapping[str, Any], connections: list[Connection], strays: Counter[str], span: int
+) -> dict[str, Any]:
+    """Of a run of so many microseconds; `strays`: how often what belongs to no connection was dropped, and why."""
     told = [_connection(number, connection) for number, connection in enumerate(connections, 1)]
     ways = [way for connection in told for way in connection["directions"]]
-    dropped: Counter[str] = Counter()
+    dropped = Counter(strays)
     for way in ways:
         dropped.update(way["dropped"])
     return {
@@ -40,6 +44,7 @@ def _connection(number: int, connection: Connection) -> dict[str, Any]:
 
 
 def _direction(sender: End, receiver: End) -> dict[str, Any]:
+    arrived = sender.data_segments - sender.dropped_data
     seconds = (sender.last - sender.first) / 1e6 if sender.first is not None else 0.0
     states = sender.states.what
     return {
@@ -49,7 +54,7 @@ def _direction(sender: End, receiver: End) -> dict[str, Any]:
         "data_segments": sender.data_segments,
         "bytes": sender.bytes_arrived,
         "seconds": seconds,
-        "bits_per_second": sender.bytes_arrived * 8 / seconds if seconds > 0 else 0.0,
+        "bits_per_second": sender.bytes_arrived * 8 / seconds if seconds > 0 and arrived >= _FEWEST else 0.0,
         "retransmissions": sender.retransmissions,
         "dropped": dict(sorted(sender.dropped.items())),
         "min_rtt": sender.least_rtt,

@@ -346,3 +346,25 @@ def test_a_million_segments_open_in_three_seconds(opener: Opener, run_folder: Pa
     )
     assert kept[0] == [connection.ends[0].retransmissions, connection.ends[0].dropped["loss"]]
     opened.page.screenshot(path=SCREENSHOTS / "million.png")
+
+
+def test_the_next_drop_may_be_the_very_first_segment(opener: Opener, page_of: Path) -> None:
+    opened = opener(page_of)
+    opened.page.evaluate(f"""() => {{
+        const rows = report.opened(report.data.connections[0]);
+        for (const i of [0, 2]) rows.kind[i] |= {DROPPED};
+    }}""")
+    opened.page.get_by_role("button", name="first", exact=True).click()
+    for row in ("0", "2"):
+        opened.page.get_by_role("button", name="next drop").click()
+        expect(opened.page.locator(".ladder .segment.marked")).to_have_attribute("data-row", row)
+
+
+def test_nothing_follows_the_zoom_that_is_no_longer_shown(opener: Opener, page_of: Path) -> None:
+    opened = opener(page_of)
+    opened.go_through()
+    before = opened.page.evaluate("report.zoom.followers.size")
+    for side in (0, 1):
+        opened.page.locator("input[name=side-1]").nth(side).check()
+        opened.go_through()
+    assert opened.page.evaluate("report.zoom.followers.size") == before

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import pytest
 from testbed import report as reports
 from testbed.cli import main
 from testbed.report import PLOTS, Report, Unreadable, read
+from testbed.report.collect import Collector
 from testbed.signals import Interrupted
+from testbed.unavailable import Unavailable
 from tests.testbed.schemas import faults
 
 Captured = pytest.CaptureFixture[str]
@@ -65,6 +68,35 @@ def test_lines_that_are_no_events_are_counted(folder: Path) -> None:
     assert before.summary()["segments"] > 0
 
 
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e999"])
+def test_a_number_that_is_none_of_json_is_refused(folder: Path, capsys: Captured, number: str) -> None:
+    trace = folder / "hosts" / "alice" / "trace.jsonl"
+    line = next(text for text in trace.read_text().splitlines() if '"min_rtt"' in text)
+    strange = re.sub(r'"(min_rtt|srtt)": *[^,}]+', rf'"\1": {number}', line)
+    assert strange != line
+    with trace.open("a") as file:
+        file.write(f"{strange}\n")
+    assert main(["report", str(folder), "--format", "json"]) == 0
+    assert not re.search(r"Infinity|NaN", capsys.readouterr().out)
+    assert main(["report", str(folder)]) == 0
+    read_again = Report(folder)
+    assert read_again.collected.unreadable == 1
+    (folder / "manifest.json").write_text(
+        re.sub(r'"began": *[^,}]+', f'"began": {number}', (folder / "manifest.json").read_text())
+    )
+    with pytest.raises(Unreadable, match=r"manifest\.json"):
+        Report(folder)
+
+
+def test_a_fault_of_ours_is_not_blamed_on_the_manifest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyError("seq")
+
+    monkeypatch.setattr(Collector, "add", fail)
+    with pytest.raises(KeyError):
+        Report(folder)
+
+
 def test_nothing_outside_of_the_folder_is_read(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("the instructor's own\n")
     log = folder / "hosts" / "alice" / "chitcpd.log"
@@ -111,6 +143,15 @@ def test_a_plot_is_the_same_picture_each_time(name: str, report: Report, tmp_pat
     assert "bottleneck: what alice sends to bob" in text
     report.plot(name, tmp_path / "plot.png", "png")
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", ["queue", "goodput"])
+def test_the_name_of_a_link_is_no_formula(name: str, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    links = json.loads((folder / "manifest.json").read_text())["links"]
+    change(folder, links=[link | {"direction": link["direction"] + r"$\bad{$"} for link in links])
+    Report(folder).plot(name, tmp_path / "plot.svg", "svg")
+    assert r"bob$\bad{$" in (tmp_path / "plot.svg").read_text()
 
 
 def test_without_matplotlib_a_plot_says_what_to_install(
@@ -165,8 +206,15 @@ def test_wrong_usage_is_told(
 def test_a_file_that_can_not_be_written_is_told(folder: Path, capsys: Captured, what: tuple[str, ...]) -> None:
     assert main(["report", str(folder), *what, "-o", str(folder / "nowhere" / "x")]) == 3
     said = capsys.readouterr().err
-    assert "can't be read or written: No such file or directory" in said
+    assert f"{folder / 'nowhere' / 'x'} can't be written: No such file or directory" in said
     assert "-o FILE" in said
+
+
+def test_a_page_that_can_not_be_put_in_place_leaves_nothing(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "full" / "inside").mkdir(parents=True)
+    with pytest.raises(Unavailable, match=r"full can't be written"):
+        Report(folder).write(tmp_path / "full")
+    assert not list(tmp_path.glob(".*.new"))
 
 
 @pytest.mark.parametrize(

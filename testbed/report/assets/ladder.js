@@ -4,11 +4,12 @@ const LADDER = {most: 120, width: 860, left: 270, right: 590, top: 46};
 
 function ladder(connection, rows) {
   const drawing = el("div", {class: "ladder scroll", tabindex: -1}), told = el("span", {class: "note", "aria-live": "polite"});
-  let start = 0, stays = false;
+  let start = 0, marked = -1, stays = false;  // marked: the row that was last led to; -1: none on this page
 
   const firstInZoom = () => Math.min(after(rows.at, zoom.min - 1e-9), Math.max(0, rows.n - 1));
   function show(from, mark = -1) {
     start = Math.max(0, Math.min(from, rows.n - 1));
+    marked = mark;
     const behind = Math.min(rows.n, start + LADDER.most);
     told.textContent = rows.n ? `Segments ${count(start + 1)} to ${count(behind)} of ${count(rows.n)}, from ` +
       `${rows.at[start].toFixed(4)} s to ${rows.at[behind - 1].toFixed(4)} s.` : "No segment was seen.";
@@ -22,7 +23,7 @@ function ladder(connection, rows) {
     show(from, mark);
   }
   function next(has) {
-    for (let i = start + 4; i < rows.n; i++) if (has(rows.kind[i])) { go(Math.max(0, i - 3), i); return; }
+    for (let i = marked >= 0 ? marked + 1 : start; i < rows.n; i++) if (has(rows.kind[i])) { go(Math.max(0, i - 3), i); return; }
     told.textContent = "There is none behind these.";
   }
   const button = (text, does) => el("button", {type: "button", onclick: does}, text);
@@ -36,7 +37,8 @@ function ladder(connection, rows) {
       button("next drop", () => next((kind) => kind & DROPPED)),
       button("next sent again", () => next((kind) => kind & (AGAIN | SYN_FIN_AGAIN))), " ", told),
     drawing);
-  zoom.followers.add(() => { if (!stays && node.isConnected && node.offsetParent) show(firstInZoom()); });
+  node.follow = () => { if (!stays && node.isConnected && node.offsetParent) show(firstInZoom()); };
+  zoom.followers.add(node.follow);
   node.jump = (i) => { go(Math.max(0, i - 3), i); node.scrollIntoView({block: "nearest", behavior: "smooth"}); };
   show(firstInZoom());
   return node;

@@ -22,7 +22,7 @@ function summary() {
     D.failure ? el("p", {class: "trouble"}, D.failure) : NONE, D.error ? el("p", {class: "trouble"}, D.error) : NONE,
     el("div", {class: "tiles"},
       tile("tile-bytes", size(D.bytes), "arrived", `data of ${several(D.connections.length, "connection")}, each byte once`),
-      tile("tile-goodput", rate(best), "best goodput", "of one direction of a connection"),
+      tile("tile-goodput", best ? rate(best) : "–", "best goodput", "of one direction of a connection"),
       tile("tile-segments", count(D.segments), "segments sent", `${count(data)} with data`),
       tile("tile-retransmissions", count(D.retransmissions), "sent again", data ? `${share(D.retransmissions / data)} of those with data` : ""),
       tile("tile-dropped", count(total(D.dropped)), "dropped", total(D.dropped) ? reasons(D.dropped) : "")),
@@ -77,7 +77,7 @@ function connectionTable(shown) {
   const link = ({number}) => el("a", {href: `#connection-${number}`, onclick: () => { document.getElementById(`connection-${number}`).open = true; }}, `${number}`);
   return table(["", "from", "to", "arrived", "goodput", "segments", "sent again", "dropped", "least round trip", "began", "its last state"],
     shown.flatMap((connection) => connection.directions.map((way, side) => el("tr", {class: side ? "" : "first"}, cells([
-      side ? "" : link(connection), way.from.node, way.to.node, size(way.bytes), way.data_segments > 3 ? rate(way.bits_per_second) : "–",
+      side ? "" : link(connection), way.from.node, way.to.node, size(way.bytes), way.bits_per_second ? rate(way.bits_per_second) : "–",
       count(way.segments), count(way.retransmissions), reasons(way.dropped), way.min_rtt === NONE ? "–" : duration(way.min_rtt),
       side || connection.begins === NONE ? "" : `${connection.begins.toFixed(3)} s`, way.state ? stateWords(way.state) : "–"], [3, 4, 5, 6])))));
 }
@@ -88,9 +88,11 @@ function connectionOf(connection, open) {
     ontoggle: () => { if (node.open && !inside.hasChildNodes()) build(mainSide(connection)); }},
   el("summary", {}, el("h3", {}, `Connection ${connection.number}: ${first.from.node} and ${second.from.node}`),
     el("span", {class: "note"}, ` ${first.from.address} opened it to ${second.from.address}`)), inside);
-  let drawn = [];
+  let drawn = [], steps = NONE;
   function build(side) {
-    const rows = opened(connection), steps = ladder(connection, rows);
+    const rows = opened(connection);
+    if (steps) zoom.followers.delete(steps.follow);
+    steps = ladder(connection, rows);
     for (const figure of drawn) { zoom.followers.delete(figure.follow.refresh); shown.delete(figure); figure.plot?.destroy(); }
     drawn = [timeSequence(connection, rows, side, steps.jump), windows(connection, rows, side), roundTrip(connection, rows, side),
       goodput(connection, rows, side), queue(connection, rows, side), oneWay(connection, rows, side)].filter(Boolean);
@@ -119,7 +121,7 @@ function apps() {
 
 function everything() {
   const missing = [D.unreadable ? `${several(D.unreadable, "line")} of the traces could not be read.` : "",
-    D.left_out ? `${several(D.left_out, "event")} of more connections than are told here are left out.` : ""].filter(Boolean);
+    D.left_out ? `${several(D.left_out, "event")} of more connections, or of more drops that belong to none, than are told here are left out.` : ""].filter(Boolean);
   return section("events", "Everything, on one clock", "Seconds from the start of the run. What is listed is what the plots show: zoom, and it follows.",
     missing.map((text) => el("p", {class: "trouble"}, text)), timeline());
 }
