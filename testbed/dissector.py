@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from testbed.unavailable import Unavailable
+from testbed.whole import whole
 
 FILE = Path(__file__).parent / "wireshark" / "chitcp.lua"
 _USUAL = Path("~/.local/lib/wireshark/plugins")
@@ -19,9 +19,8 @@ def install() -> Path:
     copy = _folder() / FILE.name
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
-        fresh = copy.with_name(f".{copy.name}.new")
-        shutil.copyfile(FILE, fresh)
-        os.replace(fresh, copy)
+        with whole(copy) as fresh:
+            shutil.copyfile(FILE, fresh)
     except OSError as error:
         raise Unavailable(f"{copy} can't be written: {error.strerror}.", f"Copy it yourself: {FILE}") from error
     return copy

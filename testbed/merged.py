@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
-import os
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ from testbed import finished
 from testbed.ladder import flag_bits
 from testbed.traces import Event, Seen
 from testbed.unavailable import Unavailable
+from testbed.whole import whole
 
 NAME = "merged.pcapng"
 _NANOSECONDS = {0xA1B2C3D4: 1000, 0xA1B23C4D: 1}  # magic -> what a fraction of a second counts
@@ -49,16 +49,11 @@ def merge_into(folder: Path, path: Path) -> Merged:
     Raises NoSuchRun if it has none, BadTrace if a trace or a capture is not what it should be, and Unavailable if the
     file can't be written.
     """
-    fresh = path.with_name(f".{path.name}.new")
     try:
-        with fresh.open("wb") as output:
-            done = merge(folder, output)
-        os.replace(fresh, path)
+        with whole(path) as fresh, fresh.open("wb") as output:
+            return merge(folder, output)
     except OSError as error:
         raise Unavailable(f"{path} can't be written: {error.strerror}.", "Give another file: -o FILE.") from error
-    finally:
-        fresh.unlink(missing_ok=True)
-    return done
 
 
 def merge(folder: Path, output: IO[bytes]) -> Merged:

@@ -46,7 +46,7 @@ def ladder(
       testbed ladder
       testbed ladder lossy
       testbed ladder runs/lossy/latest --port 7000 --from 0.5 --to 1
-      testbed ladder lossy --connection 2 --all | less
+      testbed ladder dumbbell --connection 2 --all | less
 
     RUN is a run folder, or the name of a topology, whose latest run it is; by default the latest run of all. An arrow
     begins with its sender, at the time at the left; one that ends in X was dropped, and beside it stands why. Numbers

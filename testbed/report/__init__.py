@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ from testbed.report.paths import Network
 from testbed.report.plots import PLOTS, NoSuchPlot, cannot_write, draw
 from testbed.report.read import Unreadable
 from testbed.report.summary import summary
+from testbed.whole import whole
 
 __all__ = ["NAME", "PLOTS", "NoSuchPlot", "Report", "Unreadable"]
 NAME = "report.html"
@@ -54,15 +53,12 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it whole, or not at all. Raises Unreadable, and Unavailable if it can't be written."""
-        text, fresh = self.html(), path.with_name(f".{path.name}.new")
+        text = self.html()
         try:
-            fresh.write_text(text, encoding="utf-8")
-            os.replace(fresh, path)
+            with whole(path) as fresh:
+                fresh.write_text(text, encoding="utf-8")
         except OSError as error:
             raise cannot_write(path, error) from error
-        finally:
-            with suppress(OSError):
-                fresh.unlink(missing_ok=True)
 
     def plot(self, name: str, path: Path, format: str, connection: int | None = None) -> None:  # noqa: A002
         """Write one plot. Raises NoSuchPlot, and Unavailable without matplotlib or if it can't be written."""
