@@ -82,9 +82,11 @@ def events(path: Path) -> Iterator[traces.Event]:
 def _latest(lab: Path) -> Path | None:
     if not lab.is_dir():
         return None
-    if _is_run(lab / "latest"):
-        return lab / (lab / "latest").resolve().name
-    return max(filter(_is_run, lab.iterdir()), key=lambda folder: folder.name, default=None)
+    latest = lab / (lab / "latest").resolve().name  # a link to elsewhere is none of ours
+    if latest.name != "latest" and _is_run(latest):
+        return latest
+    runs = (folder for folder in lab.iterdir() if folder.name != "latest" and _is_run(folder))
+    return max(runs, key=lambda folder: folder.name, default=None)
 
 
 def _is_run(folder: Path) -> bool:

@@ -59,6 +59,7 @@ def merge_into(folder: Path, path: Path) -> Merged:
 def merge(folder: Path, output: IO[bytes]) -> Merged:
     """The same to a file that is open."""
     paths = sorted([*folder.glob("hosts/*/segments.pcap"), *folder.glob("hosts/*/wire.pcap")], key=_place)
+    paths = [path for path in paths if not path.is_file() or path.stat().st_size]  # who was killed leaves empty ones
     if not paths:
         raise finished.NoSuchRun(f"{folder} has no captures: there is no hosts/HOST/segments.pcap in it")
     done = Merged()

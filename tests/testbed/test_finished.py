@@ -46,6 +46,12 @@ def test_a_run_is_found(runs: Path, asked: str | None, found: str) -> None:
     assert finished.find(asked, runs) == runs / found
 
 
+def test_a_link_to_elsewhere_is_no_run(runs: Path, tmp_path: Path) -> None:
+    os.unlink("runs/lossy/latest")
+    os.symlink(tmp_path / "runs" / "star" / "20260101T000002Z", "runs/lossy/latest")
+    assert finished.find("lossy", runs) == runs / "lossy" / "20260101T000003Z"
+
+
 def test_who_asks_for_no_run_is_told_what_there_is(runs: Path) -> None:
     with pytest.raises(finished.NoSuchRun, match="there is no run los; runs/ has runs of lossy, star"):
         finished.find("los", runs)

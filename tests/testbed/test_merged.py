@@ -95,6 +95,14 @@ class TestInTshark:
         assert wire == [["1514", "60"]] * 2
 
 
+def test_an_empty_capture_does_not_lose_the_others(lossy: tuple[Path, Counter[str]], tmp_path: Path) -> None:
+    folder = shutil.copytree(lossy[0], tmp_path / "run")
+    whole = merged.merge(folder, io.BytesIO())
+    (folder / "hosts" / "killed").mkdir()
+    (folder / "hosts" / "killed" / "segments.pcap").touch()
+    assert merged.merge(folder, io.BytesIO()) == whole
+
+
 def test_a_run_without_a_trace_has_no_comments(tmp_path: Path) -> None:
     folder = record(1, Shape(loss=0.1)).write(tmp_path)
     for trace in folder.glob("hosts/*/trace.jsonl"):
