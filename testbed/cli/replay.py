@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
@@ -67,4 +68,4 @@ def _tell(comparison: compared.Comparison) -> None:
 
 def _short(version: str) -> str:
     """A hash is told apart by its beginning."""
-    return version[:12] if len(version) == 64 else version
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", version)
