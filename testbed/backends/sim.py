@@ -33,10 +33,12 @@ from testbed.backends.sim_watch import Watch
 from testbed.clock import Clock, Queue
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay, derive
+from testbed.topology.model import Limits
 from testbed.unavailable import Unavailable
 
 _GRACE = 3.0  # virtual seconds between SIGTERM and SIGKILL
 _SEARCH_WITHIN = 10  # seconds, of the wall clock
+_LIMITS = Limits()
 _NO_WIRE = "no capture of the wire: a simulation has none"
 _KEEP_IT = ("a simulation lives only while `testbed run` does.", "Use docker or local: --backend local.")
 
@@ -78,6 +80,9 @@ class SimBackend:
             self.down(plan.lab, report)
             raise
         notes = [_NO_WIRE] if plan.capture_wire else []
+        limited = [app.name for app in plan.apps if (app.memory, app.processes) != (_LIMITS.memory, _LIMITS.processes)]
+        if limited:
+            notes.append(f"limits of {', '.join(limited)}: a simulation limits nothing")
         return Built(
             mechanisms=[_mechanism(node, end) for node in plan.nodes for end in node.interfaces],
             versions={"chitcpd": chitcpd.__version__, "kernel": "none"},
