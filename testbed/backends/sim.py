@@ -10,13 +10,13 @@ A lab lives only while the command does that runs it; what it has written so far
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from signal import Signals
+from textwrap import shorten
 from typing import NoReturn
 
 import chitcpd
@@ -411,11 +411,11 @@ def _refuse_what_it_has_not(plan: Plan) -> None:
                 f"host {node.name} has the image {node.image}, and a simulation runs none.",
                 "Use docker: --backend docker.",
             )
-        if any(end.underlay != Underlay() for end in node.interfaces):
+        if plan.later_underlay or any(end.underlay != Underlay() for end in node.interfaces):
             raise Unavailable(*_NO_UNDERLAY)
     others = [app for app in plan.apps if sim_apps.module_of(app.run) is None]
     if others:
-        runs = "; ".join(f"{app.name} runs {' '.join(app.run):.60}" for app in itertools.islice(others, 3))
+        runs = "; ".join(f"{app.name} runs {shorten(' '.join(app.run), 60, placeholder=' ...')}" for app in others[:3])
         more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
         known = ", ".join(f"python -m {name}" for name in sim_apps.names())
         raise Unavailable(

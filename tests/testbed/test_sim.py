@@ -419,6 +419,11 @@ def assert_nothing_is_left() -> None:
             "host alice has the image mine, and a simulation runs none",
         ),
         ("delay: 10ms", "delay: 10ms, underlay: {loss: 1%}", "a simulation has none"),
+        (
+            "apps:",
+            "events: [{at: 1s, link: alice-bob, set: {underlay: {loss: 1%}}}]\napps:",
+            "a simulation has none",
+        ),
     ],
 )
 def test_what_it_has_not_is_refused(found: str, put: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
