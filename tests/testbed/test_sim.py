@@ -20,7 +20,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
-from testbed import topology
+from testbed import topology, traces
 from testbed.backends import sim_apps
 from testbed.cli import main
 from tests.testbed.conftest import PROJECT
@@ -278,6 +278,15 @@ def fate(folder: Path, host: str) -> list[bool]:
         elif event["event"] == "dropped" and event["why"] == "loss":  # behind all that were sent together
             lost.add(max(at for at, one in enumerate(sent) if one == key))
     return [at in lost for at in range(len(sent))]
+
+
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_over_a_link_that_loses_nothing_but_data_each_retransmission_is_needed(seed: str) -> None:
+    """Also where a retransmission and new data leave at one moment, and one SACK tells of both."""
+    lossy = pair(lossy=("delay: 10ms, rate: 8mbit, queue: 50pkt", 'delay: 10ms, "bob->alice": {loss: 5%}'))
+    folder = simulate(lossy, "--seed", seed)
+    lost = [event for event in events(folder, "bob", "dropped") if event["len"]]
+    assert traces.retransmissions(traces.read(folder / "hosts/bob/trace.jsonl")) == len(lost) > 5
 
 
 # ---- events
