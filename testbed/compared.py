@@ -263,8 +263,8 @@ def _compare_losses(result: Comparison, manifest: dict[str, Any]) -> None:
 
 def _fates(path: Path | None, own: str) -> list[bool]:
     """Of each segment that has left by this address, whether it was lost, but for those that a rule has dropped."""
-    sent: list[tuple[Any, ...] | None] = []
-    lost: set[int] = set()
+    fates: list[bool | None] = []  # None: it never came to where losses are drawn
+    left: dict[tuple[Any, ...], list[int]] = {}  # what was sent, and of which nothing else was told: its places there
     if path is None:
         return []
     for event in finished.events(path):
@@ -272,14 +272,12 @@ def _fates(path: Path | None, own: str) -> list[bool]:
             continue
         key = tuple(event.get(name) for name in ("peer", "flags", "seq", "len", "ack"))
         if event["event"] == "sent":
-            sent.append(key)
-        elif event["event"] == "dropped" and event["direction"] == "sent":  # behind all that were sent together
-            at = next((at for at in reversed(range(len(sent))) if sent[at] == key and at not in lost), None)
-            if at is not None and event["why"] == "loss":
-                lost.add(at)
-            elif at is not None and event["why"] in ("drop rule", "down", "partition"):
-                sent[at] = None  # it never came to where losses are drawn
-    return [at in lost for at, one in enumerate(sent) if one is not None]
+            left.setdefault(key, []).append(len(fates))
+            fates.append(False)
+        elif event["event"] == "dropped" and event["direction"] == "sent" and left.get(key):
+            at = left[key].pop()  # it stands behind all that were sent together
+            fates[at] = None if event["why"] in ("drop rule", "down", "partition") else event["why"] == "loss"
+    return [fate for fate in fates if fate is not None]
 
 
 def as_json(comparison: Comparison) -> dict[str, object]:
