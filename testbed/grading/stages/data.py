@@ -199,7 +199,7 @@ def acks_are_delayed(bench: Bench) -> None:
     check([seg.ack for seg in sent] == [4], "one segment, data with ack 4", told(sent))
 
 
-@graded(STAGE, 1, "RFC 9293 §3.7.4 (SHLD-7)")
+@graded(STAGE, 1, "RFC 9293 §3.7.4 (SHLD-7, MUST-17)")
 def nagle(bench: Bench) -> None:
     """With Nagle's algorithm on, small segments wait while data is unacknowledged; with it off, they don't."""
     tcp = bench.connection()
