@@ -19,6 +19,10 @@ Step = Callable[[str], None]
 NewCell = Callable[[], Cell]
 
 
+def nothing(_step: str) -> None:
+    """Nobody asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """How one test came out."""
@@ -73,44 +77,34 @@ def grade(
     *,
     new_cell: NewCell,
     seed: int = 1,
-    step: Step = lambda _: None,
+    step: Step = nothing,
 ) -> Grade:
     """Run tests, each with its points. Raises Unavailable if a submission can't be locked up here."""
-    result = Grade(source.name, seed)
+    result = Grade(source.name, seed, trouble=source.trouble)
     hangs, waited = 0, 0.0
-    ahead: Sandbox | None = Sandbox(source, new_cell())  # the next one starts while a test is running
-    try:
-        for number, (test, points) in enumerate(tests, start=1):
-            step(f"{source.name}: {number}/{len(tests)} {test.stage}: {test.title}")
-            if result.trouble:
+    for number, (test, points) in enumerate(tests, start=1):
+        step(f"{source.name}: {number}/{len(tests)} {test.stage}: {test.title}")
+        if result.trouble:
+            result.verdicts.append(Verdict(test, points, passed=False, message=f"not run: {result.trouble}", ran=False))
+            continue
+        with Sandbox(source, new_cell()) as sandbox:
+            try:
+                sandbox.load()
+            except Broken as broken:
+                result.trouble = broken.text
                 result.verdicts.append(
-                    Verdict(test, points, passed=False, message=f"not run: {result.trouble}", ran=False)
+                    Verdict(test, points, passed=False, message=broken.text, way=broken.way, ran=False)
                 )
                 continue
-            assert ahead is not None
-            sandbox, ahead = ahead, None
-            with sandbox:
-                try:
-                    sandbox.load()
-                except Broken as broken:
-                    result.trouble = broken.text
-                    result.verdicts.append(
-                        Verdict(test, points, passed=False, message=broken.text, way=broken.way, ran=False)
-                    )
-                    continue
-                ahead = Sandbox(source, new_cell()) if number < len(tests) else None
-                if not sandbox.hidden:
-                    result.notes = ["this kernel has no Landlock: a submission may read files that you may read"]
-                verdict, hung = _run(test, points, sandbox, seed)
-                result.verdicts.append(verdict)
-                hangs, waited = hangs + hung, waited + sandbox.waited
-            if hangs >= MOST_HANGS:
-                result.trouble = f"it has hung in {hangs} tests before this one"
-            elif waited > MOST_WAITING:
-                result.trouble = f"all its answers together have taken more than {MOST_WAITING:g} s"
-    finally:
-        if ahead is not None:
-            ahead.close()
+            if not sandbox.hidden:
+                result.notes = ["this kernel has no Landlock: a submission may read files that you may read"]
+            verdict, hung = _run(test, points, sandbox, seed)
+        result.verdicts.append(verdict)
+        hangs, waited = hangs + hung, waited + sandbox.waited
+        if hangs >= MOST_HANGS:
+            result.trouble = f"it has hung in {hangs} tests before this one"
+        elif waited > MOST_WAITING:
+            result.trouble = f"all its answers together have taken more than {MOST_WAITING:g} s"
     return result
 
 
