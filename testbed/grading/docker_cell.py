@@ -11,10 +11,11 @@ from typing import Any
 from docker import APIClient
 from docker.errors import APIError, NotFound
 from docker.types import LogConfig
+from requests.exceptions import RequestException
 
 from testbed.backends import engine
 from testbed.backends.docker_labels import KIND, MAKER, OWNER, USER, image, owner
-from testbed.backends.processes import this_one
+from testbed.backends.processes import is_known, this_one
 from testbed.grading import forker
 from testbed.grading.nursery import Nursery
 from testbed.grading.sandbox import MEMORY
@@ -46,10 +47,29 @@ def in_a_container() -> Iterator[Nursery]:
                 raise _other_version()
             yield nursery
     finally:
-        with suppress(APIError):
-            if container:
-                api.remove_container(container, force=True)
+        if container:
+            _remove(api, container)
         api.close()
+
+
+def remove_left(*, dry_run: bool) -> int:
+    """Remove containers whose maker has ended before they did; how many. Raises Unavailable if no engine answers."""
+    api = engine.connect(1)
+    try:
+        with engine.faults():
+            labels = [f"{KIND}={GRADE}", f"{OWNER}={owner()}"]
+            found = api.containers(all=True, filters={"label": labels})
+            left = [one["Id"] for one in found if not is_known(one["Labels"].get(MAKER, ""))]
+            for container in left if not dry_run else ():
+                _remove(api, container)
+            return len(left)
+    finally:
+        api.close()
+
+
+def _remove(api: APIClient, container: str) -> None:
+    with suppress(APIError, RequestException):  # it has gone, or is going, by itself; or the engine has
+        api.remove_container(container, force=True)
 
 
 def _create(api: APIClient) -> str:
@@ -100,9 +120,7 @@ class _Attached:
         try:
             yield
         finally:
-            self._stream.close()
-            with suppress(OSError):
-                self._stream._response.close()  # with its connection; the SDK hands it out nowhere else
+            self._stream._response.close()  # with its connection; the SDK hands it out nowhere else
 
     def send(self, content: bytes, until: float) -> None:
         self._socket.settimeout(max(until - time.monotonic(), 0.001))

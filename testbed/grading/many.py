@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 from typing import TypeVar
@@ -25,10 +28,12 @@ from testbed.grading.runner import Grade, Step, grade, nothing
 from testbed.grading.sandbox import Broken, Sandbox, Source, Unreadable
 from testbed.grading.script import Bench, settings
 from testbed.grading.weights import Weights
-from testbed.signals import Signals
+from testbed.signals import Interrupted, Signals
 
 BYTES = 40_000  # that go each way when two implementations talk
 LINKS = {"clean": Shape(delay=0.01), "lossy": Shape(delay=0.01, loss=0.05, reorder=0.05, duplicate=0.02)}
+
+_GRACE = 10.0  # seconds for a worker to remove its container
 
 _T = TypeVar("_T")
 
@@ -137,13 +142,12 @@ def _in_parallel(tasks: Sequence[Callable[[], _T]], jobs: int, done: Callable[[_
         try:
             results = {}
             with _without_ctrl_c():
-                waiting = {pool.submit(task): at for at, task in enumerate(tasks)}
+                waiting = {pool.submit(_or_end, task): at for at, task in enumerate(tasks)}
             with signals.interruptible():
                 for number, result in _as_they_end(waiting):
                     results[number] = _told(result, done)
         except BaseException:
-            for process in list((pool._processes or {}).values()):  # one in the middle of a task would go on with it
-                process.kill()
+            _end(list((pool._processes or {}).values()))
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
@@ -158,6 +162,24 @@ def _without_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def _or_end(task: Callable[[], _T]) -> _T:
+    """In a worker: one that is told to end has removed what it had made, and does no other task."""
+    try:
+        return task()
+    except Interrupted as interrupted:
+        os._exit(interrupted.status)
+
+
+def _end(processes: Sequence[BaseProcess]) -> None:
+    """Workers in the middle of a task would go on with it."""
+    for process in processes:
+        process.terminate()
+    until = time.monotonic() + _GRACE
+    for process in processes:
+        process.join(max(until - time.monotonic(), 0.0))
+        process.kill()
 
 
 def _begin(folder: str) -> None:

@@ -154,7 +154,7 @@ def test_labs_that_stay(programs: dict[str, Program], capsys: Captured) -> None:
     assert down == {"labs": [{"lab": "fake-lab", "removed": 3}]}
     assert faults("down", down) == []
     assert json.loads(said(capsys, "down", "other", "--format", "json")) == {"labs": [{"lab": "other", "removed": 3}]}
-    assert json.loads(said(capsys, "down", "--all", "--format", "json")) == {"labs": []}
+    assert json.loads(said(capsys, "down", "--all", "--format", "json")) == {"labs": [], "grading": 0}
 
 
 def test_plans_of_all_topologies(programs: dict[str, Program], capsys: Captured) -> None:
@@ -216,7 +216,7 @@ def test_links_of_a_lab_that_is_up(programs: dict[str, Program], capsys: Capture
 
 def test_what_was_left_behind(programs: dict[str, Program], capsys: Captured) -> None:
     del programs
-    assert json.loads(said(capsys, "gc", "--format", "json")) == {"labs": []}
+    assert json.loads(said(capsys, "gc", "--format", "json")) == {"labs": [], "grading": 0}
     backend = backends.get("fake")
     backend.up(plan_of(TWO, lab="left", pool=backend.pool), print, stays=False)
     for arguments in (["--dry-run"], []):
