@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import click
@@ -44,14 +44,12 @@ def weighed(weights: Path | None, only: tuple[str, ...]) -> Weights:
 
 
 def _only(weights: Weights, only: tuple[str, ...]) -> Weights:
-    """With all other tests worth nothing."""
-    tests = catalog()
-    known = {*STAGES, *(test.id for test in tests)}
+    """Those tests and stages alone, for the points that they have among all."""
+    known = {*STAGES, *(test.id for test in catalog())}
     for name in only:
         if name not in known:
             raise click.UsageError(f"there is no test and no stage {name!r}; testbed grade --list shows them")
-    left_out = {test.id: 0.0 for test in tests if test.id not in only and test.stage not in only}
-    return Weights({}, weights.tests | left_out)
+    return replace(weights, only=only)
 
 
 def tell_tests(weights: Weights, output_format: str) -> None:
@@ -159,12 +157,17 @@ def _where_lost(result: Grade) -> str:
 
 def _tell(result: Grade, path: str, *, everything: bool) -> None:
     """The grade for people: the ladders of all that failed, or of the first in each stage."""
-    for _, verdicts in result.stages():
+    for stage, verdicts in result.stages():
         failed = [verdict for verdict in verdicts if not verdict.passed and verdict.ran]
+        too_early = [] if everything else [verdict for verdict in failed if not verdict.began]
+        failed = [verdict for verdict in failed if verdict not in too_early]
         for at, verdict in enumerate(failed if everything else failed[:_IN_FULL]):
             _tell_failure(result, verdict, path, ladder=everything or not at)
         if len(failed) > _IN_FULL and not everything:
             say(f"✗ and {len(failed) - _IN_FULL} more: {', '.join(v.test.id for v in failed[_IN_FULL:])}\n", "bad")
+        if too_early:
+            ids = ", ".join(verdict.test.id for verdict in too_early)
+            say(f"✗ {stage}: it does not come to the state in which {len(too_early)} tests begin: {ids}\n", "bad")
     rows = [
         (
             stage,

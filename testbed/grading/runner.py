@@ -10,7 +10,7 @@ from chitcpd import loader
 from testbed.grading.catalog import Test
 from testbed.grading.diagram import short
 from testbed.grading.sandbox import Broken, Cell, Sandbox, Source
-from testbed.grading.script import Bench, Event, Failed
+from testbed.grading.script import Bench, Event, Failed, NotThere
 
 MOST_HANGS = 3  # after so many, no further test is run: each costs seconds
 MOST_WAITING = 60.0  # seconds to wait for a submission's answers, in all tests together
@@ -37,6 +37,7 @@ class Verdict:
     expected: tuple[Event, ...] = ()  # what the reference does in the same test
 
     ran: bool = True
+    began: bool = True  # it has come to the state in which the test begins
 
     @property
     def earned(self) -> float:
@@ -117,12 +118,12 @@ def reference(test: Test, seed: int) -> list[Event]:
 
 def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdict, bool]:
     bench = Bench(sandbox.tcp, _dice(test, seed))
-    hung = False
+    hung, began = False, True
     way: tuple[str, ...] = ()
     try:
         test.run(bench)
     except Failed as failed:
-        message = str(failed)
+        message, began = str(failed), not isinstance(failed, NotThere)
     except Broken as broken:
         message, way, hung = broken.text, broken.way, broken.hung
     except OSError as error:
@@ -138,6 +139,7 @@ def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdic
         printed=sandbox.printed,
         happened=short(bench.events),
         expected=short(reference(test, seed), like=bench.events),
+        began=began,
     )
     return verdict, hung
 

@@ -37,7 +37,7 @@ def test_new_writes_a_skeleton_and_a_topology_and_never_overwrites(capsys: Captu
     Path("her_tcp.py").unlink()
     assert main(["new", "her_tcp.py"]) == 2
     assert not Path("her_tcp.py").exists()
-    assert "her-tcp.yaml is there already" in capsys.readouterr().err
+    assert "her-tcp.yaml can't be written: it is there already" in capsys.readouterr().err
     assert main(["new", "her_tcp"]) == 2
     assert main(["new", "no/such/folder.py"]) == 2
 

@@ -184,6 +184,14 @@ def test_a_stage_has_the_points_that_it_is_given_and_its_tests_share_them(tmp_pa
     assert {test.id: p for test, p in points}["slow-start"] == 9
 
 
+def test_a_test_alone_has_the_points_that_it_has_among_all() -> None:
+    weights = Weights({"connection": 40.0}, {"active-open": 4.0})
+    among_all = dict(weights.points(catalog()))
+    alone = Weights(weights.stages, weights.tests, only=("active-open", "RTO")).points(catalog())
+    assert {test.id for test, _ in alone} == {"active-open", *(t.id for t in catalog() if t.stage == "RTO")}
+    assert all(points == among_all[test] for test, points in alone)
+
+
 def test_without_a_file_each_test_has_its_own_points() -> None:
     assert Weights().points(catalog()) == ALL
 
@@ -197,6 +205,8 @@ def test_without_a_file_each_test_has_its_own_points() -> None:
         ("tests:\n  nagle: .nan", "found .nan, expected points"),
         ("points: {}", "1:9: points: found points, expected one of the keys: stages, tests"),
         ("stages: 3", "1:9: stages: found no mapping"),
+        ("stages: {data: 1, data: 2}", "1:25: stages.data: found for the second time, expected once"),
+        ("stages:\n\tdata: 1", "2:1: found no YAML (found character '\\t' that cannot start any token), expected"),
         ("- 1", "found no mapping"),
         ("", "found no mapping"),
         ("stages: {", "found no YAML"),
