@@ -9,7 +9,6 @@ along.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -89,8 +88,9 @@ class Service:
             signal.setitimer(signal.ITIMER_PROF, self._cpu)
             answer["value"] = self._call(request)
         except OSError as error:
-            answer["errno"] = error.errno if isinstance(error.errno, int) else errno.EIO
-            answer["fault"] = told(error, self._file) if error.errno is None or not own_mistake(request) else None
+            if not isinstance(error.errno, int) or not may_raise(request):
+                return {"fault": told(error, self._file), "printed": self._printed.take()}
+            answer["errno"], answer["raised"] = error.errno, told(error, self._file)
         except Hang as hang:
             return {"hang": told(hang, self._file), "printed": self._printed.take()}
         except BaseException as error:
@@ -125,7 +125,7 @@ class Service:
         return method(now)
 
 
-def own_mistake(request: dict[str, Any]) -> bool:
+def may_raise(request: dict[str, Any]) -> bool:
     """Whether an OSError is the proper answer: to a call of the application."""
     return request["call"] in ("open", "send", "receive", "close", "abort")
 

@@ -77,7 +77,7 @@ def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
     title, rfc = escape(verdict.test.title), escape(verdict.test.rfc)
     if verdict.passed:
         return f"<div><span class=good>✓</span> {title} <span class=quiet>{rfc}; {_points(verdict.points)}</span></div>"
-    happened, expected = diagrams(grade, verdict, width=88)
+    happened, expected = diagrams(grade, verdict)
     ladders = (
         f"<div class=beside><div><b>what happened</b><pre>{escape(happened)}</pre></div>"
         f"<div><b>what should have</b><pre>{escape(expected)}</pre></div></div>"

@@ -132,8 +132,8 @@ def to_csv(grades: Sequence[Grade]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["submission", "earned", "points", *stages, "trouble"])
     for grade in grades:
-        by_stage = {stage: _round(sum(v.earned for v in verdicts)) for stage, verdicts in grade.stages()}
-        row = [grade.name, _round(grade.earned), _round(grade.points), *(by_stage.get(stage, 0) for stage in stages)]
+        by_stage = {stage: number(sum(v.earned for v in verdicts)) for stage, verdicts in grade.stages()}
+        row = [grade.name, number(grade.earned), number(grade.points), *(by_stage.get(stage, "0") for stage in stages)]
         writer.writerow([_cell(value) for value in (*row, grade.trouble)])
     return text.getvalue()
 

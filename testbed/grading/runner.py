@@ -9,7 +9,7 @@ from random import Random
 from chitcpd import loader
 from testbed.grading.catalog import Test
 from testbed.grading.diagram import short
-from testbed.grading.sandbox import Broken, Cell, Sandbox, Source
+from testbed.grading.sandbox import Broken, Cell, Raised, Sandbox, Source
 from testbed.grading.script import Bench, Event, Failed, NotThere
 
 MOST_HANGS = 3  # after so many, no further test is run: each costs seconds
@@ -127,7 +127,8 @@ def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdic
     except Broken as broken:
         message, way, hung = broken.text, broken.way, broken.hung
     except OSError as error:
-        message = f"{error.strerror or error}: OSError {error.errno}, where none was expected"
+        message = f"expected no error; got that {error.strerror or error}"
+        way = error.way if isinstance(error, Raised) else ()
     else:
         return Verdict(test, points, passed=True, printed=sandbox.printed), False
     verdict = Verdict(

@@ -80,6 +80,14 @@ class Source:
         return Source(harmless(path.name), "", harmless(why))
 
 
+class Raised(OSError):
+    """What the submission has raised, as it may where the application has made a mistake."""
+
+    def __init__(self, number: int, text: str, way: tuple[str, ...]) -> None:
+        super().__init__(number, text)
+        self.way = way
+
+
 def harmless(text: str, most: int = 600) -> str:
     """A stranger's text, for any terminal, page and file: without what steers one, turns text around or is no text."""
     return _STEERS.sub("?", text[:most])
@@ -319,7 +327,7 @@ class Remote(TcpConnection):
         except _NONSENSE as error:
             raise Broken(f"your {name}: {harmless(str(error), 200)}") from None
         if number is not None:
-            raise OSError(number, f"raised by your {name}")
+            raise Raised(number, *_told(answer.get("raised"), f"your {name} raised"))
         return answer.get("value")
 
     def _show(self, answer: dict[str, Any]) -> None:

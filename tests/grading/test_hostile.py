@@ -246,8 +246,9 @@ def test_nonsense_that_it_shows_is_a_fault_of_its_own(handler: str) -> None:
 
 def test_nothing_is_left_of_it() -> None:
     """Neither a process nor a folder."""
+    before = children(os.getpid())
     with on_this_machine() as nursery:
-        [forker] = children(os.getpid())
+        [forker] = children(os.getpid()) - before
         folder = Path(f"/proc/{forker}/cwd").resolve()
         with Sandbox(submission(handler="while True: pass"), nursery.cell()) as sandbox:
             sandbox.load()
@@ -256,15 +257,16 @@ def test_nothing_is_left_of_it() -> None:
         assert not (folder / "1").exists()
         assert not children(forker)
     assert not folder.exists()
-    assert not children(os.getpid())
+    assert children(os.getpid()) == before
 
 
 def test_what_it_was_forked_from_may_die_and_takes_it_along() -> None:
     """Then it is no fault of the submission's."""
+    before = children(os.getpid())
     with on_this_machine() as nursery, Sandbox(submission(), nursery.cell()) as sandbox:
         sandbox.load()
-        [forker] = children(os.getpid())
-        process = os.pidfd_open(children(forker)[0])
+        [forker] = children(os.getpid()) - before
+        process = os.pidfd_open(*children(forker))
         os.kill(forker, signal.SIGKILL)
         with pytest.raises(Unavailable, match="is gone"):
             sandbox.tcp(iss=0, config=Config())
@@ -272,8 +274,8 @@ def test_what_it_was_forked_from_may_die_and_takes_it_along() -> None:
         os.close(process)
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def test_what_is_broken_stays_broken() -> None:
@@ -340,6 +342,16 @@ def test_forged_answers_break_nothing_but_the_test(outputs: str, deadline: str, 
     [_, verdict, _] = graded(source).verdicts
     assert not verdict.passed
     assert verdict.message
+
+
+def test_an_error_of_the_application_that_was_none_is_told_with_its_line() -> None:
+    line = "        self._passive = not active\n"
+    source = Source("x.py", STOP_AND_WAIT.replace(line, f"        open('/etc/passwd')\n{line}"))
+    [verdict] = graded(source, 1).verdicts
+    at = next(at for at, text in enumerate(source.text.splitlines(), 1) if "/etc/passwd" in text)
+    why = "PermissionError: [Errno 13] Permission denied: '/etc/passwd'"
+    assert verdict.message == f"expected no error; got that your open raised {why} (line {at})"
+    assert verdict.way == (f"x.py:{at}, in open: open('/etc/passwd')",)
 
 
 def test_an_errno_that_is_none_breaks_nothing() -> None:

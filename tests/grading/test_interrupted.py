@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from testbed.backends.docker import DockerBackend
-from testbed.grading.cells import cells
-from testbed.unavailable import Unavailable
+from tests.grading.grading import containers_of, require_containers
 
 SLEEPER = """
 import time
@@ -40,27 +38,8 @@ def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def kind(request: pytest.FixtureRequest) -> str:
     kind = str(request.param)
     if kind == "docker":
-        try:
-            DockerBackend().check()
-            with cells("docker"):
-                pass
-        except Unavailable as why:
-            if os.environ.get("REQUIRE_DOCKER"):
-                pytest.fail(f"{why} {why.remedy} (REQUIRE_DOCKER is set)", pytrace=False)
-            pytest.skip(f"{why} {why.remedy}")
+        require_containers()
     return kind
-
-
-def containers_of(pid: int, **state: str) -> list[str]:
-    """Those that this process has made."""
-    import docker
-
-    client = docker.from_env()
-    try:
-        found = client.api.containers(all=True, filters={"label": "org.chitcp.kind=grade", **state})
-        return [one["Id"] for one in found if f" {pid} " in one["Labels"].get("org.chitcp.maker", "")]
-    finally:
-        client.close()
 
 
 def waits_for(condition: object, process: subprocess.Popen[str]) -> None:

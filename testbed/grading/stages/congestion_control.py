@@ -10,11 +10,12 @@ from testbed.grading.script import EARLY, LATE, MSS, Bench, Script, check, peer,
 
 STAGE = "congestion control"
 WIDE = 60_000  # a window of the peer's that does not limit
+_MOST = 1 << 18  # bytes: the send buffer
 
 
 def _sending(bench: Bench, *, data: int = 200_000, initial: int = 2, **changes: Any) -> Script:
     """The initial window is in flight since 1.0; much more waits."""
-    config = settings(congestion="newreno", initial_window=initial, send_buffer=1 << 18, **changes)
+    config = settings(congestion="newreno", initial_window=initial, send_buffer=_MOST, **changes)
     tcp = bench.connection(config=config)
     tcp.arrives(peer(wnd=WIDE), at=0.1)
     tcp.send(stream(data), at=1.0)
@@ -22,8 +23,10 @@ def _sending(bench: Bench, *, data: int = 200_000, initial: int = 2, **changes: 
 
 
 def _in_flight(tcp: Script) -> int:
-    """Whole segments."""
-    return ((tcp.connection.snd_nxt - tcp.connection.snd_una) & 0xFFFFFFFF) // MSS
+    """Whole segments. Raises Failed if they can't be, for what was sent."""
+    between = (tcp.connection.snd_nxt - tcp.connection.snd_una) & 0xFFFFFFFF
+    check(between <= _MOST, f"SND.NXT to be at most {_MOST} bytes ahead of SND.UNA", f"{between} bytes")
+    return between // MSS
 
 
 def _una(tcp: Script) -> int:

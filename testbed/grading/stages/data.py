@@ -230,7 +230,9 @@ def long_stream_through_a_small_buffer(bench: Bench) -> None:
     tcp = bench.connection()
     at, received = 1, b""
     while at <= 60_000:
-        length = min(1 + at * 7 % 997, BUFFER - tcp.connection.readable)
+        readable = tcp.connection.readable
+        check(0 <= readable < BUFFER, f"readable to be below {BUFFER}, for half of it is always read", readable)
+        length = min(1 + at * 7 % 997, BUFFER - readable)
         tcp.arrives(peer(stream(length, at=at), seq=at), at=tcp.now + 0.001)
         at += length
         if tcp.connection.readable > BUFFER // 2:
