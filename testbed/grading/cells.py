@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from testbed.grading.nursery import Cell, Nursery, on_this_machine
 from testbed.grading.runner import nothing
+from testbed.signals import Signals
 from testbed.unavailable import Unavailable
 
 
@@ -21,11 +22,14 @@ def cells(kind: str, tell: Callable[[str], None] = nothing) -> Iterator[Callable
 
 
 def settled(kind: str, tell: Callable[[str], None] = nothing) -> str:
-    """Which kind "auto" is, now: for many that are to have the same. Raises Unavailable."""
+    """Which kind "auto" is, now: for many that are to have the same. Raises Interrupted."""
     if kind != "auto":
         return kind
-    with ExitStack() as stack:
-        return "docker" if _container(stack, kind, tell) else "process"
+    with Signals() as signals:
+        with ExitStack() as stack:
+            kind = "docker" if _container(stack, kind, tell) else "process"
+        signals.raise_if_any()
+    return kind
 
 
 def _container(stack: ExitStack, kind: str, tell: Callable[[str], None]) -> Nursery | None:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -29,6 +30,7 @@ from testbed.grading.sandbox import Broken, Sandbox, Source, Unreadable
 from testbed.grading.script import Bench, settings
 from testbed.grading.weights import Weights
 from testbed.signals import Interrupted, Signals
+from testbed.unavailable import Unavailable
 
 BYTES = 40_000  # that go each way when two implementations talk
 LINKS = {"clean": Shape(delay=0.01), "lossy": Shape(delay=0.01, loss=0.05, reorder=0.05, duplicate=0.02)}
@@ -146,6 +148,9 @@ def _in_parallel(tasks: Sequence[Callable[[], _T]], jobs: int, done: Callable[[_
             with signals.interruptible():
                 for number, result in _as_they_end(waiting):
                     results[number] = _told(result, done)
+        except BrokenProcessPool as error:
+            what = "a process that grades was killed, by the kernel if memory is short."
+            raise Unavailable(what, "Grade fewer at once: --jobs 1.") from error
         except BaseException:
             _end(list((pool._processes or {}).values()))
             raise
