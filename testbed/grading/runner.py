@@ -121,7 +121,10 @@ def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdic
     hung, began = False, True
     way: tuple[str, ...] = ()
     try:
-        test.run(bench)
+        try:
+            test.run(bench)
+        finally:
+            sandbox.close()  # before what is left of the test is cleared: that must ask for nothing more
     except Failed as failed:
         message, began = str(failed), not isinstance(failed, NotThere)
     except Broken as broken:

@@ -288,8 +288,10 @@ class Remote(TcpConnection):
     def close(self, now: float) -> None:  # noqa: D102
         self._do("close", now=now)
 
-    def abort(self, now: float) -> None:  # noqa: D102
-        self._do("abort", now=now)
+    def abort(self, now: float) -> None:
+        """Nothing if its process has ended: an application that nobody runs any more aborts whenever it is cleared."""
+        if self._sandbox.broken is None:
+            self._do("abort", now=now)
 
     def segment_arrives(self, seg: Segment, now: float) -> None:  # noqa: D102
         options = None if seg.options is None else asdict(seg.options)
