@@ -145,7 +145,7 @@ class Collector:
         self.reasons: list[str] = [""]
         self.strays: list[Stray] = []
         self.strays_dropped: Counter[str] = Counter()  # all of them, those that are left out, too
-        self.queues = {direction.index: Level() for direction in network.directions if direction.rate}
+        self.queues = {direction.index: Level() for direction in network.directions if direction.slowest}
         self.drops: Counter[int] = Counter()  # by direction
         self.last = 0  # microseconds
 
@@ -329,7 +329,7 @@ class Collector:
     def _waited(self, sender: End, at: int, arrived: int, event: Event) -> None:
         wait = sender.wait
         if wait is not None:
-            self.queues[wait.direction.index].add(at + wait.before, arrived - wait.after, _size(event, wait))
+            self.queues[wait.direction.index].add(*wait.queued(at, arrived), _size(event, wait))
 
     # ---- the rest ------------------------------------------------------------------------------------------------
 
@@ -445,7 +445,7 @@ def _first(waiting: dict[_Key, list[int]], key: _Key) -> int | None:
 
 def _size(event: Event, wait: Wait) -> int:
     """What a segment takes of the queue: packets if it is so limited, else bytes."""
-    if wait.direction.queue_packets is not None:
+    if wait.direction.in_packets:
         return 1
     options = (12 if "timestamp" in event else 0) + (4 + 8 * len(event["sack"]) if "sack" in event else 0)
     return 40 + options + int(event["len"])  # with the header of IP, as rates and queues count it

@@ -120,6 +120,29 @@ def test_the_keyboard_zooms_and_pans(opener: Opener, page_of: Path) -> None:
     assert opened.zoom() == [first, last]
 
 
+def test_however_far_one_zooms_in_no_two_labels_of_an_axis_are_alike(opener: Opener, page_of: Path) -> None:
+    opened = opener(page_of)
+    opened.go_through()
+    opened.page.evaluate("report.zoom.around(report.opened(report.data.connections[0]).at[300], 0)")
+    first, last = opened.zoom()
+    assert last - first == pytest.approx(20e-6)
+    for width in (0.02, 1e-3, 20e-6):
+        opened.page.evaluate(f"report.zoom.around((report.zoom.min + report.zoom.max) / 2, {width})")
+        labels = opened.page.evaluate(
+            "[...report.plots].flatMap(({plot}) => plot.axes.map((axis) => axis._values.filter((text) => text)))"
+        )
+        assert len(labels) == 12
+        assert all(len(set(own)) == len(own) for own in labels), labels
+    assert re.search(r"\d\.\d{6} . \d+\.\d{6} s", opened.shows(".range"))
+
+
+def test_a_server_listens_before_the_syn_comes(opener: Opener, page_of: Path) -> None:
+    opened = opener(page_of)
+    states = opened.page.locator(".ladder .state").all_text_contents()
+    assert states[:2] == ["CLOSED", "LISTEN"]
+    assert states.count("LISTEN") == 1
+
+
 def test_a_plot_says_what_is_under_the_pointer(opener: Opener, page_of: Path, report: Report) -> None:
     opened = opener(page_of)
     figure = opened.page.locator("figure.plot").nth(1)

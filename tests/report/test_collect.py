@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -93,6 +94,33 @@ def test_a_few_segments_have_no_goodput(collector: Collector, segments: int, bit
         tell(collector, 1.0 + number / 100, 0, "sent", seq=1000 + 500 * number, len=500)
         tell(collector, 1.0 + number / 100, 1, "received", seq=1000 + 500 * number, len=500)
     assert numbers(collector)["connections"][0]["directions"][0]["bits_per_second"] == pytest.approx(bits_per_second)
+
+
+def test_a_link_that_an_event_changes_has_another_rate_limit_and_delay_from_then_on() -> None:
+    """The end of the event has not come: the run was over before."""
+    at_first = {"delay": 0.003, "rate": 10e6, "queue_packets": None, "queue_bytes": 9000}
+    later = {"delay": 0.04, "rate": 3e6, "queue_packets": None, "queue_bytes": None}
+    link = {"link": "radio", "direction": "alice->bob"}
+    manifest: dict[str, Any] = {
+        "began": 1000.0,
+        "hosts": {name: {"addresses": {"radio": address}} for name, address in (("alice", "a"), ("bob", "b"))},
+        "routers": {},
+        "links": [{**link, "asked": at_first}],
+        "events": [
+            {"done": 2.0, "links": [{**link, "asked": later}]},
+            {"done": None, "links": [{**link, "asked": at_first}]},
+        ],
+    }
+    network = Network(manifest)
+    (direction,) = network.directions
+    assert (list(direction.rates().t), list(direction.rates().v)) == ([0, 2_000_000], [10e6, 3e6])
+    limits = direction.limits()
+    assert limits.v[0] == 9000
+    assert math.isnan(limits.v[1])
+    wait = network.wait("alice", "bob")
+    assert wait is not None
+    assert wait.queued(1_000_000, 1_010_000) == (1_000_000, 1_007_000)
+    assert wait.queued(2_000_000, 2_050_000) == (2_000_000, 2_010_000)
 
 
 def test_what_was_dropped_and_belongs_to_no_connection_counts(collector: Collector) -> None:

@@ -176,7 +176,7 @@ def test_a_plan_has_routers_ways_and_events(programs: dict[str, Program], capsys
     assert [router["name"] for router in plan["routers"]] == ["r1"]
     assert plan["hosts"][0]["ways"][0]["mtu"] == 1400
     assert plan["events"] == [
-        {"at": 0.0, "event": "link office: loss changed"},
+        {"at": 0.0, "event": "link office: loss 1%"},
         {"at": 600.0, "event": "link alice-r1: down"},
         {"at": 601.0, "event": "the end of link alice-r1: down"},
     ]

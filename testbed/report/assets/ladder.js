@@ -12,7 +12,7 @@ function ladder(connection, rows) {
     marked = mark;
     const behind = Math.min(rows.n, start + LADDER.most);
     told.textContent = rows.n ? `Segments ${count(start + 1)} to ${count(behind)} of ${count(rows.n)}, from ` +
-      `${rows.at[start].toFixed(4)} s to ${rows.at[behind - 1].toFixed(4)} s.` : "No segment was seen.";
+      `${rows.at[start].toFixed(6)} s to ${rows.at[behind - 1].toFixed(6)} s.` : "No segment was seen.";
     drawing.replaceChildren(drawLadder(connection, rows, start, behind, mark));
     if (mark >= 0) drawing.querySelector(`[data-row="${mark}"]`)?.focus({preventScroll: true});
   }
@@ -55,6 +55,7 @@ function ladderEvents(connection, rows, start, behind) {
   }
   rows.ends.forEach(({states, timers}, side) => {
     for (let at = 0; at < states.t.length; at++) {
+      if (at === 0 && listened(states)) continue;  // it did before the SYN came, for which it has this end
       if (states.t[at] >= begin && states.t[at] < until) {
         events.push({t: states.t[at], what: "state", side, name: D.states[states.what[at]], order: 3});
       }
@@ -88,6 +89,7 @@ function place(events) {
   return {gaps, height: Math.max(y, ...free) + 20};
 }
 
+const listened = ({what}) => D.states[what[0]] === "LISTEN";
 const stateWords = (name) => name.replaceAll("_", "-");
 
 function drawLadder(connection, rows, start, behind, mark) {
@@ -100,7 +102,7 @@ function drawLadder(connection, rows, start, behind, mark) {
     picture.append(
       svg("text", {x: x[side], y: 16, class: "host", "text-anchor": "middle"}, nameOf(connection, side)),
       svg("text", {x: x[side], y: 32, class: "state", "text-anchor": "middle"},
-        index >= 0 ? stateWords(D.states[states.what[index]]) : states.t.length ? "CLOSED" : ""),
+        index >= 0 ? stateWords(D.states[states.what[index]]) : states.t.length ? (listened(states) ? "LISTEN" : "CLOSED") : ""),
       svg("line", {x1: x[side], x2: x[side], y1: 38, y2: height - 6, class: "life"}));
   }
   for (const {y, text} of gaps) picture.append(svg("text", {x: (x[0] + x[1]) / 2, y: y + 4, class: "gap", "text-anchor": "middle"}, `⋮ ${text} ⋮`));
