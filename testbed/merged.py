@@ -20,7 +20,7 @@ from typing import IO
 
 from chitcpd.pcap import packet_block, section
 from testbed import finished
-from testbed.ladder import flag_bits
+from testbed.passages import flag_bits
 from testbed.traces import Event, Seen
 from testbed.unavailable import Unavailable
 from testbed.whole import whole
