@@ -60,7 +60,6 @@ class _Way(Generic[Row]):
     """One direction between two ends."""
 
     equal: dict[What, _Equal[Row]] = field(default_factory=dict)
-    damaged: dict[What, tuple[_Equal[Row], Passage[Row]]] = field(default_factory=dict)  # by what it said when it came
     fastest: float | None = None  # from one end to the other, of what can't be mistaken
 
 
@@ -69,6 +68,7 @@ class _Between(Generic[Row]):
     """What was seen of what goes from one host to another, on all ports."""
 
     seen: deque[tuple[_Way[Row], Passage[Row]]] = field(default_factory=deque)
+    damaged: dict[What, tuple[_Equal[Row], Passage[Row]]] = field(default_factory=dict)  # by what it said when it came
     in_vain: int = 0  # how often in a row nothing was like a damaged one
 
 
@@ -91,8 +91,11 @@ class Passages(Generic[Row]):
 
     def is_known(self, source: str, destination: str, what: What) -> bool:
         """Whether such a segment was sent, or came before."""
+        return self._equal(source, destination, what) is not None
+
+    def _equal(self, source: str, destination: str, what: What) -> _Equal[Row] | None:
         way = self._ways.get((source, destination))
-        return way is not None and what in way.equal
+        return None if way is None else way.equal.get(what)
 
     def sent(self, source: str, destination: str, passage: Passage[Row]) -> None:
         """A segment is under way."""
@@ -121,9 +124,9 @@ class Passages(Generic[Row]):
         self, source: str, destination: str, what: What, t: float, *, is_copy: bool = False
     ) -> Found[Row] | None:
         """Which segment it is that has come at the time `t`; None: nobody saw it leave, nor one that is like it."""
-        way = self._ways[source, destination]
-        equal = way.equal.get(what)
-        if equal is None:
+        way = self._ways.get((source, destination))
+        equal = way.equal.get(what) if way is not None else None
+        if way is None or equal is None:
             return self._like(source, destination, what, t)
         passage = None if is_copy else _first_under_way(way, equal, t)
         equal.came = passage.row if passage is not None else self._further(equal, t)
@@ -131,12 +134,12 @@ class Passages(Generic[Row]):
 
     def just_arrived(self, source: str, destination: str, what: What) -> Row | None:
         """The last such segment that has come."""
-        equal = self._ways[source, destination].equal.get(what)
+        equal = self._equal(source, destination, what)
         return None if equal is None else equal.came
 
     def departed(self, source: str, destination: str, what: What, t: float, *, at_once: bool) -> Found[Row] | None:
         """Which segment was dropped by its sender, `at_once` when it was sent or later, or on its way."""
-        equal = self._ways[source, destination].equal.get(what)
+        equal = self._equal(source, destination, what)
         if equal is None:
             return self._like(source, destination, what, t)
         if not equal.under_way:
@@ -147,11 +150,12 @@ class Passages(Generic[Row]):
 
     def of_size(self, source: str, destination: str, size: int, t: float) -> Found[Row] | None:
         """The first under way of so many bytes: what came is no segment any more."""
-        found = None
-        for way, passage in islice(reversed(self._hosts[host_of(source), host_of(destination)].seen), _COMPARED):
-            fits = passage in way.equal[passage.what].under_way and _size(passage.what) == size
+        found, between = None, self._hosts.get((host_of(source), host_of(destination)))
+        for way, passage in islice(reversed(between.seen), _COMPARED) if between is not None else ():
+            equal = way.equal[passage.what]
+            fits = passage in equal.under_way and _size(passage.what) == size
             if fits and not (found and _is_too_fast(way, passage, t)):
-                found = way.equal[passage.what], passage
+                found = equal, passage
         return self._damaged(*found, t) if found is not None else None
 
     def given_to_the_unseen(self) -> Iterator[tuple[Row, Row]]:
@@ -174,23 +178,33 @@ class Passages(Generic[Row]):
 
     def _like(self, source: str, destination: str, what: What, t: float) -> Found[Row] | None:
         """The one that is most like this, which is damaged; None if none is."""
-        way = self._ways[source, destination]
-        if what in way.damaged:  # a copy of what was damaged before it was copied
-            return self._damaged(*way.damaged[what], t)
-        between = self._hosts[host_of(source), host_of(destination)]
+        between = self._hosts.get((host_of(source), host_of(destination)))
+        if between is None:
+            return None
+        found = between.damaged.get(what)  # a copy of what was damaged before it was copied
+        if found is None:
+            found = self._most_like(between, what, t)
+            between.in_vain = 0 if found is not None else between.in_vain + 1
+        if found is None:
+            return None
+        if len(between.damaged) >= _COMPARED:
+            del between.damaged[next(iter(between.damaged))]
+        between.damaged[what] = found
+        return self._damaged(*found, t)
+
+    def _most_like(self, between: _Between[Row], what: What, t: float) -> tuple[_Equal[Row], Passage[Row]] | None:
         best: tuple[int, bool, int] | None = None
+        found = None
         compared = _COMPARED if between.in_vain < _IN_VAIN else _FEW
-        for age, (its_way, passage) in enumerate(islice(reversed(between.seen), compared)):
+        for age, (way, passage) in enumerate(islice(reversed(between.seen), compared)):
             damage = _damage(passage.what, what) if passage.sent is not None else _MOST_DAMAGE + 1
             if damage > _MOST_DAMAGE:
                 continue
-            equal = its_way.equal[passage.what]
-            score = damage + 2 * _is_too_fast(its_way, passage, t), passage not in equal.under_way, -age
+            equal = way.equal[passage.what]
+            score = damage + 2 * _is_too_fast(way, passage, t), passage not in equal.under_way, -age
             if best is None or score < best:
-                best = score
-                way.damaged[what] = equal, passage
-        between.in_vain = 0 if best is not None else between.in_vain + 1
-        return self._damaged(*way.damaged[what], t) if best is not None else None
+                best, found = score, (equal, passage)
+        return found
 
     def _damaged(self, equal: _Equal[Row], passage: Passage[Row], t: float) -> Found[Row]:
         if passage in equal.under_way:

@@ -36,6 +36,7 @@ class Report:
             raise Unreadable(f"{folder / 'manifest.json'} is not as docs/output.md says: {error!r}") from error
         for event in self._traces.events():
             self.collected.add(*event)
+        self.collected.finish()
 
     def summary(self) -> dict[str, Any]:
         """Its numbers (docs/schemas/report.schema.json)."""
