@@ -20,7 +20,7 @@ Row = TypeVar("Row")  # what the caller keeps of a segment
 What = tuple[Any, ...]  # all that a segment says: flags, seq, ack, len, wnd, and its options
 OPTIONS = ("mss", "window_scale", "sack_permitted", "timestamp", "sack")
 
-_REMEMBERED = 1 << 16  # segments between two hosts: a copy that comes later than so many others is not recognised
+_REMEMBERED = 1 << 15  # segments between two hosts: a copy that comes later than so many others is not recognised
 _COMPARED = 1 << 10  # of these, the last ones, to find what a damaged one was ...
 _IN_VAIN, _FEW = 100, 16  # ... but if that was in vain so often, only the last few: a trace is missing, or a part of it
 _MOST_DAMAGE = 3  # bits that may differ, or fields for one bit of the header's length
@@ -47,12 +47,12 @@ class _Equal(Generic[Row]):
     last: Passage[Row]
     under_way: list[Passage[Row]] = field(default_factory=list)
     came: Row | None = None  # the last that did
-    copies: list[tuple[float, Row]] = field(default_factory=list)  # when, and what
+    copies: list[tuple[float, Row]] | None = None  # when, and what; None: there is none, as of nearly all
 
     def next(self) -> Passage[Row]:
         """The first under way: of the newest connection, for one that has ended sends nothing more."""
-        newest = self.last.life
-        return next((one for one in self.under_way if one.life == newest), self.under_way[0])
+        first, newest = self.under_way[0], self.last.life
+        return first if first.life == newest else next((one for one in self.under_way if one.life == newest), first)
 
 
 @dataclass(slots=True)
@@ -162,7 +162,7 @@ class Passages(Generic[Row]):
         """(unseen, copy): what came as a copy while an equal one was under way that nobody saw was that one."""
         for way in self._ways.values():
             for equal in way.equal.values():
-                copies = list(equal.copies) if equal.under_way else []
+                copies = list(equal.copies or ()) if equal.under_way else []
                 for passage in reversed(equal.under_way):
                     while copies and copies[-1][0] < (passage.sent or 0.0):
                         copies.pop()
@@ -172,6 +172,7 @@ class Passages(Generic[Row]):
     # ---- copies, and damaged ones ---------------------------------------------------------------------------
 
     def _further(self, equal: _Equal[Row], t: float) -> Row:
+        equal.copies = equal.copies or []
         copy = self._copy(equal.last.row if equal.came is None else equal.came, len(equal.copies) + 2)
         equal.copies.append((t, copy))
         return copy
@@ -242,20 +243,26 @@ def what(event: Event) -> What:
     """All that the segment of an event says, ports included."""
     ends = event["local"], event["peer"]
     source, destination = ends if event["event"] == "sent" or event.get("direction") == "sent" else reversed(ends)
-    timestamp, sack = event.get("timestamp"), event.get("sack")
+    get = event.get
+    timestamp, sack = get("timestamp"), get("sack")
     return (
-        (port_of(source), port_of(destination)),
+        _ports(source, destination),
         event["flags"],
         event["seq"],
-        event.get("ack"),
+        get("ack"),
         event["len"],
         event["wnd"],
-        event.get("mss"),
-        event.get("window_scale"),
+        get("mss"),
+        get("window_scale"),
         True if "sack_permitted" in event else None,
         None if timestamp is None else tuple(timestamp),
         None if sack is None else tuple(map(tuple, sack)),
     )
+
+
+@lru_cache(maxsize=4096)
+def _ports(source: str, destination: str) -> tuple[int, int]:
+    return port_of(source), port_of(destination)
 
 
 def _damage(sent: What, came: What) -> int:
@@ -315,7 +322,6 @@ def host_of(address: str) -> str:
     return host.strip("[]") if colon and port.isdigit() and (":" not in host or host.startswith("[")) else address
 
 
-@lru_cache(maxsize=4096)
 def port_of(address: str) -> int:
     """Its port."""
     return int(address.rpartition(":")[2])
