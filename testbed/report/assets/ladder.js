@@ -95,7 +95,8 @@ const stateWords = (name) => name.replaceAll("_", "-");
 function drawLadder(connection, rows, start, behind, mark) {
   const events = ladderEvents(connection, rows, start, behind), {gaps, height} = place(events);
   const x = [LADDER.left, LADDER.right], out = [-1, 1];
-  const picture = svg("svg", {viewBox: `0 0 ${LADDER.width} ${height}`, width: LADDER.width, height, role: "group",
+  const cut = innerWidth < 700 ? 90 : 0;  // on a narrow screen less room at the sides
+  const picture = svg("svg", {viewBox: `${cut} 0 ${LADDER.width - 2 * cut} ${height}`, width: LADDER.width - 2 * cut, height, role: "group",
     "aria-label": `Segments between ${nameOf(connection, 0)} and ${nameOf(connection, 1)}`});
   for (const side of [0, 1]) {
     const {states} = rows.ends[side], index = after(states.t, start === 0 ? -1 : rows.at[start]) - 1;

@@ -125,7 +125,7 @@ function apps() {
 function everything() {
   const missing = [D.unreadable ? `${several(D.unreadable, "line")} of the traces could not be read.` : "",
     D.left_out ? `${several(D.left_out, "event")} of more connections, or of more drops that belong to none, than are told here are left out.` : ""].filter(Boolean);
-  return section("events", "Everything, on one clock", "Seconds from the start of the first application, as in all plots, in the ladder and in `testbed ladder`. What is listed is what the plots show: zoom, and it follows.",
+  return section("events", "Everything, on one clock", "Seconds from the start of the first application, as in all plots, in the ladder and in testbed ladder. What is listed is what the plots show: zoom, and it follows.",
     missing.map((text) => el("p", {class: "trouble"}, text)), timeline());
 }
 

@@ -484,7 +484,7 @@ function oneWay(connection, rows, side) {
     for (let i = after(rows.at, zoom.min - 1e-9), behind = after(rows.at, zoom.max); i < behind; i++) {
       if (use(i)) { if (rows.way[i] < low) low = rows.way[i]; if (rows.way[i] > high) high = rows.way[i]; }
     }
-    return [0, high];
+    return [0, high * 1.1];  // room for what was dropped
   };
   const parts = [
     {label: "segments", colour: "data", mark: "bar", draw: (ctx, g) => {
