@@ -113,7 +113,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
   function make() {
     const width = Math.max(280, box.clientWidth);
     u = new uPlot({
-      width, height, legend: {show: false}, padding: [8, 8, 0, 0],
+      width, height, legend: {show: false}, padding: [8, 24, 0, 0],
       scales: {x: {time: false, auto: false}, y: {auto: false, distr: log ? 3 : 1}},
       series: [{}, {show: false}],
       axes: [axis({values: (_, ticks) => ticks.map((t) => `${trim(t.toFixed(6))} s`), size: 30, space: () => 30 + 8 * fixed(zoom.max).length}),
