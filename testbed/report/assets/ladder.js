@@ -117,7 +117,7 @@ function drawLadder(connection, rows, start, behind, mark) {
         svg("text", {x: at, y: y + 4, class: "state", "text-anchor": anchor[side]}, stateWords(event.name)));
     } else if (event.what === "timer") {
       picture.append(svg("circle", {cx: x[side], cy: y, r: 3, class: "timer-mark"}),
-        svg("text", {x: at, y: y + 4, class: "timer", "text-anchor": anchor[side]}, `⏱ ${event.name.toLowerCase().replaceAll("_", " ")} timer`));
+        svg("text", {x: at, y: y + 4, class: "timer", "text-anchor": anchor[side]}, `${event.name.toLowerCase().replaceAll("_", " ")} timer`));
     }
   }
   const ended = new Map(events.filter(({what}) => what === "came" || what === "dropped").map((event) => [event.i, event]));
