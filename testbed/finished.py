@@ -63,12 +63,16 @@ def ladder_of(folder: Path) -> ladder.Ladder:
 
 def began(folder: Path) -> float | None:
     """When the first application of a run began, seconds since the epoch: what reports call 0. None: nobody knows."""
+    path = folder / "manifest.json"
+    if not path.is_file():
+        return None
     try:
-        with (folder / "manifest.json").open("rb") as file:
+        with path.open("rb") as file:
             found = json.loads(file.read(_LONGEST_MANIFEST))["began"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-    return float(found) if _is_time(found) else None
+
+    return float(found) if is_time(found) else None
 
 
 def trace_files(folder: Path) -> dict[str, Path]:
@@ -108,7 +112,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _is_event(event: Any) -> bool:
-    if not isinstance(event, dict) or not _is_time(event.get("t")) or not _is_number(event.get("connection", 1)):
+    if not isinstance(event, dict) or not is_time(event.get("t")) or not _is_number(event.get("connection", 1)):
         return False
     kind = event.get("event")
     if kind == "dropped":
@@ -148,8 +152,9 @@ def _is_number(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 32
 
 
-def _is_time(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e12
+def is_time(value: Any) -> bool:
+    """Whether it may be the time of an event."""
+    return type(value) in (int, float) and abs(value) < 1e12  # so it is finite
 
 
 def _is_text(value: Any) -> bool:

@@ -6,6 +6,7 @@ import calendar
 import heapq
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -50,14 +51,14 @@ def manifest(folder: Path) -> dict[str, Any]:
 
     Raises Unreadable.
     """
-    path = folder / "manifest.json"
-    if not path.exists() and any(folder.glob(_TRACES)):
-        return _without_manifest(folder)
+    path = inside(folder, "manifest.json")
+    if path is None:
+        if not os.path.lexists(folder / "manifest.json") and any(folder.glob(_TRACES)):
+            return _without_manifest(folder)
+        raise Unreadable(f"{folder} is no run folder: it has neither a file manifest.json nor traces")
     try:
         with path.open("rb") as file:
             read = json.loads(file.read(_LONGEST_FILE))
-    except FileNotFoundError as error:
-        raise Unreadable(f"{folder} is no run folder: it has neither a manifest.json nor traces") from error
     except (OSError, ValueError, RecursionError) as error:
         raise Unreadable(f"{path} can't be read: {error}") from error
     if not isinstance(read, dict):

@@ -123,7 +123,7 @@ def test_a_folder_without_a_manifest_has_a_report_of_its_traces(folder: Path, re
     assert (told["lab"], told["status"]) == ("bottleneck", None)
     for trace in folder.glob("hosts/*/trace.jsonl"):
         trace.unlink()
-    with pytest.raises(Unreadable, match=r"neither a manifest\.json nor traces"):
+    with pytest.raises(Unreadable, match=r"neither a file manifest\.json nor traces"):
         Report(folder)
 
 
