@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -71,7 +70,6 @@ def began(folder: Path) -> float | None:
             found = json.loads(file.read(_LONGEST_MANIFEST))["began"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
         return None
-
     return float(found) if is_time(found) else None
 
 
