@@ -13,6 +13,7 @@ from functools import partial
 from typing import Literal
 
 from chitcpd.faults import Shape
+from testbed.graph import changes
 from testbed.plan import Interface, Plan, Underlay, shape, underlay_of
 from testbed.topology.model import Event, Link, LinkSettings, Topology
 
@@ -99,7 +100,7 @@ def _title(link: Link, event: Event) -> str:
         return f"link {link.title}: down"
     assert event.set_ is not None
     sender = f" from {event.sender}" if event.sender else ""
-    return f"link {link.title}{sender}: {', '.join(sorted(event.set_.model_fields_set))} changed"
+    return f"link {link.title}{sender}: {', '.join(changes(event.set_))}"
 
 
 def _partitions(plan: Plan, events: tuple[Event, ...]) -> Iterator[Step]:

@@ -74,7 +74,7 @@ def happens(event: Event) -> str:
     if event.link is not None:
         what = f"link {event.link}" + (f" from {event.sender}" if event.sender else "")
     if event.set_ is not None:
-        what += f": {', '.join(_changes(event.set_))}"
+        what += f": {', '.join(changes(event.set_))}"
     elif event.down is not None:
         what += " down" + ("" if event.down == math.inf else f" for {_time(event.down)}")
     elif event.up:
@@ -89,10 +89,10 @@ def happens(event: Event) -> str:
     return f"at {_time(event.at)}: {what}" + (f" for {_time(event.duration)}" if event.duration else "")
 
 
-def _changes(changes: LinkChanges) -> Iterator[str]:
+def changes(settings: LinkChanges) -> Iterator[str]:
     """Each key that an event sets, with its value as it would be written."""
-    for key in (key for key in LinkChanges.model_fields if key in changes.model_fields_set):
-        value = getattr(changes, key)
+    for key in (key for key in LinkChanges.model_fields if key in settings.model_fields_set):
+        value = getattr(settings, key)
         if key in ("delay", "jitter"):
             yield f"{key} {_time(value)}"
         elif key == "rate":

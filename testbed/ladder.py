@@ -16,32 +16,22 @@ terminal. The events may come from files, or from a `chitcpd.trace.Recorder` in 
 Rows are in the order in which things happened: a segment stands where it was sent, a further copy of it where that
 came. Side 0 is the left host, the one that opened the connection, side 1 the other one.
 
-A segment has no name on its way, so what was sent and what came are put together by what they say and by their order:
-of equal ones the first that is under way comes first, unless it would have been faster than any other was. What came
-damaged is the one under way that differs in the fewest bits. An event {"event": "app", "t", "local", "peer", "text"}
-becomes a Note: daemons write none, a program that simulates may.
+`testbed.passages` says which segment it is that came, `testbed.lives` of which connection. An event
+{"event": "app", "t", "local", "peer", "text"} becomes a Note: daemons write none, a program that simulates may.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from testbed.lives import Life, Lives
+from testbed.passages import OPTIONS, Found, Passage, Passages, host_of, port_of, what
 from testbed.traces import Event, Seen
 
 _MODULO = 1 << 32
-_REMEMBERED = 1 << 16  # segments between two hosts: a copy that comes later than so many others is not recognised
-_COMPARED = 1 << 10  # of these, the last ones, to find what a damaged one was
-_MOST_DAMAGE = 3  # bits that may differ, or fields for one bit of the header's length
-_A_LITTLE_FASTER = 0.9  # of the shortest way so far: what would have been faster than this was another one
-_AFTER_RECEIVED = frozenset({"backlog full", "fault in the TCP"})  # drops of what has its line `received` already
-_OPTIONS = ("mss", "window_scale", "sack_permitted", "timestamp", "sack")
-_OPTION_LENGTHS = {"mss": 4, "window_scale": 4, "sack_permitted": 4, "timestamp": 12}  # bytes, with padding
-_FLAG_BITS = {"U": 32, "P": 8, "R": 4, "S": 2, "F": 1, ".": 16}
+AFTER_RECEIVED = frozenset({"backlog full", "fault in the TCP"})  # drops of what has its line `received` already
 _SHOWN = frozenset({"sent", "received", "dropped", "state", "timer", "app"})
 
 Fate = Literal["arrived", "dropped", "unseen"]
@@ -63,7 +53,7 @@ class Connection:
     @property
     def ports(self) -> tuple[int, int]:
         """The two ports."""
-        return _port(self.addresses[0]), _port(self.addresses[1])
+        return port_of(self.addresses[0]), port_of(self.addresses[1])
 
 
 @dataclass(slots=True, eq=False)
@@ -240,35 +230,10 @@ def _advance(name: str, waiting: dict[str, Event], rest: dict[str, Iterator[Even
 
 
 @dataclass(slots=True)
-class _Equal:
-    """Segments that say the same, in one direction between two ends."""
-
-    last: Segment  # of those that were sent
-    under_way: list[Segment] = field(default_factory=list)
-    came: Segment | None = None  # the last that did
-    copies: list[Segment] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Way:
-    """One direction between two ends."""
-
-    equal: dict[int, _Equal] = field(default_factory=dict)  # by what they say
-    damaged: dict[int, tuple[_Equal, Segment]] = field(default_factory=dict)  # by what it said when it came
-    fastest: float | None = None  # seconds from one end to the other, of what can't be mistaken
-
-
-_Sent = tuple[_Way, int, Segment]  # with what it says
-
-
-@dataclass(slots=True)
-class _Life:
+class _Known:
     """What is known of a connection beside what its rows need."""
 
     connection: Connection
-    numbers: list[int | None] = field(default_factory=lambda: [None, None])  # of each side's daemon
-    isns: list[int | None] = field(default_factory=lambda: [None, None])
-    states: list[bool] = field(default_factory=lambda: [False, False])  # whether a change of state was seen
     sent: list[Seen] = field(default_factory=lambda: [Seen(), Seen()])
     shifts: list[int | None] = field(default_factory=lambda: [None, None])
     last: list[Segment | None] = field(default_factory=lambda: [None, None])  # that each side sent or received
@@ -279,19 +244,15 @@ class _Builder:
 
     def __init__(self) -> None:
         self._rows: list[Row] = []
-        self._lives: list[_Life] = []
-        self._current: dict[tuple[str, str], _Life] = {}  # by the two ends, in alphabetical order
-        self._numbered: dict[tuple[str, int, str, str], _Life] = {}
-        self._ways: defaultdict[tuple[str, str], _Way] = defaultdict(_Way)  # source, destination
-        self._hosts: defaultdict[tuple[str, str], deque[_Sent]] = defaultdict(deque)  # the same, without ports
+        self._lives: Lives[_Known] = Lives(self._begin)
+        self._passages: Passages[Segment] = Passages(self._copy)
         self._owners: dict[str, str] = {}  # address -> name of the trace of the host that has it
 
     def too_early(self, event: Event) -> int:
         """The more, the later this is, of what has one time: 0 for all but arrivals, 3 if it was not sent yet."""
         if event["event"] != "received" and event.get("direction") != "received":
             return 0
-        way = self._ways.get((event["peer"], event["local"]))
-        if "flags" in event and way is not None and _content(event) in way.equal:
+        if "flags" in event and self._passages.is_known(event["peer"], event["local"], what(event)):
             return 1
         return 2 if event["event"] == "dropped" else 3  # what is damaged may be anything
 
@@ -301,7 +262,7 @@ class _Builder:
         if kind == "dropped":
             self._take_drop(name, event)
             return
-        self._owners.setdefault(_host(event["local"]), name)
+        self._owners.setdefault(host_of(event["local"]), name)
         if kind == "sent":
             self._take_sent(name, event)
         elif kind == "received":
@@ -311,66 +272,59 @@ class _Builder:
 
     def finish(self) -> Ladder:
         """The ladder, when all events were taken."""
-        absorbed = {id(copy) for way in self._ways.values() for copy in _given_to_the_unseen(way)}
+        absorbed = set()
+        for segment, copy in self._passages.given_to_the_unseen():
+            segment.arrived, segment.dropped = copy.arrived, copy.dropped
+            segment.why, segment.where, segment.damaged = copy.why, copy.where, copy.damaged
+            absorbed.add(id(copy))
         self._rows = [row for row in self._rows if id(row) not in absorbed]
-        for life in self._lives:
+        for life in self._lives.all:
             self._finish(life)
         _mark_overtaken(self._rows)
-        return Ladder([life.connection for life in self._lives], self._rows)
+        return Ladder([life.of.connection for life in self._lives.all], self._rows)
 
-    def _finish(self, life: _Life) -> None:
-        connection, (left, right) = life.connection, life.connection.addresses
+    def _finish(self, life: Life[_Known]) -> None:
+        known, connection, (left, right) = life.of, life.of.connection, life.ends
         connection.hosts = self._name(left), self._name(right)
         connection.isns = [isn or 0 for isn in life.isns]
-        if life.shifts[0] is not None and life.shifts[1] is not None:
-            connection.shifts = [life.shifts[0], life.shifts[1]]
+        if known.shifts[0] is not None and known.shifts[1] is not None:
+            connection.shifts = [known.shifts[0], known.shifts[1]]
 
     def _name(self, address: str) -> str:
-        host = _host(address)
+        host = host_of(address)
         return self._owners.get(host, host)
 
     # ---- events -------------------------------------------------------------------------------------------
 
     def _take_sent(self, name: str, event: Event) -> None:
         source, destination = event["local"], event["peer"]
-        life = self._life(name, event, source)
-        segment = _segment(life.connection, event, source)
+        known = self._lives.find(name, event).of
+        segment = _segment(known.connection, event, source)
         segment.sent = event["t"]
-        life.connection.segments += 1
+        known.connection.segments += 1
         takes = segment.length + segment.flags.count("S") + segment.flags.count("F")
-        segment.retransmission = takes > 0 and life.sent[segment.side].add(segment.absolute_seq, takes) < takes
-        _learn(life, segment)
-        self._remember(source, destination, event, segment).under_way.append(segment)
-        self._rows.append(segment)
-        life.last[segment.side] = segment
+        segment.retransmission = takes > 0 and known.sent[segment.side].add(segment.absolute_seq, takes) < takes
+        self._passages.sent(source, destination, self._passage(segment, event))
+        _learn(known, segment)
+        known.last[segment.side] = segment
 
-    def _remember(self, source: str, destination: str, event: Event, segment: Segment) -> _Equal:
-        way, content = self._ways[source, destination], _content(event)
-        equal = way.equal.get(content)
-        if equal is None:
-            equal = way.equal[content] = _Equal(segment)
-        equal.last = segment
-        sent = self._hosts[_host(source), _host(destination)]
-        sent.append((way, content, segment))
-        if len(sent) > _REMEMBERED:
-            old_way, old_content, old = sent.popleft()
-            known = old_way.equal.get(old_content)
-            if known is not None and known.last is old:
-                del old_way.equal[old_content]
-        return equal
+    def _passage(self, segment: Segment, event: Event) -> Passage[Segment]:
+        self._rows.append(segment)
+        return Passage(segment, what(event), segment.connection.number, segment.sent, segment.retransmission)
 
     def _take_received(self, name: str, event: Event) -> None:
-        segment = self._arrival(name, event, is_copy=event.get("debugger") == "duplicate")
+        segment = self._arrival(name, event)
         if segment is not None:
             segment.arrived = event["t"]
             _touch(segment, event["t"])
-            self._lives[segment.connection.number - 1].last[1 - segment.side] = segment
+            self._lives.all[segment.connection.number - 1].of.last[1 - segment.side] = segment
 
     def _take_drop(self, name: str, event: Event) -> None:
         if event["direction"] == "sent":
             segment = self._departed(name, event)
-        elif event["why"] in _AFTER_RECEIVED:
-            segment = self._just_arrived(event) or self._arrival(name, event)
+        elif event["why"] in AFTER_RECEIVED:
+            segment = self._passages.just_arrived(event["peer"], event["local"], what(event))
+            segment = segment or self._arrival(name, event)
         else:
             segment = self._arrival(name, event)
         if segment is None:
@@ -381,158 +335,70 @@ class _Builder:
         _touch(segment, event["t"])
 
     def _take_happened(self, name: str, event: Event) -> None:
-        life = self._life(name, event, event["local"])
-        connection = life.connection
+        known = self._lives.find(name, event).of
+        connection = known.connection
         side, t = connection.addresses.index(event["local"]), event["t"]
         if event["event"] == "state":
-            life.states[side] = True
-            self._rows.append(StateChange(connection, side, t, event["from"], event["to"], life.last[side]))
+            self._rows.append(StateChange(connection, side, t, event["from"], event["to"], known.last[side]))
         else:
-            life.last[side] = None
+            known.last[side] = None
             is_timer = event["event"] == "timer"
             text = event["timer" if is_timer else "text"]
             self._rows.append((Expiry if is_timer else Note)(connection, side, t, text))
         connection.end = max(connection.end, t)
 
-    # ---- which connection ---------------------------------------------------------------------------------
+    # ---- which connection, which segment ------------------------------------------------------------------
 
-    def _life(self, name: str, event: Event, source: str) -> _Life:
-        """The connection of an event; `source` is the end that began it, if it is the first."""
-        local, peer, number = event["local"], event["peer"], event.get("connection")
-        pair = (local, peer) if local < peer else (peer, local)
-        current = self._current.get(pair)
-        if number is None:
-            is_other = current is not None and _is_another_syn(current, event)
-            return self._begin(pair, source, event) if current is None or is_other else current
-        key = (name, number, local, peer)
-        known = self._numbered.get(key)
-        if known is not None:
-            side = known.connection.addresses.index(local)
-            if not (event["event"] == "state" and event["from"] == "CLOSED" and known.states[side]):
-                return known
-        if current is None or current.numbers[current.connection.addresses.index(local)] is not None:
-            if event["event"] == "state" and event["to"] in ("LISTEN", "SYN_RCVD"):
-                source = peer
-            current = self._begin(pair, source, event)
-        current.numbers[current.connection.addresses.index(local)] = number
-        self._numbered[key] = current
-        return current
+    def _begin(self, left: str, right: str, event: Event) -> _Known:
+        number = len(self._lives.all) + 1
+        return _Known(Connection(number, (left, right), begin=event["t"], end=event["t"]))
 
-    def _begin(self, pair: tuple[str, str], left: str, event: Event) -> _Life:
-        right = pair[0] if pair[1] == left else pair[1]
-        connection = Connection(len(self._lives) + 1, (left, right), begin=event["t"], end=event["t"])
-        life = self._current[pair] = _Life(connection)
-        self._lives.append(life)
-        return life
-
-    # ---- which segment ------------------------------------------------------------------------------------
-
-    def _arrival(self, name: str, event: Event, *, is_copy: bool = False) -> Segment | None:
+    def _arrival(self, name: str, event: Event) -> Segment | None:
         """The row of what has come; None if it can't be said."""
-        source, destination = event["peer"], event["local"]
+        source, destination, t = event["peer"], event["local"], event["t"]
         if "flags" not in event:  # it is too damaged to be read
-            return self._shapeless(source, destination, event)
-        way = self._ways[source, destination]
-        equal = way.equal.get(_content(event))
-        if equal is not None:
-            segment = None if is_copy else _first_under_way(way, equal, event["t"])
-            equal.came = segment = segment or self._copy(equal)
-            return segment
-        return self._like(source, destination, event) or self._unknown(name, event)
+            return _row(self._passages.of_size(source, destination, event["bytes"], t))
+        is_copy = event.get("debugger") == "duplicate"
+        found = self._passages.arrived(source, destination, what(event), t, is_copy=is_copy)
+        return _row(found) or self._unknown(name, event)
 
     def _unknown(self, name: str, event: Event) -> Segment:
         """The row of what has come, but nobody saw it leave."""
         source, destination = event["peer"], event["local"]
-        life = self._life(name, event, source)
-        segment = _segment(life.connection, event, source)
+        known = self._lives.find(name, event).of
+        segment = _segment(known.connection, event, source)
         if event["event"] == "received":  # else it may say anything
-            _learn(life, segment)
-        self._remember(source, destination, event, segment).came = segment
-        self._rows.append(segment)
+            _learn(known, segment)
+        self._passages.appeared(source, destination, self._passage(segment, event))
         return segment
-
-    def _just_arrived(self, event: Event) -> Segment | None:
-        equal = self._ways[event["peer"], event["local"]].equal.get(_content(event))
-        return None if equal is None else equal.came
 
     def _departed(self, name: str, event: Event) -> Segment | None:
         """The row of what was dropped by its sender, or on its way."""
-        source, destination = event["local"], event["peer"]
+        source, destination, t = event["local"], event["peer"], event["t"]
         if "flags" not in event:
-            return self._shapeless(source, destination, event)
-        equal = self._ways[source, destination].equal.get(_content(event))
-        if equal is None:
-            return self._like(source, destination, event)
-        if not equal.under_way:
-            return self._copy(equal)
+            return _row(self._passages.of_size(source, destination, event["bytes"], t))
         # A sender drops what it sends at once, unless that waits until its peer turns out not to be there.
-        at_once = name == self._owners.get(_host(source)) and event["why"] != "unreachable"
-        return equal.under_way.pop(-1 if at_once else 0)
+        at_once = name == self._owners.get(host_of(source)) and event["why"] != "unreachable"
+        return _row(self._passages.departed(source, destination, what(event), t, at_once=at_once))
 
-    def _copy(self, equal: _Equal) -> Segment:
+    def _copy(self, of: Segment, number: int) -> Segment:
         """A row for one more copy."""
-        copy = _twin(equal.came or equal.last)
-        equal.copies.append(copy)
-        copy.copy = len(equal.copies) + 1
+        copy = replace(of, copy=number, arrived=None, dropped=None, why=None, where=None, damaged=False)
         self._rows.append(copy)
         return copy
 
-    # ---- damaged ones -------------------------------------------------------------------------------------
 
-    def _like(self, source: str, destination: str, event: Event) -> Segment | None:
-        """The one that is most like this, which is damaged; None if none is."""
-        way, content = self._ways[source, destination], _content(event)
-        if content in way.damaged:  # a copy of what was damaged before it was copied
-            return self._damaged(*way.damaged[content])
-        best: tuple[int, bool, int] | None = None
-        for age, (equal, segment, is_too_fast) in enumerate(self._lately(source, destination, event["t"])):
-            damage = _damage(segment, event, source, destination)
-            score = damage + 2 * is_too_fast, segment not in equal.under_way, -age
-            if damage <= _MOST_DAMAGE and (best is None or score < best):
-                best = score
-                way.damaged[content] = equal, segment
-        return self._damaged(*way.damaged[content]) if best is not None else None
-
-    def _shapeless(self, source: str, destination: str, event: Event) -> Segment | None:
-        """The first under way of so many bytes: what came is no segment any more."""
-        found = None
-        for equal, segment, is_too_fast in self._lately(source, destination, event["t"]):
-            if _size(segment) == event["bytes"] and segment in equal.under_way and not (found and is_too_fast):
-                found = equal, segment
-        return self._damaged(*found) if found is not None else None
-
-    def _lately(self, source: str, destination: str, t: float) -> Iterator[tuple[_Equal, Segment, bool]]:
-        """What was sent from host to host lately, the last first; whether it can hardly be there at the time `t`."""
-        sent = self._hosts.get((_host(source), _host(destination)), ())
-        for way, content, segment in itertools.islice(reversed(sent), _COMPARED):
-            yield way.equal[content], segment, _is_too_fast(way, segment, t)
-
-    def _damaged(self, equal: _Equal, segment: Segment) -> Segment:
-        if segment in equal.under_way:
-            equal.under_way.remove(segment)
-        else:
-            segment = self._copy(equal)
-        segment.damaged = True
-        equal.came = segment
-        return segment
+def _learn(known: _Known, segment: Segment) -> None:
+    """How windows are shifted."""
+    if "S" in segment.flags:
+        known.shifts[segment.side] = segment.options.get("window_scale")
 
 
-def _is_another_syn(life: _Life, event: Event) -> bool:
-    if event["event"] != "sent" or event["flags"] != "S":
-        return False
-    isn = life.isns[life.connection.addresses.index(event["local"])]
-    return isn is not None and isn != event["seq"]
-
-
-def _learn(life: _Life, segment: Segment) -> None:
-    """What a segment says of its connection: initial sequence numbers, and how windows are shifted."""
-    side, is_syn = segment.side, "S" in segment.flags
-    if is_syn:
-        life.shifts[side] = segment.options.get("window_scale")
-    if life.isns[side] is None:  # where there was no SYN: the first byte has number 1, as it would have
-        life.isns[side] = (segment.absolute_seq - (not is_syn and "R" not in segment.flags)) % _MODULO
-    if life.isns[1 - side] is None and segment.absolute_ack is not None and not is_syn:
-        life.isns[1 - side] = (segment.absolute_ack - 1) % _MODULO
+def _row(found: Found[Segment] | None) -> Segment | None:
+    if found is None:
+        return None
+    found.row.damaged = found.row.damaged or found.damaged
+    return found.row
 
 
 def _segment(connection: Connection, event: Event, source: str) -> Segment:
@@ -544,76 +410,8 @@ def _segment(connection: Connection, event: Event, source: str) -> Segment:
         event.get("ack"),
         event["len"],
         event["wnd"],
-        {name: event[name] for name in _OPTIONS if name in event},
+        {name: event[name] for name in OPTIONS if name in event},
     )
-
-
-def _twin(of: Segment) -> Segment:
-    """One more copy, which nothing has become of."""
-    return Segment(
-        of.connection,
-        of.side,
-        of.flags,
-        of.absolute_seq,
-        of.absolute_ack,
-        of.length,
-        of.wnd,
-        of.options,
-        of.sent,
-        retransmission=of.retransmission,
-    )
-
-
-def _content(event: Event) -> int:
-    """A number that equal segments have in common: 64 bits, so that a run of millions has no two that do by chance."""
-    timestamp, sack = event.get("timestamp"), event.get("sack")
-    return hash(
-        (
-            event["flags"],
-            event["seq"],
-            event.get("ack"),
-            event["len"],
-            event["wnd"],
-            None if timestamp is None else tuple(timestamp),
-            None if sack is None else tuple(map(tuple, sack)),
-            event.get("mss"),
-            event.get("window_scale"),
-            "sack_permitted" in event,
-        )
-    )
-
-
-def _first_under_way(way: _Way, equal: _Equal, t: float) -> Segment | None:
-    """Take the one of these that came at the time `t`; None if it was none of them."""
-    if not equal.under_way:
-        return None
-    segment = equal.under_way[0]
-    can_be_mistaken = equal.last is not segment or equal.came is not None or segment.retransmission
-    if not can_be_mistaken:
-        took = t - (segment.sent or 0.0)
-        way.fastest = took if way.fastest is None else min(way.fastest, took)
-    elif _is_too_fast(way, segment, t):
-        return None
-    return equal.under_way.pop(0)
-
-
-def _is_too_fast(way: _Way, segment: Segment, t: float) -> bool:
-    """Whether this can hardly be there at the time `t` already."""
-    return way.fastest is not None and t - (segment.sent or 0.0) < way.fastest * _A_LITTLE_FASTER
-
-
-def _given_to_the_unseen(way: _Way) -> Iterator[Segment]:
-    """What came as a copy while an equal one was under way that nobody saw again was that one, and no copy."""
-    for equal in way.equal.values():
-        copies = list(equal.copies) if equal.under_way else []
-        for segment in reversed(equal.under_way):
-            while copies and copies[-1].t < (segment.sent or 0.0):
-                copies.pop()
-            if copies:
-                copy = copies.pop()
-                segment.arrived, segment.dropped = copy.arrived, copy.dropped
-                segment.why, segment.where, segment.damaged = copy.why, copy.where, copy.damaged
-                yield copy
 
 
 def _touch(segment: Segment, t: float) -> None:
@@ -631,65 +429,3 @@ def _mark_overtaken(rows: list[Row]) -> None:
             row.overtaken = True
         else:
             earliest[key] = row.arrived
-
-
-# ---- what was damaged --------------------------------------------------------------------------------------
-
-
-def _damage(segment: Segment, event: Event, source: str, destination: str) -> int:
-    """In how many bits a segment that came differs from one that was sent, as far as the trace tells."""
-    ends = segment.connection.addresses
-    bits: int = (_port(ends[segment.side]) ^ _port(source)).bit_count()
-    bits += (_port(ends[1 - segment.side]) ^ _port(destination)).bit_count()
-    bits += (segment.absolute_seq ^ event["seq"]).bit_count() + (segment.wnd ^ event["wnd"]).bit_count()
-    bits += (flag_bits(segment.flags) ^ flag_bits(event["flags"])).bit_count()
-    if segment.absolute_ack is not None and "ack" in event:
-        bits += (segment.absolute_ack ^ event["ack"]).bit_count()
-    bits += segment.length != event["len"]
-    return bits + _damage_of_options(segment.options, event)
-
-
-def _damage_of_options(options: dict[str, Any], event: Event) -> int:
-    came = {name: event[name] for name in _OPTIONS if name in event}
-    if options.keys() != came.keys():
-        return 1
-    ours, theirs = list(_numbers(options.values())), list(_numbers(came.values()))
-    if len(ours) != len(theirs):
-        return 1
-    # Where a kind, a length or the header's length was damaged, all else may be other bytes.
-    return min(sum((one ^ other).bit_count() for one, other in zip(ours, theirs, strict=True)), 2)
-
-
-def _numbers(values: Iterable[Any]) -> Iterator[int]:
-    for value in values:
-        if isinstance(value, int):
-            yield value
-        else:
-            yield from _numbers(value)
-
-
-def flag_bits(flags: str) -> int:
-    """The control bits of these letters: "S." is SYN and ACK."""
-    return sum(_FLAG_BITS[letter] for letter in flags)
-
-
-def _size(segment: Segment) -> int:
-    """Bytes with the header."""
-    options = sum(_OPTION_LENGTHS.get(name, 0) for name in segment.options)
-    blocks = len(segment.options.get("sack", ()))
-    return 20 + options + (4 + 8 * blocks if blocks else 0) + segment.length
-
-
-@lru_cache(maxsize=4096)
-def _host(address: str) -> str:
-    """Without its port."""
-    return address.rpartition(":")[0].strip("[]") if not _is_bare(address) else address
-
-
-def _is_bare(address: str) -> bool:
-    """Whether it is an address alone, as those have that are of no segment."""
-    return ":" not in address or (address.count(":") > 1 and not address.startswith("["))
-
-
-def _port(address: str) -> int:
-    return int(address.rpartition(":")[2])

@@ -17,7 +17,7 @@ class Choice:
 
     connections: list[Connection]
     rows: list[Row]
-    start: float  # of all rows, seconds since the epoch: what a person calls 0
+    start: float  # what a person calls 0: seconds since the epoch
     states_before: dict[int, list[str]]  # number of a connection -> its two ends' states, before these rows
 
 
@@ -29,10 +29,11 @@ def choose(
     port: int | None = None,
     begin: float | None = None,
     end: float | None = None,
+    start: float | None = None,
 ) -> Choice:
-    """The part of a ladder that fulfils all that is asked for; `begin` and `end` in seconds from the first row.
+    """The part of a ladder that fulfils all that is asked for; `begin` and `end` in seconds from `start`.
 
-    Raises NoSuchConnection if there is none.
+    `start`: seconds since the epoch; None: with the first row. Raises NoSuchConnection if there is none.
     """
     chosen = [
         one
@@ -43,7 +44,7 @@ def choose(
     ]
     if not chosen:
         raise NoSuchConnection(f"there is no such connection; {_known(ladder)}")
-    start = ladder.rows[0].t
+    start = ladder.rows[0].t if start is None else start
     first = start + begin if begin is not None else float("-inf")
     last = start + end if end is not None else float("inf")
     numbers = {one.number for one in chosen}

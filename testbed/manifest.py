@@ -13,6 +13,7 @@ from pathlib import Path
 import chitcpd
 from testbed import inputs
 from testbed.backends.base import Mechanism
+from testbed.events import Reshape
 from testbed.outcome import Ending, Outcome
 from testbed.plan import HostPlan, Plan
 from testbed.topology import Topology
@@ -72,7 +73,12 @@ def _manifest(outcome: Outcome, topology: Topology, backend: str, why: str) -> d
         "apps": {name: _ending(ending) for name, ending in outcome.endings.items()},
         "probes": [{**asdict(probed), "good": probed.good} for probed in outcome.built.probed],
         "events": [
-            {"at": happened.step.at, "event": happened.step.title, "done": _rounded(happened.at)}
+            {
+                "at": happened.step.at,
+                "event": happened.step.title,
+                "done": _rounded(happened.at),
+                "links": [_reshaped(reshape) for reshape in happened.step.reshapes],
+            }
             for happened in outcome.events
         ],
         "checks": [asdict(result) for result in outcome.checks],
@@ -123,6 +129,16 @@ def _link(plan: Plan, mechanism: Mechanism) -> dict[str, object]:
         "asked": asked,
         "mechanism": {"delay_jitter_rate": mechanism.delay_jitter_rate, "all_else": mechanism.all_else},
         "why": mechanism.why,
+    }
+
+
+def _reshaped(reshape: Reshape) -> dict[str, object]:
+    """What one direction of a link was asked to do from then on."""
+    interface = reshape.interface
+    return {
+        "link": interface.link,
+        "direction": f"{reshape.node}->{interface.towards}",
+        "asked": {"underlay": asdict(reshape.underlay), **asdict(reshape.shape)},
     }
 
 

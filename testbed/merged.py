@@ -1,5 +1,6 @@
 """All captures of a run as one pcapng: an interface for each host, in time order, with comments from the traces.
 
+What has passed on the wire between two hosts is in the captures of both: here it is once, on an interface `wire`.
 Everything is read once and side by side, and only what is near in time is held, so a run may be of any length.
 """
 
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 import ipaddress
+import json
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +20,7 @@ from typing import IO
 
 from chitcpd.pcap import packet_block, section
 from testbed import finished
-from testbed.ladder import flag_bits
+from testbed.passages import flag_bits
 from testbed.traces import Event, Seen
 from testbed.unavailable import Unavailable
 from testbed.whole import whole
@@ -30,8 +32,13 @@ _ROUNDING = 2000  # nanoseconds by which the times of a trace, as numbers of JSO
 _NEAR = 1_000_000  # nanoseconds: what happened at a packet's moment
 _LATER = 20_000_000  # nanoseconds after a packet in which its host may say that it was dropped ...
 _HELD = 4096  # ... or so many packets
+_MOST_COMMENTS = 20  # of one packet; how many more there were is said
 _MOST_WAYS = 1 << 12  # directions of connections of which a host is known to have sent something
 _TCP_BEGIN = struct.Struct("!HHI")  # ports, sequence number
+_WIRE, _WIRE_FILE = "wire", "wire.pcap"
+_IP_AT = {1: 14, 101: 0, 113: 16, 276: 20}  # link type (Ethernet, raw, Linux' "any") -> where the IP header begins
+_TWICE_WITHIN = 1_000_000_000  # nanoseconds in which the other end of a link has captured a packet, too ...
+_MOST_LATELY = 1 << 14  # ... and of so many
 
 
 @dataclass(slots=True)
@@ -41,6 +48,7 @@ class Merged:
     packets: int = 0
     comments: int = 0
     interfaces: list[str] = field(default_factory=list)
+    twice: int = 0  # packets of the wire that both ends have captured, and that are here once
 
 
 def merge_into(folder: Path, path: Path) -> Merged:
@@ -62,19 +70,36 @@ def merge(folder: Path, output: IO[bytes]) -> Merged:
     paths = [path for path in paths if not path.is_file() or path.stat().st_size]  # who was killed leaves empty ones
     if not paths:
         raise finished.NoSuchRun(f"{folder} has no captures: there is no hosts/HOST/segments.pcap in it")
-    done = Merged()
+    done, once = Merged(), _Once()
     with ExitStack() as stack:
         captures = [_Capture(stack.enter_context(_open(path)), path) for path in paths]
-        done.interfaces = [_name(path) for path in paths]
-        output.write(section(*zip(done.interfaces, (capture.link_type for capture in captures), strict=True)))
+        interfaces = dict.fromkeys((_name(capture.path), capture.link_type) for capture in captures)
+        places = {interface: place for place, interface in enumerate(interfaces)}
+        done.interfaces = list(dict.fromkeys(name for name, _ in interfaces))
+        output.write(section(*interfaces))
         streams = [_numbered(index, _packets(capture)) for index, capture in enumerate(captures)]
         for _, index, packet in heapq.merge(*streams, key=lambda one: one[:2]):
-            output.write(
-                packet_block(index, packet.time, packet.raw, packet.length, packet.sent, list(packet.comments))
-            )
+            capture = captures[index]
+            if _is_wire(capture.path) and once.was_seen(index, packet, capture.link_type):
+                done.twice += 1
+                continue
+            place, comments = places[_name(capture.path), capture.link_type], packet.told()
+            output.write(packet_block(place, packet.time, packet.raw, packet.length, packet.sent, comments))
             done.packets += 1
-            done.comments += len(packet.comments)
+            done.comments += len(comments)
     return done
+
+
+def why_no_wire(folder: Path) -> str | None:
+    """Why a run has no capture of the wire, as far as its folder tells; None if it has one."""
+    if any(path.stat().st_size for path in folder.glob(f"hosts/*/{_WIRE_FILE}") if path.is_file()):
+        return None
+    try:
+        notes = json.loads((folder / "manifest.json").read_text())["notes"]
+        told = next(str(note) for note in notes if str(note).startswith("no capture of the wire"))
+    except (OSError, ValueError, LookupError, TypeError, StopIteration, RecursionError):
+        return f"no capture of the wire: there is no hosts/HOST/{_WIRE_FILE}; `capture: {{wire: false}}` asks for none"
+    return told
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -84,12 +109,16 @@ def _open(path: Path) -> IO[bytes]:
         raise finished.BadTrace(f"{path} can't be read: {error.strerror}") from error
 
 
+def _is_wire(path: Path) -> bool:
+    return path.name == _WIRE_FILE
+
+
 def _place(path: Path) -> tuple[bool, str]:
-    return path.name == "wire.pcap", path.parent.name
+    return _is_wire(path), path.parent.name
 
 
 def _name(path: Path) -> str:
-    return path.parent.name if path.name == "segments.pcap" else f"{path.parent.name} wire"
+    return _WIRE if _is_wire(path) else path.parent.name
 
 
 def _numbered(index: int, packets: Iterable[_Packet]) -> Iterator[tuple[int, int, _Packet]]:
@@ -97,9 +126,30 @@ def _numbered(index: int, packets: Iterable[_Packet]) -> Iterator[tuple[int, int
         yield packet.time, index, packet
 
 
+class _Once:
+    """Tells what the other end of a link has captured as well: the same bytes, from the IP header on."""
+
+    def __init__(self) -> None:
+        self._lately: dict[bytes, tuple[int, int]] = {}  # bytes -> which capture, and when
+
+    def was_seen(self, capture: int, packet: _Packet, link_type: int) -> bool:
+        """Whether another capture has had this packet just before."""
+        begin = _IP_AT.get(link_type)
+        if begin is None:
+            return False
+        raw = packet.raw[begin:]
+        earlier = self._lately.pop(raw, None)  # so that the newest stand at the end
+        if earlier is not None and earlier[0] != capture and packet.time - earlier[1] < _TWICE_WITHIN:
+            return True
+        if len(self._lately) >= _MOST_LATELY:
+            del self._lately[next(iter(self._lately))]
+        self._lately[raw] = capture, packet.time
+        return False
+
+
 def _packets(capture: _Capture) -> Iterator[_Packet]:
     trace = capture.path.parent / "trace.jsonl"
-    if capture.path.name == "wire.pcap" or not trace.is_file():
+    if _is_wire(capture.path) or not trace.is_file():
         return capture.packets()
     return _Annotated(capture.packets(), finished.events(trace)).packets()
 
@@ -117,6 +167,18 @@ class _Packet:
     sent: bool | None = None  # by the host whose capture it is; None: not known
     is_told: bool = False  # why it was dropped
     comments: dict[str, None] = field(default_factory=dict)  # in their order, none twice
+    left_out: int = 0  # of further comments
+
+    def say(self, comment: str) -> None:
+        """One more comment, unless there are very many."""
+        if len(self.comments) < _MOST_COMMENTS:
+            self.comments[comment] = None
+        elif comment not in self.comments:
+            self.left_out += 1
+
+    def told(self) -> list[str]:
+        """All of them."""
+        return [*self.comments, *([f"... and {self.left_out} more"] if self.left_out else [])]
 
 
 class _Capture:
@@ -162,6 +224,7 @@ class _Annotated:
         self._events = events
         self._held: deque[tuple[_Packet, _What | None]] = deque()
         self._waiting: list[tuple[int, str]] = []  # times and comments that may belong to the next packet
+        self._unsaid = 0  # of further ones
         self._sent: dict[tuple[str, str], tuple[int, Seen]] = {}  # of each way: its first sequence number, and all
 
     def packets(self) -> Iterator[_Packet]:
@@ -189,13 +252,13 @@ class _Annotated:
             if packet is not None:
                 packet.sent = kind == "sent"
                 if packet.sent and self._was_sent_before(event):
-                    packet.comments["retransmission"] = None
+                    packet.say("retransmission")
         elif kind == "dropped":
             what = _what_of(event, sent=event["direction"] == "sent") if "flags" in event else None
             packet = self._find(what, lambda packet: _has_no_hop(packet) and not packet.is_told)
             if packet is not None:
                 packet.is_told = True
-                packet.comments[f"dropped: {event['why']}"] = None
+                packet.say(f"dropped: {event['why']}")
         elif kind == "state":
             self._happened(_time(event), f"{event['from']} -> {event['to']}", leads_on=False)
         elif kind == "timer":
@@ -223,18 +286,25 @@ class _Annotated:
     def _happened(self, t: int, text: str, *, leads_on: bool) -> None:
         """Something that is no packet; if it `leads_on`, rather the next packet's than that of the last."""
         if not leads_on and self._held and t - self._held[-1][0].time <= _NEAR:
-            self._held[-1][0].comments[text] = None
-        else:
+            self._held[-1][0].say(text)
+        elif len(self._waiting) <= _MOST_COMMENTS:
             self._waiting.append((t, text))
+        else:
+            self._unsaid += 1
 
     def _give_waiting(self, following: _Packet | None) -> None:
+        packet = following
         for t, text in self._waiting:
             if following is not None and (not self._held or following.time - t <= _NEAR):
-                following.comments[text] = None
+                packet = following
+                packet.say(text)
             elif self._held:
-                last = self._held[-1][0]
-                last.comments[f"{text}, {(t - last.time) / 1e9:.6f} s later"] = None
+                packet = self._held[-1][0]
+                packet.say(f"{text}, {(t - packet.time) / 1e9:.6f} s later")
+        if packet is not None:
+            packet.left_out += self._unsaid
         self._waiting.clear()
+        self._unsaid = 0
 
 
 def _time(event: Event) -> int:

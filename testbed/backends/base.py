@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from chitcpd.faults import Shape
 from testbed.clock import Clock, Queue
@@ -68,6 +68,7 @@ class Probed:
     measured_rtt: float
     asked_rate: float | None  # bits per second, in this direction
     measured_rate: float | None
+    TOLERATED_RATE: ClassVar = 0.03  # by which share the rate may differ
 
     @property
     def good(self) -> bool:
@@ -77,14 +78,19 @@ class Probed:
     @property
     def good_rtt(self) -> bool:
         """Whether the round trip is within max(1 ms, 2 %) of what was asked for."""
-        return abs(self.measured_rtt - self.asked_rtt) <= max(0.001, 0.02 * self.asked_rtt)
+        return abs(self.measured_rtt - self.asked_rtt) <= self.tolerated_rtt
+
+    @property
+    def tolerated_rtt(self) -> float:
+        """By how many seconds the round trip may differ."""
+        return max(0.001, 0.02 * self.asked_rtt)
 
     @property
     def good_rate(self) -> bool:
         """Whether the rate is within 3 % of what was asked for, if it was measured."""
         if self.measured_rate is None or self.asked_rate is None:
             return True
-        return abs(self.measured_rate / self.asked_rate - 1) <= 0.03
+        return abs(self.measured_rate / self.asked_rate - 1) <= self.TOLERATED_RATE
 
 
 @dataclass(slots=True)

@@ -49,13 +49,19 @@ def ladder(
       testbed ladder dumbbell --connection 2 --all | less
 
     RUN is a run folder, or the name of a topology, whose latest run it is; by default the latest run of all. An arrow
-    begins with its sender, at the time at the left; one that ends in X was dropped, and beside it stands why. Numbers
-    count from the first one of their sender. "(again)" was sent before, "(copy 2)" came twice, "(overtaken)" came later
-    than what was sent after it.
+    begins with its sender, at the time at the left, in seconds from the start of the first application, as in the
+    report; one that ends in X was dropped, and beside it stands why. Numbers count from the first one of their sender.
+    "(again)" was sent before, "(copy 2)" came twice, "(overtaken)" came later than what was sent after it.
     """
     folder = finished.find(run, runs)
     choice = ladder_choice.choose(
-        finished.ladder_of(folder), between=between, connection=connection, port=port, begin=begin, end=end
+        finished.ladder_of(folder),
+        between=between,
+        connection=connection,
+        port=port,
+        begin=begin,
+        end=end,
+        start=finished.began(folder),
     )
     if output_format == "json":
         print_pieces(ladder_json.pieces(str(folder), choice.connections, [] if only_list else choice.rows))

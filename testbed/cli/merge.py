@@ -31,14 +31,17 @@ def merge(run: str | None, runs: Path, output: Path | None, output_format: str) 
       wireshark runs/lossy/latest/merged.pcapng
 
     RUN is a run folder, or the name of a topology, whose latest run it is; by default the latest run of all. Each host
-    has an interface by its name; that of the packets on port 23300 is "HOST wire". Comments say which segments were
+    has an interface by its name; the packets on port 23300 are on "wire", each once. Comments say which segments were
     dropped and why, which are retransmissions, and what happened then: changes of state, timers.
     """
     folder = finished.find(run, runs)
     path = output or folder / merged.NAME
     with result_for(output_format):
         done = merged.merge_into(folder, path)
+        why_no_wire = merged.why_no_wire(folder)
         say(f"{done.packets} packets of {', '.join(done.interfaces)}; {done.comments} comments")
+        if why_no_wire is not None:
+            say(why_no_wire, "note")
         say(f"capture: {path}", "good")
     if output_format == "json":
         print_json(
@@ -48,6 +51,8 @@ def merge(run: str | None, runs: Path, output: Path | None, output_format: str) 
                 "packets": done.packets,
                 "comments": done.comments,
                 "interfaces": done.interfaces,
+                "captured_twice": done.twice,
+                "why_no_wire": why_no_wire,
             }
         )
     return 0

@@ -145,8 +145,8 @@ def result_for(output_format: str) -> Iterator[None]:
 
 
 def print_json(value: object) -> None:
-    """Print a value for programs."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    """Print a value for programs. Raises ValueError for NaN and Infinity, which JSON has not."""
+    sys.stdout.write(json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def print_pieces(pieces: Iterable[str]) -> None:
@@ -157,5 +157,5 @@ def print_pieces(pieces: Iterable[str]) -> None:
 
 def print_json_line(value: object) -> None:
     """Print one of many values for programs, which may want to read it before the next one is there."""
-    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
     sys.stdout.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import webbrowser
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from testbed import report as core
 from testbed.cli.options import past_run_options
 from testbed.cli.output import complain, print_json, say, verbose_option
 from testbed.unavailable import Unavailable
+
+_STDOUT = Path("-")
 
 
 @click.command()
@@ -31,7 +34,7 @@ from testbed.unavailable import Unavailable
     "--output",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it here, not as report.html into the run folder; a plot not as PLOT.FORMAT here.",
+    help="Where, in place of report.html in the run folder, or of PLOT.FORMAT here; -: to the standard output.",
 )
 @click.option("--open", "opens", is_flag=True, help="Show the page in the browser.")
 @verbose_option
@@ -64,6 +67,9 @@ def report(
         if output_format == "json":
             print_json(read.summary())
             return 0
+        if output == _STDOUT:
+            _print(read, plot, output_format, connection)
+            return 0
         path = output or (Path(f"{plot}.{output_format}") if plot is not None else folder / core.NAME)
         if plot is not None:
             read.plot(plot, path, output_format, connection)
@@ -72,12 +78,22 @@ def report(
     except BrokenPipeError:
         raise
     except OSError as error:
-        what = f"{error.filename} can't be read or written: {error.strerror}."
+        what = f"{error.filename or 'the standard output'} can't be read or written: {error.strerror}."
         raise Unavailable(what, "-o FILE writes it elsewhere.") from error
     say(f"{output_format if plot is not None else 'report'}: {path}")
     if opens and not webbrowser.open(path.resolve().as_uri()):
         complain("note: there is no browser to show it in.")
     return 0
+
+
+def _print(read: core.Report, plot: str | None, output_format: str, connection: int | None) -> None:
+    stream = sys.stdout.buffer
+    if plot is None:
+        stream.write(read.html().encode())
+    elif stream.isatty() and output_format == "png":
+        raise click.UsageError("-o - writes a picture, which is nothing for a terminal: > FILE, or -o FILE")
+    else:
+        read.plot(plot, stream, output_format, connection)
 
 
 def _require_sense(
@@ -91,7 +107,7 @@ def _require_sense(
         raise click.UsageError("--plot needs --format svg or --format png")
     if connection is not None and not is_plot:
         raise click.UsageError("--connection goes with --plot: a page has all connections")
-    if opens and output_format != "html":
-        raise click.UsageError("--open shows the page: it goes with --format html")
+    if opens and (output_format != "html" or output == _STDOUT):
+        raise click.UsageError("--open shows the page: it goes with --format html, written to a file")
     if output is not None and output_format == "json":
         raise click.UsageError("--format json goes to the standard output; > FILE writes it to a file")

@@ -76,17 +76,13 @@ def tell_built(built: Built) -> None:
 
 
 def _measured(probed: Probed) -> str:
-    parts = [
-        f"round trip {probed.measured_rtt * 1000:.2f} ms, asked {probed.asked_rtt * 1000:.4g}{_off(probed.good_rtt)}"
-    ]
+    off = "" if probed.good_rtt else f" (off by more than {probed.tolerated_rtt * 1000:.3g} ms)"
+    parts = [f"round trip {probed.measured_rtt * 1000:.2f} ms, asked {probed.asked_rtt * 1000:.4g}{off}"]
     if probed.asked_rate is not None:
+        off = "" if probed.good_rate else f" (off by more than {probed.TOLERATED_RATE:.0%})"
         found = "not measured" if probed.measured_rate is None else f"{probed.measured_rate / 1e6:.4g} mbit"
-        parts.append(f"rate {found}, asked {probed.asked_rate / 1e6:.4g}{_off(probed.good_rate)}")
+        parts.append(f"rate {found}, asked {probed.asked_rate / 1e6:.4g}{off}")
     return f"{probed.direction}: {'; '.join(parts)}"
-
-
-def _off(good: bool) -> str:
-    return "" if good else " (off)"
 
 
 def _tell_check(result: Result) -> None:

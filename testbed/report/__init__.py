@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from testbed.report import page, read
 from testbed.report.collect import STATES, TIMERS, Collector, Connection, End, Times
@@ -36,6 +36,7 @@ class Report:
             raise Unreadable(f"{folder / 'manifest.json'} is not as docs/output.md says: {error!r}") from error
         for event in self._traces.events():
             self.collected.add(*event)
+        self.collected.finish()
 
     def summary(self) -> dict[str, Any]:
         """Its numbers (docs/schemas/report.schema.json)."""
@@ -60,9 +61,9 @@ class Report:
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def plot(self, name: str, path: Path, format: str, connection: int | None = None) -> None:  # noqa: A002
+    def plot(self, name: str, output: Path | IO[bytes], format: str, connection: int | None = None) -> None:  # noqa: A002
         """Write one plot. Raises NoSuchPlot, and Unavailable without matplotlib or if it can't be written."""
-        draw(self, name, path, format, connection)
+        draw(self, name, output, format, connection)
 
     # ---- as data for the page ------------------------------------------------------------------------------------
 
@@ -78,7 +79,12 @@ class Report:
             "routers": manifest["routers"],
             "nodes": self.network.nodes,
             "links": [
-                {**link, "dropped": collected.drops[index], "ends": self.network.on_link.get(link["link"], [])}
+                {
+                    **link,
+                    "dropped": collected.drops[index],
+                    "ends": self.network.on_link.get(link["link"], []),
+                    "rates": _curve(columns, self.network.directions[index].rates()),
+                }
                 for index, link in enumerate(manifest["links"])
             ],
             "apps": [self._app(name, app) for name, app in manifest["apps"].items()],
@@ -129,15 +135,13 @@ class Report:
         directions = {direction.index: direction for direction in self.network.directions}
         told = []
         for index, level in self.collected.queues.items():
-            packets, size = directions[index].queue_packets, directions[index].queue_bytes
-            curve = level.curve()
+            direction, curve = directions[index], level.curve()
             if curve.t:
                 told.append(
                     {
                         "link": index,
-                        "packets": packets is not None,
-                        "limit": packets if packets is not None else size,
-                        "rate": directions[index].rate,
+                        "packets": direction.in_packets,
+                        "limits": _curve(columns, direction.limits()),
                         **dict(zip(("t", "v"), _curve(columns, curve), strict=True)),
                     }
                 )

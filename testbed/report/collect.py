@@ -1,18 +1,20 @@
 """From the events of all nodes, in the order in which they happened, to connections: pure.
 
-A connection is known by its two ends, and by the sequence number of its first SYN if they are used again. Each segment
-is one row, whoever has seen it: what one end has sent and the other has received is the same if it says the same.
+Each segment is one row, whoever has seen it: `testbed.passages` says which segment it is that came, and `testbed.lives`
+of which connection.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import struct
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
 
+from testbed.ladder import AFTER_RECEIVED
+from testbed.lives import Lives
+from testbed.passages import Passage, Passages, host_of, what
 from testbed.report.curves import Bins, Curve, Level
 from testbed.report.paths import Network, Wait
 from testbed.report.read import finite
@@ -34,7 +36,6 @@ MOST_CONNECTIONS = 2000
 _MOST_REASONS = 250
 _MOST_STRAY = 1000
 _OTHER = "other reasons"
-_RECENT = 512  # segments that may yet come once more
 FLAGS = {"F": 1, "S": 2, "R": 4, "P": 8, ".": 16, "U": 32}
 _SYN, _ACK, _FIN = 2, 16, 1
 STATES = (
@@ -48,10 +49,7 @@ _STATES = {name: index for index, name in enumerate(STATES)}
 _TIMERS = {name: index for index, name in enumerate(TIMERS)}
 CURVES = ("cwnd", "ssthresh", "in_flight", "srtt", "rttvar", "rto", "min_rtt")
 _HALF, _ROUND = 1 << 31, 1 << 32
-_Key = tuple[object, ...]
-_AFTER_RECEIVED = frozenset({"backlog full", "fault in the TCP"})  # it has been told as received before
-_SOUND = _AFTER_RECEIVED | {"partition", "debugger"}
-_COMPARED = 1000  # segments under way, to find what a damaged one was
+_SOUND = AFTER_RECEIVED | {"partition", "debugger"}
 
 
 class Times:
@@ -79,8 +77,6 @@ class End:
     isn: int | None = None
     high: int = 0  # of its sequence numbers, counted from the ISN
     scale: int | None = None  # what its SYN says
-    waiting: dict[_Key, list[int]] = field(default_factory=dict)  # rows of segments under way, by what they say
-    recent: dict[_Key, int] = field(default_factory=dict)  # those that have just arrived
     sent: Seen = field(default_factory=Seen)
     arrived: Seen = field(default_factory=Seen)
     segments: int = 0
@@ -122,6 +118,30 @@ class Connection:
         return None not in (self.ends[0].scale, self.ends[1].scale)
 
 
+@dataclass(slots=True, eq=False)
+class _Crossing:
+    """A segment of which something is known, and its row."""
+
+    connection: Connection
+    index: int  # of the end that has sent it
+    row: int  # if this is a copy: of the original, unless it has one of its own
+    length: int
+    again: bool = False
+    copy_of: _Crossing | None = None
+    arrived: int | None = None  # microseconds
+    duplicates: int = 0  # copies that arrived, too
+
+
+def _further(of: _Crossing, _number: int) -> _Crossing:
+    """One more copy: as a rule only a mark at the row of the original."""
+    original = of.copy_of or of
+    return _Crossing(original.connection, original.index, original.row, original.length, copy_of=original)
+
+
+class _TooMany(Exception):
+    """There are too many connections."""
+
+
 @dataclass(frozen=True, slots=True)
 class Stray:
     """Something that was dropped and belongs to no connection."""
@@ -138,14 +158,15 @@ class Collector:
         """`zero`: when the run's clock begins, seconds since the epoch; None: with the first event."""
         self._network = network
         self._zero = zero
-        self._open: dict[frozenset[str], Connection] = {}
+        self._lives: Lives[Connection] = Lives(self._begin)
+        self._passages: Passages[_Crossing] = Passages(_further)
         self.connections: list[Connection] = []
         self.unreadable = 0
         self.left_out = 0  # events of connections, and strays, beyond the most that are told
         self.reasons: list[str] = [""]
         self.strays: list[Stray] = []
         self.strays_dropped: Counter[str] = Counter()  # all of them, those that are left out, too
-        self.queues = {direction.index: Level() for direction in network.directions if direction.rate}
+        self.queues = {direction.index: Level() for direction in network.directions if direction.slowest}
         self.drops: Counter[int] = Counter()  # by direction
         self.last = 0  # microseconds
 
@@ -161,6 +182,8 @@ class Collector:
         at = round((t - self._zero) * 1e6)
         try:
             self._take(at, node, event)
+        except _TooMany:
+            self.left_out += 1
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError, struct.error):
             self.unreadable += 1
         else:
@@ -169,74 +192,49 @@ class Collector:
     def _take(self, at: int, node: int, event: Event) -> None:
         kind = event["event"]
         if kind == "sent":
-            self._sent(at, event)
+            self._sent(at, node, event)
         elif kind == "received":
-            self._received(at, event)
+            self._received(at, node, event)
         elif kind == "tcp":
-            self._told(at, event)
+            self._told(at, self._end(node, event), event)
         elif kind == "dropped":
             self._dropped(at, node, event)
-        elif kind in ("state", "timer"):
-            found = self._find(event)
-            if found is not None:
-                end = found[0].ends[found[1]]
-                end.traced = True
-                if kind == "state":
-                    end.states.add(at, _STATES[event["to"]])
-                else:
-                    end.timers.add(at, _TIMERS[event["timer"]])
+        elif kind == "state":
+            self._end(node, event).states.add(at, _STATES[event["to"]])
+        elif kind == "timer":
+            self._end(node, event).timers.add(at, _TIMERS[event["timer"]])
         else:
             raise ValueError
 
     # ---- whose it is ---------------------------------------------------------------------------------------------
 
-    def _find(self, event: Event) -> tuple[Connection, int] | None:
-        """The connection, and which of its ends is `local`."""
-        local, peer = event["local"], event["peer"]
-        found = self._open.get(frozenset((local, peer)))
-        if found is None:
-            return self._begin(local, peer)
-        return found, 0 if found.ends[0].address == local else 1
-
-    def _begin(self, first: str, second: str) -> tuple[Connection, int] | None:
+    def _begin(self, first: str, second: str, _event: Event) -> Connection:
         if len(self.connections) >= MOST_CONNECTIONS:
-            self.left_out += 1
-            return None
-        nodes = [self._network.node_of.get(_host(address), _host(address)) for address in (first, second)]
+            raise _TooMany
+        nodes = [self._network.node_of.get(host_of(address), host_of(address)) for address in (first, second)]
         ways = self._network.wait(*nodes), self._network.wait(*reversed(nodes))
-        ends = End(first, nodes[0], ways[0]), End(second, nodes[1], ways[1])
-        self._open[frozenset((first, second))] = connection = Connection(ends)
+        connection = Connection((End(first, nodes[0], ways[0]), End(second, nodes[1], ways[1])))
         self.connections.append(connection)
-        return connection, 0
+        return connection
 
-    def _of_segment(self, sender: str, receiver: str, event: Event, flags: int) -> tuple[Connection, int] | None:
-        """The connection, and which of its ends is the sender: a new one if a SYN begins it.
-
-        A SYN that only came may be a late copy of an old one: it begins nothing, unless its sender has no trace.
-        """
-        found = self._open.get(frozenset((sender, receiver)))
-        if found is None:
-            return self._begin(sender, receiver)
-        index = 0 if found.ends[0].address == sender else 1
-        end, may_begin = found.ends[index], event["event"] == "sent"
-        if flags & (_SYN | _ACK) == _SYN and end.isn not in (None, event["seq"]) and (may_begin or not end.traced):
-            return self._begin(sender, receiver)  # these ends are used again
-        return found, index
+    def _end(self, node: int, event: Event) -> End:
+        """Which end has told this of itself."""
+        life = self._lives.find(node, event)
+        end = life.of.ends[life.side(event["local"])]
+        end.traced = True
+        return end
 
     # ---- segments ------------------------------------------------------------------------------------------------
 
-    def _sent(self, at: int, event: Event) -> None:
-        flags = _flags(event["flags"])
-        found = self._of_segment(event["local"], event["peer"], event, flags)
-        if found is None:
-            return
-        connection, index = found
-        end = connection.ends[index]
-        end.traced = True
-        row = self._row(at, connection, index, event, flags, 0)
-        end.waiting.setdefault(_key(event), []).append(row)
+    def _sent(self, at: int, node: int, event: Event) -> None:
+        flags, life = _flags(event["flags"]), self._lives.find(node, event)
+        index = life.side(event["local"])
+        life.of.ends[index].traced = True
+        crossing = self._row(at, life.of, index, event, flags, 0)
+        passage = Passage(crossing, what(event), life.number, at, crossing.again)
+        self._passages.sent(event["local"], event["peer"], passage)
 
-    def _row(self, at: int, connection: Connection, index: int, event: Event, flags: int, kind: int) -> int:
+    def _row(self, at: int, connection: Connection, index: int, event: Event, flags: int, kind: int) -> _Crossing:
         """Add a segment that was sent, or of which only the arrival was seen.
 
         The latter counts as sent only if its sender has no trace: else it is a copy that the network has made.
@@ -275,33 +273,61 @@ class Collector:
             sender.segments += 1
             sender.data_segments += length > 0
             sender.retransmissions += kind & AGAIN > 0
-        return row
+        return _Crossing(connection, index, row, length, again=kind & (AGAIN | SYN_FIN_AGAIN) > 0)
 
-    def _received(self, at: int, event: Event) -> None:
+    def _received(self, at: int, node: int, event: Event) -> None:
         flags = _flags(event["flags"])
-        found = self._of_segment(event["peer"], event["local"], event, flags)
-        if found is None:
-            return
-        connection, index = found
-        sender, receiver = connection.ends[index], connection.ends[1 - index]
-        receiver.traced = True
-        key = _key(event)
-        row = _first(sender.waiting, key)
-        if row is not None:
-            way = connection.segments.ended(row, at, ARRIVED)
-            self._waited(sender, at - way, at, event)
-            sender.recent[key] = row
-            if len(sender.recent) > _RECENT:
-                del sender.recent[next(iter(sender.recent))]
-        elif key in sender.recent:
-            connection.segments.ended(sender.recent[key], at, DUPLICATE)
+        is_copy = event.get("debugger") == "duplicate"
+        found = self._passages.arrived(event["peer"], event["local"], what(event), at, is_copy=is_copy)
+        crossing = found.row if found is not None else self._appeared(at, node, event, flags)
+        connection, index = crossing.connection, crossing.index
+        sender, original = connection.ends[index], crossing.copy_of
+        connection.ends[1 - index].traced = True
+        if original is None:
+            way = connection.segments.ended(crossing.row, at, ARRIVED)
+            crossing.arrived = at
+            if found is not None:
+                self._waited(sender, at - way, at, event)
+        elif original.arrived is not None:
+            connection.segments.ended(original.row, at, DUPLICATE)
+            original.duplicates += 1
+            crossing.arrived = at
         else:
-            row = self._row(at, connection, index, event, flags, UNSENT)
-            connection.segments.ended(row, at, ARRIVED)
+            connection.segments.ended(self._copied(crossing, at), at, ARRIVED)
         if event["len"]:
             self._data(sender, at, event)
         if flags & _ACK:
             self._acknowledged(connection, index, at, event, flags)
+
+    def _appeared(self, at: int, node: int, event: Event, flags: int) -> _Crossing:
+        """A segment that nobody saw leave."""
+        source, destination = event["local"], event["peer"]
+        if event["event"] == "received" or event["direction"] == "received":
+            source, destination = destination, source
+        life = self._lives.find(node, event)
+        crossing = self._row(at, life.of, life.side(source), event, flags, UNSENT)
+        self._passages.appeared(source, destination, Passage(crossing, what(event), life.number, None))
+        return crossing
+
+    def _copied(self, crossing: _Crossing, at: int) -> int:
+        """A row for a further copy."""
+        segments, original = crossing.connection.segments, crossing.copy_of
+        if original is not None and crossing.row == original.row:
+            row = segments[original.row]
+            kind = row.kind & (FROM_B | STAMPED) | UNSENT
+            crossing.row = segments.append(*row._replace(at=at, way=0, kind=kind, why=0, where=0, sacks=0))
+        return crossing.row
+
+    def finish(self) -> None:
+        """All events were told."""
+        for unseen, copy in self._passages.given_to_the_unseen():
+            original, segments = copy.copy_of, copy.connection.segments
+            if original is None or copy.arrived is None:
+                continue
+            segments.ended(unseen.row, copy.arrived, ARRIVED)
+            original.duplicates -= 1
+            if original.duplicates == 0:
+                segments.was_no_duplicate(original.row)
 
     def _data(self, sender: End, at: int, event: Event) -> None:
         new = sender.arrived.add(event["seq"], event["len"])
@@ -329,16 +355,11 @@ class Collector:
     def _waited(self, sender: End, at: int, arrived: int, event: Event) -> None:
         wait = sender.wait
         if wait is not None:
-            self.queues[wait.direction.index].add(at + wait.before, arrived - wait.after, _size(event, wait))
+            self.queues[wait.direction.index].add(*wait.queued(at, arrived), _size(event, wait))
 
     # ---- the rest ------------------------------------------------------------------------------------------------
 
-    def _told(self, at: int, event: Event) -> None:
-        found = self._find(event)
-        if found is None:
-            return
-        end = found[0].ends[found[1]]
-        end.traced = True
+    def _told(self, at: int, end: End, event: Event) -> None:
         for name in CURVES:
             if name in event:
                 value = event[name]
@@ -355,8 +376,8 @@ class Collector:
         ends = (event["local"], event["peer"]) if sent else (event["peer"], event["local"])
         if sent:
             self._count_drop(node, ends)
-        found = self._find_dropped(*ends, event, sent=sent) if "flags" in event else None
-        if found is None:
+        crossing = self._find_dropped(at, node, event, ends, sent=sent)
+        if crossing is None:
             size = int(event["bytes"])
             self.strays_dropped[why if len(self.strays_dropped) < _MOST_REASONS else _OTHER] += 1
             if len(self.strays) >= _MOST_STRAY:
@@ -364,31 +385,32 @@ class Collector:
             else:
                 self.strays.append(Stray(at, node, f"{size} bytes from {_text(ends[0])} to {_text(ends[1])}: {why}"))
             return
-        connection, index = found
-        sender, key = connection.ends[index], _key(event)
-        row = sender.recent.get(key) if why in _AFTER_RECEIVED else None
-        if row is None:
-            row = _first(sender.waiting, key)
-        if row is None:
-            row = self._row(at, connection, index, event, _flags(event["flags"]), UNSENT)
-        connection.segments.ended(row, at, DROPPED, self._reason(why), node)
+        sender = crossing.connection.ends[crossing.index]
+        crossing.connection.segments.ended(self._copied(crossing, at), at, DROPPED, self._reason(why), node)
         sender.dropped[why] += 1
-        sender.dropped_data += event["len"] > 0
+        sender.dropped_data += crossing.length > 0
 
-    def _find_dropped(self, sender: str, receiver: str, event: Event, *, sent: bool) -> tuple[Connection, int] | None:
-        """Whose segment was dropped. What came may be damaged: its ports and numbers say nothing then."""
-        if sent or event["why"] in _SOUND:
-            return self._of_segment(sender, receiver, event, _flags(event["flags"]))
-        for connection in reversed(self.connections):
-            for index, end in enumerate(connection.ends):
-                hosts = _host(end.address), _host(connection.ends[1 - index].address)
-                if hosts == (_host(sender), _host(receiver)) and (key := _alike(end.waiting, _key(event))) is not None:
-                    event.update(zip(("seq", "len", "flags", "ack", "wnd", "timestamp"), key, strict=True))
-                    return connection, index
-        return None
+    def _find_dropped(self, at: int, node: int, event: Event, ends: tuple[str, str], *, sent: bool) -> _Crossing | None:
+        """Which segment was dropped. What came may be damaged: what it says is not to be believed then."""
+        if "flags" not in event:
+            found = self._passages.of_size(*ends, event["bytes"], at)
+            return None if found is None else found.row
+        flags, said = _flags(event["flags"]), what(event)
+        if sent:
+            own = self._network.node_of.get(host_of(ends[0])) == self._network.nodes[node]
+            at_once = own and event["why"] != "unreachable"
+            found = self._passages.departed(*ends, said, at, at_once=at_once)
+        else:
+            came = self._passages.just_arrived(*ends, said) if event["why"] in AFTER_RECEIVED else None
+            if came is not None:
+                return came
+            found = self._passages.arrived(*ends, said, at)
+        if found is not None:
+            return found.row
+        return self._appeared(at, node, event, flags) if sent or event["why"] in _SOUND else None
 
     def _count_drop(self, node: int, ends: tuple[str, str]) -> None:
-        to = self._network.node_of.get(_host(ends[1]))
+        to = self._network.node_of.get(host_of(ends[1]))
         way = self._network.way(self._network.nodes[node], to) if to is not None else []
         if way:
             self.drops[way[0].index] += 1
@@ -399,11 +421,6 @@ class Collector:
                 return 0
             self.reasons.append(why)
         return self.reasons.index(why)
-
-
-def _host(endpoint: str) -> str:
-    host, colon, port = endpoint.rpartition(":")
-    return host.strip("[]") if colon and port.isdigit() and (":" not in host or host.startswith("[")) else endpoint
 
 
 def _text(endpoint: object) -> str:
@@ -419,33 +436,9 @@ def _number(value: object) -> int | None:
     return value if isinstance(value, int) else None
 
 
-def _key(event: Event) -> _Key:
-    """What makes a segment known again where it arrives."""
-    stamp = event.get("timestamp")
-    return event["seq"], event["len"], event["flags"], event.get("ack"), event["wnd"], tuple(stamp) if stamp else None
-
-
-def _alike(waiting: dict[_Key, list[int]], damaged: _Key) -> _Key | None:
-    """Of those under way the first that differs in one field at most: a bit was turned."""
-    for key in itertools.islice(waiting, _COMPARED):
-        if sum(one != other for one, other in zip(key, damaged, strict=True)) <= 1:
-            return key
-    return None
-
-
-def _first(waiting: dict[_Key, list[int]], key: _Key) -> int | None:
-    rows = waiting.get(key)
-    if rows is None:
-        return None
-    row = rows.pop(0)
-    if not rows:
-        del waiting[key]
-    return row
-
-
 def _size(event: Event, wait: Wait) -> int:
     """What a segment takes of the queue: packets if it is so limited, else bytes."""
-    if wait.direction.queue_packets is not None:
+    if wait.direction.in_packets:
         return 1
     options = (12 if "timestamp" in event else 0) + (4 + 8 * len(event["sack"]) if "sack" in event else 0)
     return 40 + options + int(event["len"])  # with the header of IP, as rates and queues count it

@@ -82,27 +82,38 @@ class Bins:
 
 
 class Level:
-    """How much is somewhere, of what goes in and comes out at times that are told in any order."""
+    """How much is somewhere, of what goes in and comes out at times that are told in any order.
 
-    __slots__ = ("_in", "_out")
+    Of very many times those that lie near each other are one, so that a long run takes no more memory than a short one.
+    """
+
+    __slots__ = ("_changes", "_width")
+
+    MOST = 1 << 18  # moments: more than a curve is drawn with
 
     def __init__(self) -> None:
-        self._in: list[tuple[int, int]] = []
-        self._out: list[tuple[int, int]] = []
+        self._changes: dict[int, int] = {}  # how much more there is from each moment on
+        self._width = 1  # microseconds from a moment to the next one
 
     def add(self, enters: int, leaves: int, amount: int) -> None:
         """So much is there from one time to another, in microseconds."""
         if leaves > enters:
-            self._in.append((enters, amount))
-            self._out.append((leaves, -amount))
+            self._change(enters, amount)
+            self._change(leaves, -amount)
+
+    def _change(self, t: int, by: int) -> None:
+        at = t // self._width
+        self._changes[at] = self._changes.get(at, 0) + by
+        if len(self._changes) > self.MOST:
+            self._width *= 2
+            before, self._changes = self._changes, {}
+            for one, amount in before.items():
+                self._changes[one // 2] = self._changes.get(one // 2, 0) + amount
 
     def curve(self) -> Curve:
         """The amount that is there."""
         curve, level = Curve(), 0
-        for t, amount in sorted(self._in + self._out):
-            level += amount
-            if curve.t and curve.t[-1] == t:
-                curve.v[-1] = level
-            else:
-                curve.add(t, level)
+        for at in sorted(self._changes):
+            level += self._changes[at]
+            curve.add(at * self._width, level)
         return curve

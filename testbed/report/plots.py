@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from testbed.report.collect import Connection, End
 from testbed.report.curves import Curve
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from testbed.report import Report
 
 _DATA, _AGAIN, _ACK, _WINDOW, _SACK = "#0072b2", "#d55e00", "#00805f", "#c98a00", "#b0558f"  # as in report.css
+_LIMIT = "#5c6575"
 _COLUMNS = 2000  # that can be told from each other: of what is in one of them only the reach is drawn
 _STYLE: dict[Any, Any] = {
     "axes.grid": True,
@@ -36,7 +38,13 @@ class NoSuchPlot(LookupError):
     """The run has no such connection, or not what the plot shows; the message says what there is."""
 
 
-def draw(report: Report, name: str, path: Path, format: str, number: int | None) -> None:  # noqa: A002  # as the option
+def draw(
+    report: Report,
+    name: str,
+    output: Path | IO[bytes],
+    format: str,  # noqa: A002  # as the option
+    number: int | None,
+) -> None:
     """Draw the plot of this name, one of PLOTS, for a connection; None: for that with the most data.
 
     Raises NoSuchPlot, and Unavailable without matplotlib or if it can't be written.
@@ -59,9 +67,11 @@ def draw(report: Report, name: str, path: Path, format: str, number: int | None)
         figure.legend(handles, labels, loc="outside lower center", ncols=len(handles))
         metadata = {"Date": None} if format == "svg" else {"Software": None}
         try:
-            figure.savefig(path, format=format, metadata=metadata)
+            figure.savefig(output, format=format, metadata=metadata)
         except OSError as error:
-            raise cannot_write(path, error) from error
+            if isinstance(output, Path):
+                raise cannot_write(output, error) from error
+            raise
 
 
 def cannot_write(path: Path, error: OSError) -> Unavailable:
@@ -134,16 +144,21 @@ def _round_trip(axes: Any, _report: Report, connection: Connection, sender: End)
     axes.set_ylabel("seconds")
 
 
-def _goodput(axes: Any, _report: Report, connection: Connection, sender: End) -> None:
+def _goodput(axes: Any, report: Report, connection: Connection, sender: End) -> None:
     width, curve = sender.goodput.rate()
     bits = Curve()
     for t, value in zip(curve.t, curve.v, strict=True):
         bits.add(t, value * 8)
     _steps(axes, bits, _ACK, f"goodput, over {width / 1000:g} ms")
-    wait = sender.wait
-    if wait is not None and wait.direction.rate is not None:
-        axes.axhline(
-            wait.direction.rate, color="#5c6575", linestyle="--", label=f"rate of {_plain(wait.direction.name)}"
+    if sender.wait is not None:
+        direction = sender.wait.direction
+        _steps(
+            axes,
+            direction.rates(),
+            _LIMIT,
+            f"rate of {_plain(direction.name)}",
+            until=report.collected.last,
+            style="--",
         )
     _crosses(axes, [(row.at / 1e6, 0) for row in _dropped(connection, sender)])
     axes.set_ylabel("bit/s")
@@ -155,7 +170,6 @@ def _queue(axes: Any, report: Report, connection: Connection, sender: End) -> No
     if wait is None:
         raise NoSuchPlot(f"no link on the way of what {sender.node} sends has a rate, so there is no queue to plot")
     direction = wait.direction
-    limit = direction.queue_packets if direction.queue_packets is not None else direction.queue_bytes
     _steps(
         axes,
         report.collected.queues[direction.index].curve(),
@@ -163,10 +177,10 @@ def _queue(axes: Any, report: Report, connection: Connection, sender: End) -> No
         f"queue before {_plain(direction.name)}",
         width=0.8,
     )
-    if limit is not None:
-        axes.axhline(limit, color="#5c6575", linestyle="--", label="limit")
-    _crosses(axes, [(row.at / 1e6, limit or 0) for row in _dropped(connection, sender)])
-    axes.set_ylabel("packets" if direction.queue_packets is not None else "bytes")
+    limits = direction.limits()
+    _steps(axes, limits, _LIMIT, "limit", until=report.collected.last, style="--")
+    _crosses(axes, [(row.at / 1e6, _value(limits, row.at)) for row in _dropped(connection, sender)])
+    axes.set_ylabel("packets" if direction.in_packets else "bytes")
     _unit(axes, _count)
 
 
@@ -234,6 +248,12 @@ def _steps(
         thin = curve.thinned(4 * _COLUMNS)
         times = [t / 1e6 for t in [*thin.t, max(thin.t[-1], until)]]
         axes.step(times, [*thin.v, thin.v[-1]], where="post", color=colour, lw=width, ls=style, label=label)
+
+
+def _value(curve: Curve, t: int) -> float:
+    """What a curve is at a time; 0 where it is nothing."""
+    value = curve.v[max(0, bisect_right(curve.t, t) - 1)]
+    return 0.0 if math.isnan(value) else value
 
 
 def _plain(name: str) -> str:

@@ -6,10 +6,13 @@ import calendar
 import heapq
 import json
 import math
+import os
 import re
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,8 @@ from testbed.traces import Event
 
 Seen = tuple[float, int, Event]  # seconds since the epoch, which of the nodes, what
 
+_TRACES = "hosts/*/trace.jsonl"
+_LINES_FOR_ADDRESSES = 1000  # of a trace
 _LONGEST = 1 << 16  # bytes of a line of a trace or a log
 _LONGEST_FILE = 1 << 26  # bytes of a manifest
 _LATEST = 1e10  # seconds since the epoch: 2286
@@ -42,10 +47,15 @@ class Unreadable(ValueError):
 
 
 def manifest(folder: Path) -> dict[str, Any]:
-    """What manifest.json says. Raises Unreadable."""
+    """What manifest.json says; of a folder that has traces and no manifest, what is known without.
+
+    Raises Unreadable.
+    """
     path = inside(folder, "manifest.json")
     if path is None:
-        raise Unreadable(f"{folder} is no run folder: it has no file manifest.json")
+        if not os.path.lexists(folder / "manifest.json") and any(folder.glob(_TRACES)):
+            return _without_manifest(folder)
+        raise Unreadable(f"{folder} is no run folder: it has neither a file manifest.json nor traces")
     try:
         with path.open("rb") as file:
             read = json.loads(file.read(_LONGEST_FILE))
@@ -54,6 +64,49 @@ def manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(read, dict):
         raise Unreadable(f"{path} is no JSON object")
     return read
+
+
+def _without_manifest(folder: Path) -> dict[str, Any]:
+    """Of what `testbed collect` has written of a lab that goes on, or of a run that was killed."""
+    names = sorted(path.parent.name for path in folder.glob(_TRACES))
+    hosts = {name: {"addresses": _addresses(inside(folder, "hosts", name, "trace.jsonl"))} for name in names}
+    note = "There is no manifest.json: the lab was still up, or the run was killed. So nothing is known of links."
+    return {
+        "lab": folder.resolve().parent.name,
+        "run_id": folder.resolve().name,
+        "topology": "",
+        "seed": "unknown",
+        "verdict": "no verdict",
+        "status": None,
+        "failure": None,
+        "error": None,
+        "notes": [note],
+        "hosts": hosts,
+        "routers": {},
+        "links": [],
+        "apps": {},
+        "probes": [],
+        "events": [],
+        "checks": [],
+        "began": None,
+        "seconds": {"run": None},
+        "versions": {},
+        "backend": {"name": "unknown"},
+    }
+
+
+def _addresses(path: Path | None) -> dict[str, str]:
+    """Those that a host calls its own at the beginning of its trace."""
+    found: dict[str, str] = {}
+    if path is not None:
+        with path.open("rb") as file:
+            for line in islice(iter(lambda: file.readline(_LONGEST), b""), _LINES_FOR_ADDRESSES):
+                with suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
+                    event = json.loads(line)
+                    if event["event"] != "dropped":
+                        host = event["local"].rpartition(":")[0].strip("[]")
+                        found[host] = host
+    return found
 
 
 def inside(folder: Path, *parts: str) -> Path | None:
@@ -83,6 +136,7 @@ class Traces:
         path, loads = self._paths[index], json.loads
         if path is None:
             return
+        last = 0.0  # a clock that was set back makes nothing earlier than what came before it
         with path.open("rb") as file:
             for line in iter(lambda: file.readline(_LONGEST), b""):
                 try:
@@ -93,7 +147,8 @@ class Traces:
                 except (ValueError, KeyError, TypeError, RecursionError):
                     self.unreadable += line.endswith(b"\n")  # the last line of a daemon that was killed has no end
                 else:
-                    yield t, index, event
+                    last = max(last, t)
+                    yield last, index, event
 
 
 @dataclass(frozen=True, slots=True)

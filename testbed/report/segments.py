@@ -95,6 +95,10 @@ class Segments:
             _NODE.pack_into(self._rows, start + _WHERE, where)
         return way
 
+    def was_no_duplicate(self, index: int) -> None:
+        """Take back that it came once more."""
+        self._rows[index * ROW.size + _KIND] &= ~DUPLICATE
+
     def __iter__(self) -> Iterator[Row]:
         return map(Row._make, ROW.iter_unpack(self._rows))
 

@@ -41,7 +41,7 @@ local f = {
     urgent = ProtoField.uint16("chitcp.tcp.urgent_pointer", "Urgent pointer", base.DEC),
     mss = ProtoField.uint16("chitcp.tcp.options.mss", "Maximum segment size", base.DEC),
     wscale = ProtoField.uint8("chitcp.tcp.options.wscale", "Window scale", base.DEC),
-    sack_perm = ProtoField.bytes("chitcp.tcp.options.sack_perm", "SACK permitted"),
+    sack_perm = ProtoField.none("chitcp.tcp.options.sack_perm", "SACK permitted"),
     tsval = ProtoField.uint32("chitcp.tcp.options.tsval", "Timestamp value", base.DEC),
     tsecr = ProtoField.uint32("chitcp.tcp.options.tsecr", "Timestamp echo reply", base.DEC),
     sack_le = ProtoField.uint32("chitcp.tcp.options.sack_le", "SACK: first byte", base.DEC),
@@ -74,14 +74,6 @@ end
 local function is_header(tvb, at)
     local length, proto = tvb(at, 2):uint(), tvb(at + 2, 1):uint()
     return length >= SEGMENT and (proto == TCP or proto == RAW or proto == PROBE)
-end
-
--- How many bytes a message has, with its header; all that is there, if nobody can say.
-local function message_length(tvb, _, at)
-    if tvb:captured_len() - at < HEADER or not is_header(tvb, at) then
-        return tvb:len() - at
-    end
-    return HEADER + tvb(at, 2):uint()
 end
 
 local letters = { { 0x20, "U" }, { 0x08, "P" }, { 0x04, "R" }, { 0x02, "S" }, { 0x01, "F" }, { 0x10, "." } }
@@ -202,11 +194,13 @@ local function show_header(tvb, tree)
     return tvb(0, 2):uint(), tvb(2, 1):uint()
 end
 
--- Shows one message and returns it in words.
-local function show_message(tvb, tree)
+-- Shows one message, of so many bytes on the wire, as far as the capture has it, and returns it in words.
+local function show_message(tvb, on_wire, tree)
     local there = tvb:captured_len()
-    if there < HEADER then
+    if there < on_wire then
         tree:add_proto_expert_info(e.short)
+    end
+    if there < HEADER then
         return "a part of a header"
     end
     local length, proto = show_header(tvb, tree)
@@ -214,10 +208,7 @@ local function show_message(tvb, tree)
         tree:add_proto_expert_info(e.header)
         return "no chiTCP"
     end
-    if there < HEADER + length then
-        tree:add_proto_expert_info(e.short)
-    end
-    length = math.min(length, tvb:len() - HEADER)
+    length = math.min(length, on_wire - HEADER)
     local kept = math.min(there - HEADER, length)
     if kept < SEGMENT then
         return "cut off"
@@ -232,21 +223,40 @@ local function show_message(tvb, tree)
     return protocols[proto]
 end
 
+-- How many bytes the message at this place has, with its header; all the rest, if it is none; nil: it can't be said yet.
+local function message_length(tvb, at)
+    if tvb:captured_len() - at < HEADER then
+        return nil
+    end
+    return is_header(tvb, at) and HEADER + tvb(at, 2):uint() or tvb:len() - at
+end
+
+-- Messages go on from packet to packet: what is not whole is asked for once more, with what follows. Wireshark's own
+-- dissect_tcp_pdus throws an error without a text ("Lua Error: (null)") where a capture is cut or is no chiTCP.
 function chitcp.dissector(tvb, pinfo, tree)
-    local told = {}
-    local function message(whole, _, branch)
-        local subtree = branch:add(chitcp, whole())
-        local text = show_message(whole, subtree)
+    pinfo.cols.protocol = "chiTCP"
+    local told, at = {}, 0
+    local can_wait = pinfo.can_desegment > 0 and tvb:captured_len() == tvb:len()
+    while at < tvb:captured_len() do
+        local left = tvb:len() - at
+        local length = message_length(tvb, at)
+        if can_wait and left < (length or HEADER) then
+            pinfo.desegment_offset = at
+            pinfo.desegment_len = length and length - left or DESEGMENT_ONE_MORE_SEGMENT
+            break
+        end
+        length = math.min(length or left, left)
+        local range = tvb(at, math.min(length, tvb:captured_len() - at))
+        local subtree = tree:add(chitcp, range)
+        local text = show_message(range:tvb(), length, subtree)
         subtree:append_text(", " .. text)
         if #told < LONGEST_LIST then
             table.insert(told, text)
         elseif told[#told] ~= "..." then
             table.insert(told, "...")
         end
-        return whole:len()
+        at = at + length
     end
-    pinfo.cols.protocol = "chiTCP"
-    dissect_tcp_pdus(tvb, tree, HEADER, message_length, message)
     if #told > 0 then
         pinfo.cols.info = table.concat(told, " | ")
     end

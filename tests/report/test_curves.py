@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,3 +43,15 @@ def test_a_level_is_what_is_there_and_nothing_in_the_end(stays: list[tuple[int, 
     for t, value in zip(curve.t, curve.v, strict=True):
         assert value == sum(amount for enters, stay, amount in stays if enters <= t < enters + stay)
     assert not curve.v or curve.v[-1] == 0
+
+
+def test_a_level_of_a_very_long_run_is_one_of_few_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A queue that one segment after the other fills and leaves, for ever, is as long as ever."""
+    monkeypatch.setattr(Level, "MOST", 1000)
+    level = Level()
+    for t in range(0, 1_000_000, 100):
+        level.add(t, t + 10_000, 1)
+    curve = level.curve()
+    assert len(curve.t) <= 1000
+    assert max(curve.v) == pytest.approx(100, abs=11)
+    assert curve.v[-1] == 0

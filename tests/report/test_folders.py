@@ -110,6 +110,36 @@ def test_nothing_outside_of_the_folder_is_read(folder: Path, tmp_path: Path) -> 
     assert "instructor" not in Report(folder).html()
 
 
+def test_a_folder_without_a_manifest_has_a_report_of_its_traces(folder: Path, report: Report, capsys: Captured) -> None:
+    """As `testbed collect` writes one of a lab that is up."""
+    (folder / "manifest.json").unlink()
+    read_again = Report(folder)
+    (whole,), (connection,) = report.collected.connections, read_again.collected.connections
+    assert [end.node for end in connection.ends] == [end.node for end in whole.ends] == ["bob", "alice"]
+    assert list(connection.segments)[-1].kind == list(whole.segments)[-1].kind
+    assert main(["report", str(folder), "--format", "json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert faults("report", told) == []
+    assert (told["lab"], told["status"]) == ("bottleneck", None)
+    for trace in folder.glob("hosts/*/trace.jsonl"):
+        trace.unlink()
+    with pytest.raises(Unreadable, match=r"neither a file manifest\.json nor traces"):
+        Report(folder)
+
+
+def test_a_clock_that_was_set_back_makes_nothing_earlier(folder: Path) -> None:
+    trace = folder / "hosts" / "alice" / "trace.jsonl"
+    lines = trace.read_text().splitlines(keepends=True)
+    middle = len(lines) // 2
+    late = [re.sub(r'"t": *[0-9.]+', f'"t": {json.loads(line)["t"] - 0.1}', line) for line in lines[middle:]]
+    trace.write_text("".join([*lines[:middle], *late]))
+    read_again = Report(folder)
+    assert read_again.collected.unreadable == 0
+    (connection,) = read_again.collected.connections
+    times = [row.at for row in connection.segments]
+    assert times == sorted(times)
+
+
 def test_a_long_log_is_cut_in_the_middle(tmp_path: Path) -> None:
     log = tmp_path / "chitcpd.log"
     log.write_text("".join(f"[10:00:{second:02d}.5] line {second}\n" for second in range(60)) * 1000)
@@ -182,6 +212,25 @@ def test_the_command_finds_the_run_and_writes_the_page(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "begin"),
+    [
+        ([], b"<!DOCTYPE html>"),
+        (["--plot", "windows", "--format", "svg"], b"<?xml"),
+        (["--plot", "windows", "--format", "png"], b"\x89PNG"),
+    ],
+)
+def test_the_standard_output_has_nothing_but_the_report(
+    folder: Path, capfdbinary: pytest.CaptureFixture[bytes], arguments: list[str], begin: bytes
+) -> None:
+    assert main(["report", str(folder), "-o", "-", *arguments]) == 0
+    printed = capfdbinary.readouterr().out
+    assert printed.startswith(begin)
+    assert not printed.endswith(b"report.html\n")
+    if not arguments:
+        assert printed == (folder / reports.NAME).read_bytes()
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["nosuch"], "there is no run nosuch"),
@@ -190,6 +239,7 @@ def test_the_command_finds_the_run_and_writes_the_page(
         (["--connection", "2"], "--connection goes with --plot"),
         (["--plot", "windows", "--format", "png", "--connection", "9"], "the run has no connection 9, it has 1"),
         (["--format", "json", "--open"], "--open shows the page"),
+        (["-o", "-", "--open"], "--open shows the page"),
         (["--format", "json", "-o", "x"], "goes to the standard output"),
     ],
 )

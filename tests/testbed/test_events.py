@@ -50,7 +50,7 @@ def test_without_events_nothing_happens() -> None:
 
 def test_a_change_is_over_what_the_link_does_and_holds() -> None:
     (step,) = steps({"at": "5s", "link": "alice-r1", "set": {"loss": "1%"}})
-    assert (step.at, step.title) == (5.0, "link alice-r1: loss changed")
+    assert (step.at, step.title) == (5.0, "link alice-r1: loss 1%")
     assert [change.node for change in step.reshapes] == ["alice", "r1"]
     planned = plan().node("alice").interface("alice-r1")
     assert step.reshapes[0].interface == planned
@@ -61,8 +61,8 @@ def test_a_change_is_over_what_the_link_does_and_holds() -> None:
 def test_a_change_may_be_of_one_direction_and_for_a_while() -> None:
     events = steps({"at": "5s", "link": "alice-r1", "set": {"delay": "50ms"}, "from": "r1", "for": "2s"})
     assert [step.title for step in events] == [
-        "link alice-r1 from r1: delay changed",
-        "the end of link alice-r1 from r1: delay changed",
+        "link alice-r1 from r1: delay 50ms",
+        "the end of link alice-r1 from r1: delay 50ms",
     ]
     assert delays(events, "alice") == []
     assert delays(events, "r1") == [(5, 0.05), (7, 0.01)]
@@ -228,6 +228,6 @@ def test_two_links_that_change_at_once_are_two_steps_and_one_link_is_one() -> No
         {"at": "1s", "link": "office", "set": {"loss": "5%"}},
     )
     assert [step.title for step in events] == [
-        "link alice-r1: delay changed",
-        "link office: delay changed; link office: loss changed",
+        "link alice-r1: delay 5ms",
+        "link office: delay 5ms; link office: loss 5%",
     ]

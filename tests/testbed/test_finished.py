@@ -144,6 +144,19 @@ class TestCommands:
         assert "X loss" in text
         assert max(map(len, text.splitlines())) <= 80
 
+    @pytest.mark.parametrize(
+        ("manifest", "first"),
+        [('{"began": 999999998.5}', "1.500000"), ("{", "0.000000"), ('{"began": NaN}', "0.000000"), ("[]", "0.000000")],
+    )
+    def test_the_clock_of_a_ladder_is_that_of_the_report(
+        self, runs: Path, capsys: Captured, manifest: str, first: str
+    ) -> None:
+        """It begins with the first application; if nobody knows when that was, with the first line."""
+        (runs / "lossy" / "latest" / "manifest.json").write_text(manifest)
+        assert main(["ladder", "lossy"]) == 0
+        assert capsys.readouterr().out.splitlines()[1].split()[0] == first
+        assert main(["ladder", "lossy", "--from", first, "--to", first]) == 0
+
     def test_ladder_lists_connections(self, runs: Path, capsys: Captured) -> None:
         del runs
         assert main(["ladder", "--list"]) == 0
@@ -163,6 +176,7 @@ class TestCommands:
         assert faults("merge", printed) == []
         assert Path(printed["file"]) == runs / "star" / "20260101T000002Z" / "merged.pcapng"
         assert main(["merge", "star", "-o", "star.pcapng"]) == 0
+        assert "no capture of the wire: there is no hosts/HOST/wire.pcap" in capsys.readouterr().out
         assert Path("star.pcapng").read_bytes() == Path(printed["file"]).read_bytes()
 
     @pytest.mark.parametrize(

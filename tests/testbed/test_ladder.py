@@ -180,6 +180,25 @@ class TestConnections:
         assert [connection.hosts for connection in ladder.connections] == [("alice", "bob")] * 2
         assert [row.seq for row in segments(ladder)] == [0, 0]
 
+    def test_a_daemon_that_was_started_anew_numbers_its_connections_as_before(self) -> None:
+        """Of which only the SYN tells: that it came from CLOSED stands in no trace that was cut off."""
+        ladder = build({"alice": [sent(t, A, "S", seq, connection=1) for t, seq in ((1, 10), (2, 10), (5, 99))]})
+        assert [(row.connection.number, row.retransmission, row.seq) for row in segments(ladder)] == [
+            (1, False, 0),
+            (1, True, 0),
+            (2, False, 0),
+        ]
+
+    def test_the_same_ports_and_the_same_numbers_after_a_restart(self) -> None:
+        """As of a daemon with a seed: what comes then is what it has sent then, though it says the same as before."""
+        begins = {"event": "state", "connection": 1, "local": A, "peer": B, "from": "CLOSED", "to": "SYN_SENT"}
+        alice = [event for t in (1.0, 5.0) for event in ({**begins, "t": t}, sent(t, A, "S", 10, connection=1))]
+        rows = segments(build({"alice": alice, "bob": [came(5.1, A, "S", 10)]}))
+        assert [(row.connection.number, row.fate, row.arrived, row.retransmission) for row in rows] == [
+            (1, "unseen", None, False),
+            (2, "arrived", 5.1, False),
+        ]
+
     def test_without_numbers_a_new_syn_is_a_new_connection(self) -> None:
         ladder = build({"alice": [sent(t, A, "S", seq) for t, seq in ((1, 10), (2, 10), (3, 99))]})
         assert [(row.connection.number, row.retransmission) for row in segments(ladder)] == [
@@ -235,6 +254,13 @@ class TestDamaged:
         there = [came(1.5, A, ".", 1, len=100), {**broken, "why": "a data offset", "bytes": 80}]
         rows = segments(build({"alice": trace, "bob": there}))
         assert [(row.fate, row.damaged) for row in rows] == [("arrived", False), ("dropped", True), ("unseen", False)]
+
+    def test_what_comes_from_a_host_without_a_trace_is_whole(self) -> None:
+        """Though it may differ in one bit from what came before."""
+        rows = segments(build({"bob": [came(1.0 + seq, A, ".", 1024 * seq, len=1024) for seq in range(4)]}))
+        assert [(row.copy, row.damaged, row.absolute_seq) for row in rows] == [
+            (1, False, 1024 * seq) for seq in range(4)
+        ]
 
     def test_what_a_stranger_sends_is_no_row(self) -> None:
         broken = {"t": 1.6, "event": "dropped", "local": "10.0.0.3", "peer": "10.0.0.9", "direction": "received"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -90,9 +91,67 @@ class TestInTshark:
         # A capture that was stopped and begun again has another header; the end may be missing.
         (folder / "hosts" / "bob" / "wire.pcap").write_bytes(header + packet + header + packet + packet[:50])
         done = merged.merge_into(folder, folder / merged.NAME)
-        assert done.interfaces == ["alice", "bob", "bob wire"]
-        wire = fields(folder / merged.NAME, "frame.len", "frame.cap_len", only='frame.interface_name == "bob wire"')
+        assert done.interfaces == ["alice", "bob", "wire"]
+        wire = fields(folder / merged.NAME, "frame.len", "frame.cap_len", only='frame.interface_name == "wire"')
         assert wire == [["1514", "60"]] * 2
+
+
+def pcap(link_type: int, *packets: tuple[int, bytes]) -> bytes:
+    """A capture of packets, at their microseconds after NOON."""
+    records = [
+        struct.pack("=IIII", NOON // 10**9, microseconds, len(raw), len(raw)) + raw for microseconds, raw in packets
+    ]
+    return struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, link_type) + b"".join(records)
+
+
+def test_a_packet_that_both_ends_have_captured_is_there_once(tmp_path: Path) -> None:
+    """Whatever stands before its IP header; but what one end has captured twice was sent twice."""
+    folder = record(1, Shape(delay=0.01), size=10, epoch=NOON).write(tmp_path)
+    one, other = b"\x45" + bytes(59), b"\x45" + b"other" + bytes(54)
+    alice = pcap(1, (10, bytes(14) + one), (20, bytes(14) + one), (30, bytes(14) + other))
+    bob = pcap(276, (15, bytes(20) + one), (25, bytes(20) + one), (35, bytes(20) + other))
+    plain = merged.merge(folder, io.BytesIO())
+    (folder / "hosts" / "alice" / "wire.pcap").write_bytes(alice)
+    (folder / "hosts" / "bob" / "wire.pcap").write_bytes(bob)
+    done = merged.merge(folder, io.BytesIO())
+    assert (done.packets - plain.packets, done.twice) == (3, 3)
+    assert done.interfaces == ["alice", "bob", "wire"]
+    assert merged.why_no_wire(folder) is None
+
+
+@pytest.mark.parametrize(
+    ("manifest", "why"),
+    [
+        ('{"notes": ["no capture of the wire: a simulation has none"]}', "a simulation has none"),
+        ('{"notes": []}', "`capture: {wire: false}` asks for none"),
+        ('{"notes": 3}', "`capture: {wire: false}` asks for none"),
+        ("{", "`capture: {wire: false}` asks for none"),
+    ],
+)
+def test_it_is_said_why_there_is_no_wire(tmp_path: Path, manifest: str, why: str) -> None:
+    folder = record(1, Shape(), size=10).write(tmp_path)
+    (folder / "manifest.json").write_text(manifest)
+    assert (merged.why_no_wire(folder) or "").endswith(why)
+
+
+@tshark
+@pytest.mark.parametrize("when", [-1.0, 0.0, 2.0], ids=["before the first packet", "near one", "long after"])
+def test_of_very_many_comments_it_is_said_how_many_more_there_were(tmp_path: Path, when: float) -> None:
+    folder = record(1, Shape(delay=0.01), size=10, epoch=NOON).write(tmp_path)
+    trace = folder / "hosts" / "alice" / "trace.jsonl"
+    events = [json.loads(line) for line in trace.read_text().splitlines()]
+    first = min(event["t"] for event in events) + when
+    like = next(event for event in events if event["event"] == "state")
+    made = [like | {"t": first, "event": "timer", "timer": f"T{number}"} for number in range(500)]
+    events = sorted([*events, *made], key=lambda event: event["t"])
+    trace.write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    merged.merge_into(folder, tmp_path / "all.pcapng")
+    only = 'frame.interface_name == "alice" && frame.comment contains "more"'
+    [[comments]] = fields(tmp_path / "all.pcapng", "frame.comment", only=only)
+    more = re.search(r"\.\.\. and (\d+) more", comments)
+    assert more is not None
+    assert 500 <= int(more[1]) + len(re.findall(r"T\d+ timer", comments)) < 510  # and a few changes of state
+    assert comments.count(",") < 50
 
 
 def test_an_empty_capture_does_not_lose_the_others(lossy: tuple[Path, Counter[str]], tmp_path: Path) -> None:

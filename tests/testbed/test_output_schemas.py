@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from jsonschema import Draft202012Validator
 from testbed import backends, doctor, state
 from testbed.backends.fake import FakeBackend, Process, Program
 from testbed.cli import main
+from testbed.cli.output import print_json, print_json_line
 from testbed.unavailable import Unavailable
 from tests.testbed.conftest import PROJECT
 from tests.testbed.plans import TWO, plan_of
@@ -168,6 +170,13 @@ def test_plans_of_all_topologies(programs: dict[str, Program], capsys: Captured)
     assert plan["hosts"][0]["implementation"]["bytes"] == len(OWN)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_json_has_no_number_for_is_never_printed(value: float) -> None:
+    for prints in (print_json, print_json_line):
+        with pytest.raises(ValueError, match="not JSON compliant"):
+            prints({"rtt": value})
+
+
 def test_a_plan_has_routers_ways_and_events(programs: dict[str, Program], capsys: Captured) -> None:
     del programs
     Path("lab.yaml").write_text(ROUTED)
@@ -176,7 +185,7 @@ def test_a_plan_has_routers_ways_and_events(programs: dict[str, Program], capsys
     assert [router["name"] for router in plan["routers"]] == ["r1"]
     assert plan["hosts"][0]["ways"][0]["mtu"] == 1400
     assert plan["events"] == [
-        {"at": 0.0, "event": "link office: loss changed"},
+        {"at": 0.0, "event": "link office: loss 1%"},
         {"at": 600.0, "event": "link alice-r1: down"},
         {"at": 601.0, "event": "the end of link alice-r1: down"},
     ]

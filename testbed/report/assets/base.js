@@ -111,15 +111,15 @@ const trim = (text) => text.includes(".") ? text.replace(/\.?0+$/, "") : text;
 const digits = (value, count = 3) => value === 0 ? "0" : trim(Number(value.toPrecision(count)).toFixed(
   Math.max(0, Math.min(9, count - 1 - Math.floor(Math.log10(Math.abs(value)))))));
 
-function scaled(value, units) {
+function scaled(value, units, places = 3) {
   if (value === NONE || value === undefined || Number.isNaN(value)) return "–";
   const [factor, unit] = units.find(([least]) => Math.abs(value) >= least) || units[units.length - 1];
-  return `${digits(value / factor)} ${unit}`;
+  return `${digits(value / factor, places)} ${unit}`;
 }
 
-const duration = (value) => value === 0 ? "0 s" : scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]);
-const rate = (value) => scaled(value, [[1e9, "Gbit/s"], [1e6, "Mbit/s"], [1e3, "kbit/s"], [1, "bit/s"]]);
-const size = (value) => scaled(value, [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]]);
+const duration = (value, places) => value === 0 ? "0 s" : scaled(value, [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]], places);
+const rate = (value, places) => scaled(value, [[1e9, "Gbit/s"], [1e6, "Mbit/s"], [1e3, "kbit/s"], [1, "bit/s"]], places);
+const size = (value, places) => scaled(value, [[1e9, "GB"], [1e6, "MB"], [1e3, "kB"], [1, "B"]], places);
 const share = (value) => `${digits(value * 100)} %`;
 const count = (value) => Math.round(value).toString().replace(/\B(?=(\d{3})+(?!\d))/g, "\u202f");
 const clock = (t) => `${t.toFixed(6)} s`;

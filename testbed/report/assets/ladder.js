@@ -12,7 +12,7 @@ function ladder(connection, rows) {
     marked = mark;
     const behind = Math.min(rows.n, start + LADDER.most);
     told.textContent = rows.n ? `Segments ${count(start + 1)} to ${count(behind)} of ${count(rows.n)}, from ` +
-      `${rows.at[start].toFixed(4)} s to ${rows.at[behind - 1].toFixed(4)} s.` : "No segment was seen.";
+      `${rows.at[start].toFixed(6)} s to ${rows.at[behind - 1].toFixed(6)} s.` : "No segment was seen.";
     drawing.replaceChildren(drawLadder(connection, rows, start, behind, mark));
     if (mark >= 0) drawing.querySelector(`[data-row="${mark}"]`)?.focus({preventScroll: true});
   }
@@ -55,6 +55,7 @@ function ladderEvents(connection, rows, start, behind) {
   }
   rows.ends.forEach(({states, timers}, side) => {
     for (let at = 0; at < states.t.length; at++) {
+      if (at === 0 && listened(states)) continue;  // it did before the SYN came, for which it has this end
       if (states.t[at] >= begin && states.t[at] < until) {
         events.push({t: states.t[at], what: "state", side, name: D.states[states.what[at]], order: 3});
       }
@@ -88,19 +89,21 @@ function place(events) {
   return {gaps, height: Math.max(y, ...free) + 20};
 }
 
+const listened = ({what}) => D.states[what[0]] === "LISTEN";
 const stateWords = (name) => name.replaceAll("_", "-");
 
 function drawLadder(connection, rows, start, behind, mark) {
   const events = ladderEvents(connection, rows, start, behind), {gaps, height} = place(events);
   const x = [LADDER.left, LADDER.right], out = [-1, 1];
-  const picture = svg("svg", {viewBox: `0 0 ${LADDER.width} ${height}`, width: LADDER.width, height, role: "group",
+  const cut = innerWidth < 700 ? 90 : 0;  // on a narrow screen less room at the sides
+  const picture = svg("svg", {viewBox: `${cut} 0 ${LADDER.width - 2 * cut} ${height}`, width: LADDER.width - 2 * cut, height, role: "group",
     "aria-label": `Segments between ${nameOf(connection, 0)} and ${nameOf(connection, 1)}`});
   for (const side of [0, 1]) {
     const {states} = rows.ends[side], index = after(states.t, start === 0 ? -1 : rows.at[start]) - 1;
     picture.append(
       svg("text", {x: x[side], y: 16, class: "host", "text-anchor": "middle"}, nameOf(connection, side)),
       svg("text", {x: x[side], y: 32, class: "state", "text-anchor": "middle"},
-        index >= 0 ? stateWords(D.states[states.what[index]]) : states.t.length ? "CLOSED" : ""),
+        index >= 0 ? stateWords(D.states[states.what[index]]) : states.t.length ? (listened(states) ? "LISTEN" : "CLOSED") : ""),
       svg("line", {x1: x[side], x2: x[side], y1: 38, y2: height - 6, class: "life"}));
   }
   for (const {y, text} of gaps) picture.append(svg("text", {x: (x[0] + x[1]) / 2, y: y + 4, class: "gap", "text-anchor": "middle"}, `⋮ ${text} ⋮`));
@@ -114,7 +117,7 @@ function drawLadder(connection, rows, start, behind, mark) {
         svg("text", {x: at, y: y + 4, class: "state", "text-anchor": anchor[side]}, stateWords(event.name)));
     } else if (event.what === "timer") {
       picture.append(svg("circle", {cx: x[side], cy: y, r: 3, class: "timer-mark"}),
-        svg("text", {x: at, y: y + 4, class: "timer", "text-anchor": anchor[side]}, `⏱ ${event.name.toLowerCase().replaceAll("_", " ")} timer`));
+        svg("text", {x: at, y: y + 4, class: "timer", "text-anchor": anchor[side]}, `${event.name.toLowerCase().replaceAll("_", " ")} timer`));
     }
   }
   const ended = new Map(events.filter(({what}) => what === "came" || what === "dropped").map((event) => [event.i, event]));

@@ -1,6 +1,5 @@
 // The page: what came out of it first, then the network, then each connection, then everything.
 
-const good = D.status === 0;
 const section = (id, title, note, ...children) => el("section", {id, "aria-labelledby": `${id}-title`},
   el("h2", {id: `${id}-title`}, title), note ? el("p", {class: "note"}, note) : NONE, ...children);
 const badge = (ok, yes, no) => el("span", {class: ok ? "badge good" : "badge bad"}, ok ? `✓ ${yes}` : `✗ ${no}`);
@@ -9,9 +8,9 @@ const reasons = (of) => total(of) ? Object.entries(of).map(([why, number]) => `$
 
 function header() {
   const when = D.run_id.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z.*/, "$1-$2-$3 $4:$5:$6 UTC");
-  return el("header", {}, el("h1", {}, D.lab, " ", badge(good, "passed", D.verdict)),
-    el("p", {class: "note"}, `Run ${when}, backend ${D.backend.name}, seed ${D.seed}, ${digits(D.run_seconds)} s. ` +
-      Object.entries(D.versions).map(([name, version]) => `${name} ${/^[0-9a-f]{64}$/.test(version) ? version.slice(0, 12) : version}`).join(", ") + "."));
+  return el("header", {}, el("h1", {}, D.lab, " ", D.status === NONE ? el("span", {class: "badge"}, D.verdict) : badge(D.status === 0, "passed", D.verdict)),
+    el("p", {class: "note"}, `Run ${when}` + (D.status === NONE ? ". " : `, backend ${D.backend.name}, seed ${D.seed}, ${digits(D.run_seconds)} s. `) +
+      Object.entries(D.versions).map(([name, version]) => `${name} ${/^[0-9a-f]{64}$/.test(version) ? version.slice(0, 12) : version}`).join(", ")));
 }
 
 function summary() {
@@ -31,8 +30,12 @@ function summary() {
         comparisons.map(({file, sent, received}) => el("details", {}, el("summary", {}, `SHA-256 of ${file}`),
           el("code", {}, `sent ${sent}`), el("br"), el("code", {}, `received ${received || "nothing"}`)))]]))), {class: "checks"})
       : el("p", {}, "There are no verdicts: the topology asks for no check, or the run was cut short."),
-    D.notes.map((text) => el("p", {class: "trouble"}, `Note: ${text}`)));
+    D.notes.map((text) => el("p", {class: "told"}, `Note: ${text}`)));
 }
+
+/** By how much a measured link may differ from what was asked: testbed/backends/base.py. */
+const offBy = ({asked_rtt: asked, measured_rtt: measured}) => Math.abs(measured - asked) > Math.max(0.001, 0.02 * asked)
+  ? duration(Math.max(0.001, 0.02 * asked)) : "3 %";
 
 function links() {
   const rows = D.links.map((link) => {
@@ -40,7 +43,7 @@ function links() {
     const measured = probe ? [`round trip ${duration(probe.measured_rtt)} (asked ${duration(probe.asked_rtt)})`,
       probe.asked_rate !== NONE ? `, rate ${probe.measured_rate === NONE ? "not measured" : rate(probe.measured_rate)}` : ""].join("") : "–";
     return el("tr", {}, cells([pair(link.direction), asked(link.asked).join(", ") || "nothing", measured,
-      probe ? badge(probe.good, "as asked", "off") : "", count(link.dropped),
+      probe ? badge(probe.good, "as asked", `off by more than ${offBy(probe)}`) : "", count(link.dropped),
       [...new Set([link.mechanism.delay_jitter_rate, link.mechanism.all_else])].filter((name) => name !== "none").join(", ")], [4]));
   });
   return table(["link", "asked, one way", "measured before the applications began", "", "dropped", "by"], rows, {class: "links"});
@@ -48,7 +51,7 @@ function links() {
 
 function network() {
   return section("network", "The network", "Boxes are hosts with their applications below, circles are routers. At the links: what the topology asks of them, each way.",
-    topology(), links(),
+    topology(), D.links.length ? links() : NONE,
     D.events.length ? [el("h3", {}, "What the topology let happen"), table(["at", "what", "done at"], D.events.map(({at, event, done}) =>
       el("tr", {}, cells([duration(at), event, done === NONE ? "not done" : `${done.toFixed(3)} s`]))))] : NONE);
 }
@@ -110,7 +113,7 @@ const ENDED = {"by itself": "ended by itself", stopped: "was stopped at the end 
 
 function apps() {
   const output = (name, text) => text ? el("details", {open: text.length < 400}, el("summary", {}, name), el("pre", {}, text)) : NONE;
-  return section("apps", "Applications", "", D.apps.map((app) => {
+  return D.apps.length === 0 ? NONE : section("apps", "Applications", "", D.apps.map((app) => {
     const wrong = app.expected !== NONE && app.status !== app.expected;
     return el("div", {class: "app"}, el("h3", {}, app.name, el("span", {class: "note"}, ` on ${app.host}`)),
       el("p", {}, el("code", {}, app.command.join(" ")), el("br"),
@@ -122,7 +125,7 @@ function apps() {
 function everything() {
   const missing = [D.unreadable ? `${several(D.unreadable, "line")} of the traces could not be read.` : "",
     D.left_out ? `${several(D.left_out, "event")} of more connections, or of more drops that belong to none, than are told here are left out.` : ""].filter(Boolean);
-  return section("events", "Everything, on one clock", "Seconds from the start of the run. What is listed is what the plots show: zoom, and it follows.",
+  return section("events", "Everything, on one clock", "Seconds from the start of the first application, as in all plots, in the ladder and in testbed ladder. What is listed is what the plots show: zoom, and it follows.",
     missing.map((text) => el("p", {class: "trouble"}, text)), timeline());
 }
 
@@ -146,10 +149,10 @@ function bar() {
   let at = 0;
   theme.addEventListener("click", () => { at = (at + 1) % 3; theme.textContent = `theme: ${THEMES[at]}`; setTheme(THEMES[at]); });
   const button = (text, label, does) => el("button", {type: "button", "aria-label": label, title: label, onclick: does}, text);
-  const tell = () => { told.textContent = `${zoom.min.toFixed(4)} – ${zoom.max.toFixed(4)} s`; };
+  const tell = () => { told.textContent = `${fixed(zoom.min)} – ${fixed(zoom.max)} s`; };
   zoom.followers.add(tell);
   tell();
-  return el("nav", {class: "bar"}, el("span", {class: "jumps"}, [["network", "network"], ["connections", "connections"], ["apps", "applications"], ["events", "everything"]].map(([id, text]) => el("a", {href: `#${id}`}, text))),
+  return el("nav", {class: "bar"}, el("span", {class: "jumps"}, [["network", "network"], ["connections", "connections"], ["apps", "applications"], ["events", "everything"]].map(([id, text]) => id === "apps" && !D.apps.length ? NONE : el("a", {href: `#${id}`}, text))),
     el("span", {class: "zoom", role: "group", "aria-label": "what all plots show"}, button("←", "earlier", () => zoom.pan(-0.4)), button("→", "later", () => zoom.pan(0.4)),
       button("+", "zoom in", () => zoom.by(0.5)), button("−", "zoom out", () => zoom.by(2)), button("all", "show the whole run", () => zoom.reset()), told),
     theme);
@@ -166,8 +169,8 @@ async function main() {
   }
   await unpack();
   report.prepend(bar());
-  report.append(connections(), el("p", {class: "note hint"}, "Plots: drag to zoom in, double-click to see all; Ctrl and the wheel zoom, too. With the keyboard: Tab to a plot, then ← → + − 0."),
-    apps(), everything(), tip);
+  report.append(...[connections(), el("p", {class: "note hint"}, "Plots: drag to zoom in, double-click to see all; Ctrl and the wheel zoom, too. With the keyboard: Tab to a plot, then ← → + − 0."),
+    apps(), everything(), tip].filter(Boolean));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolour);
   addEventListener("resize", () => { for (const figure of shown) figure.follow.resize(); });
   addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });

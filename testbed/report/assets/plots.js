@@ -113,11 +113,11 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
   function make() {
     const width = Math.max(280, box.clientWidth);
     u = new uPlot({
-      width, height, legend: {show: false}, padding: [8, 8, 0, 0],
+      width, height, legend: {show: false}, padding: [8, 24, 0, 0],
       scales: {x: {time: false, auto: false}, y: {auto: false, distr: log ? 3 : 1}},
       series: [{}, {show: false}],
-      axes: [axis({values: (_, ticks) => ticks.map((t) => `${trim(t.toFixed(6))} s`), size: 30}),
-             axis({values: (_, ticks) => ticks.map((v) => v === NONE ? "" : format(v)), size: 78})],
+      axes: [axis({values: (_, ticks) => ticks.map((t) => `${trim(t.toFixed(6))} s`), size: 30, space: () => 30 + 8 * fixed(zoom.max).length}),
+             axis({values: (_, ticks) => labels(ticks, format, log), size: 84})],
       cursor: {sync: {key: "time", filters: {pub: (type) => type === "mousemove" || type === "mouseleave"}}, drag: {x: true, y: false, setScale: false}, points: {show: false}, y: false},
       hooks: {
         draw: [draw],
@@ -181,7 +181,7 @@ function plot({title, note, parts, range, format, log, height = HEIGHT, hover, c
       return;
     }
     const t = self.posToVal(left, "x");
-    at.textContent = `at ${t.toFixed(4)} s`;
+    at.textContent = `at ${fixed(t)} s`;
     for (const part of parts) if (part.value) part.cell.textContent = part.value(t);
     if (hover && self.over.matches(":hover")) hover(self);
   }
@@ -214,6 +214,13 @@ function swatch({colour, dash, mark}) {
         : svg("path", {d: "M1 6h20", stroke: `var(--${colour})`, "stroke-width": 2.5, "stroke-dasharray": (dash || []).join(" ") || NONE}));
 }
 
+/** What stands at an axis: with so many digits that no two ticks look alike. */
+function labels(ticks, format, log) {
+  const step = log || ticks.length < 2 ? NaN : ticks[1] - ticks[0], most = Math.max(...ticks.map(Math.abs));
+  const places = step > 0 && most > 0 ? Math.max(3, Math.floor(Math.log10(most)) - Math.floor(Math.log10(step) + 1e-9) + 1) : 3;
+  return ticks.map((v) => v === NONE ? "" : format(v, places));
+}
+
 /** What the topology let happen to the lab: a line at its time. */
 function drawHappened(ctx, g, named) {
   if (!D.placed) return;
@@ -224,7 +231,7 @@ function drawHappened(ctx, g, named) {
   ctx.lineWidth = g.ratio;
   ctx.setLineDash([2 * g.ratio, 3 * g.ratio]);
   ctx.font = `${11 * g.ratio}px system-ui, sans-serif`;
-  let row = 0;
+  const free = new Array(8).fill(-Infinity);  // where each line of text ends
   for (const {event, done} of D.events) {
     if (done === NONE || done < g.min || done > g.max) continue;
     const x = g.x(done);
@@ -233,10 +240,22 @@ function drawHappened(ctx, g, named) {
     ctx.lineTo(x, g.bottom);
     ctx.stroke();
     if (!named) continue;
-    const text = event.length > 44 ? `${event.slice(0, 42)}…` : event, wide = ctx.measureText(text).width;
-    ctx.fillText(text, Math.max(g.left, Math.min(x + 4 * g.ratio, g.right - wide)), g.top + (12 + 13 * (row++ % 4)) * g.ratio);
+    for (const part of event.split("; ")) {
+      const text = cut(ctx, part, g.width), wide = ctx.measureText(text).width;
+      const at = Math.max(g.left, Math.min(x + 4 * g.ratio, g.right - wide)), row = free.findIndex((end) => end < at);
+      if (row < 0) continue;  // there is no room; the list of events has it
+      free[row] = at + wide + 8 * g.ratio;
+      ctx.fillText(text, at, g.top + (12 + 13 * row) * g.ratio);
+    }
   }
   ctx.restore();
+}
+
+/** As much of a text as there is room for. */
+function cut(ctx, text, room) {
+  let shown = text;
+  while (shown.length > 1 && ctx.measureText(shown).width > room) shown = `${shown.slice(0, -2)}…`;
+  return shown;
 }
 
 // ---- the plots of one direction of a connection ----
@@ -377,7 +396,7 @@ function timeSequence(connection, rows, side, jump) {
     note: `Each bar is a segment of ${sender}: when it was sent, and which bytes it has. The green line is what was ` +
       "acknowledged, the yellow one how far the receiver's window lets it go, if that is near enough to be seen. " +
       "Click a segment to see it in the ladder below.",
-    parts, range, format: (v) => size(v).replace(" B", ""), height: 340, label: "time-sequence",
+    parts, range, format: (v, places) => size(v, places).replace(" B", ""), height: 340, label: "time-sequence",
     hover: (u) => {
       const i = nearest(u), {left, top} = u.over.getBoundingClientRect();
       if (i >= 0) showTip(connection, rows, i, left + u.cursor.left, top + u.cursor.top); else hideTip();
@@ -421,48 +440,39 @@ function roundTrip(connection, rows, side) {
 
 function goodput(connection, rows, side) {
   const {goodput: told, goodput_width: width, wait} = rows.ends[side];
-  const limit = wait === NONE ? NONE : D.links[wait].asked.rate;
+  const limit = wait === NONE ? NONE : curve(D.links[wait].rates);
   const bits = {t: told.t, v: Float64Array.from(told.v, (value) => value * 8)};
   const parts = [steps("goodput", "ack", bits, zoom.last, rate, {width: 2})];
   if (limit) {
-    parts.push({label: `rate of ${pair(D.links[wait].direction)}`, colour: "faint", dash: [6, 4], value: () => rate(limit),
-      draw: (ctx, g) => { ctx.beginPath(); ctx.moveTo(g.left, g.y(limit)); ctx.lineTo(g.right, g.y(limit)); ctx.stroke(); }});
+    parts.push(steps(`rate of ${pair(D.links[wait].direction)}`, "faint", limit, zoom.last, rate, {dash: [6, 4]}));
   }
   parts.push(...rug(rows, side));
   return plot({
     title: "Goodput",
     note: `New data that came to ${nameOf(connection, 1 - side)}, each byte once, over stretches of ${duration(width)}.`,
     parts, format: rate, label: "goodput",
-    range: () => [0, Math.max(rangeOf([bits])[1], limit && parts[1].on ? limit : 0)],
+    range: () => [0, rangeOf(limit && parts[1].on ? [bits, limit] : [bits])[1]],
   });
 }
 
 function queue(connection, rows, side) {
   const {wait} = rows.ends[side], told = wait === NONE ? NONE : queueOf(wait);
   if (!told) return NONE;
-  const way = pair(D.links[wait].direction), packets = told.packets, format = packets ? (v) => `${digits(v)} pkt` : size;
+  const way = pair(D.links[wait].direction), packets = told.packets, limits = curve(told.limits), format = packets ? (v, places) => `${digits(v, places)} pkt` : size;
   const mine = (i) => D.reasons[rows.why[i]] === "queue" && way.startsWith(`${D.nodes[rows.where[i]]} → `);
   const list = rows.lists[side].dropped.filter(mine), others = D.connections.length > 1 ? ", of all connections" : "";
   const parts = [steps("in the queue", "data", told, zoom.last, format)];
-  if (told.limit) {
-    parts.push({label: "limit", colour: "faint", dash: [6, 4], value: () => format(told.limit),
-      draw: (ctx, g) => {
-        ctx.beginPath();
-        ctx.moveTo(g.left, g.y(told.limit));
-        ctx.lineTo(g.right, g.y(told.limit));
-        ctx.stroke();
-      }});
-  }
+  if (limits.v.some((value) => !Number.isNaN(value))) parts.push(steps("limit", "faint", limits, zoom.last, format, {dash: [6, 4]}));
   parts.push({label: "dropped there, of this connection", colour: "drop", mark: "cross", draw: (ctx, g) => {
     ctx.beginPath();
-    eachShown(rows, list, g, () => told.limit ? g.y(told.limit) : g.top + 8 * g.ratio, (x, y) => cross(ctx, x, y, 4 * g.ratio));
+    eachShown(rows, list, g, (i) => { const limit = valueAt(limits, rows.at[i]); return limit ? g.y(limit) : g.top + 8 * g.ratio; }, (x, y) => cross(ctx, x, y, 4 * g.ratio));
     ctx.stroke();
   }});
   return plot({
     title: `Queue before ${way}`,
-    note: `What waits there${others}: computed from when each segment was sent and when it arrived, so it has what ` +
-      "computers were late by, too" + (D.events.length ? ", and what events changed of the delay." : "."),
-    parts, format, label: "queue", range: () => [0, Math.max(rangeOf([told])[1], told.limit || 0)],
+    note: `What waits there${others}: computed from when each segment was sent and when it arrived, less the delays that ` +
+      "were asked for. So what jitter and busy computers made late is in it, too.",
+    parts, format, label: "queue", range: () => [0, rangeOf([told, limits])[1]],
   });
 }
 
@@ -474,7 +484,7 @@ function oneWay(connection, rows, side) {
     for (let i = after(rows.at, zoom.min - 1e-9), behind = after(rows.at, zoom.max); i < behind; i++) {
       if (use(i)) { if (rows.way[i] < low) low = rows.way[i]; if (rows.way[i] > high) high = rows.way[i]; }
     }
-    return [0, high];
+    return [0, high * 1.1];  // room for what was dropped
   };
   const parts = [
     {label: "segments", colour: "data", mark: "bar", draw: (ctx, g) => {

@@ -17,7 +17,7 @@ function happenings() {
     const rows = opened(connection);
     rows.ends.forEach(({states, timers}, side) => {
       const who = nameOf(connection, side), which = D.connections.length > 1 ? `connection ${connection.number}: ` : "";
-      for (let at = 0; at < states.t.length; at++) all.push({t: states.t[at], kind: "state", who, text: `${which}${stateWords(D.states[states.what[at]])}`});
+      for (let at = listened(states) ? 1 : 0; at < states.t.length; at++) all.push({t: states.t[at], kind: "state", who, text: `${which}${stateWords(D.states[states.what[at]])}`});
       for (let at = 0; at < timers.t.length; at++) {
         all.push({t: timers.t[at], kind: "timer", who, text: `${which}${D.timers[timers.what[at]].toLowerCase().replaceAll("_", " ")} timer has expired`});
       }

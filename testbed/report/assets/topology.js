@@ -82,25 +82,33 @@ function orderLeaves(nodes, edges) {
 
 function drawTopology(nodes, edges) {
   const span = (key) => Math.max(...nodes.map((node) => node[key])) - Math.min(...nodes.map((node) => node[key]));
-  const wide = Math.max(span("x"), 1e-6), high = span("y"), W = Math.min(1100, Math.max(560, 250 * wide + 180));
+  const wide = Math.max(span("x"), 1e-6), high = span("y"), texts = edges.map(edgeLines);
+  const perUnit = edges.map(({a, b}, at) => Math.abs(a.y - b.y) < 0.3  // what is said of an edge has room between its nodes
+    ? (110 + 6.5 * Math.max(0, ...texts[at].map(({text}) => text.length))) / Math.max(0.3, Math.abs(a.x - b.x)) : 0);
+  const W = Math.min(1100, Math.max(560, Math.max(250, ...perUnit) * wide + 180));
   const sx = (W - 180) / wide, sy = Math.min(sx, high > 0.05 ? Math.max(110, Math.min(sx * 0.75, 520 / high)) : sx), H = high * sy + 130;
   const x0 = Math.min(...nodes.map((node) => node.x)), y0 = Math.min(...nodes.map((node) => node.y));
   for (const node of nodes) { node.px = 90 + (node.x - x0) * sx; node.py = 65 + (node.y - y0) * sy; }
   const picture = svg("svg", {viewBox: `0 0 ${W} ${H}`, class: "topology", role: "img", style: `max-width:${W}px`,
     "aria-label": `The topology: ${D.nodes.join(", ")}, joined by ${D.links.map((link) => link.direction).join(", ")}`});
   for (const {a, b} of edges) picture.append(svg("line", {x1: a.px, y1: a.py, x2: b.px, y2: b.py, class: "edge"}));
-  for (const edge of edges) picture.append(edgeText(edge));
   for (const node of nodes) picture.append(nodeOf(node));
+  edges.forEach((edge, at) => picture.append(edgeText(edge, texts[at])));  // what a box would hide is above it
   return el("div", {class: "scroll"}, picture);
 }
 
-function edgeText({a, b, ways}) {
+/** What an edge does, a line each. */
+function edgeLines({b, ways}) {
   const says = ways.map((way) => ({way, text: asked(way.asked).join(", ")})), lines = [];
   const same = says.length > 0 && says.every(({text}) => text === says[0].text);
   if (same && (says.length > 1 || b.lan)) lines.push({text: says[0].text});
   else for (const {way, text} of says) if (text) lines.push({text: `${pair(way.direction)}: ${text}`});
   for (const {way} of says) if (way.dropped) lines.push({text: `${count(way.dropped)} dropped ${pair(way.direction)}`, bad: true});
-  const shown = lines.filter(({text}) => text), flat = Math.abs(a.py - b.py) < 40;
+  return lines.filter(({text}) => text);
+}
+
+function edgeText({a, b}, shown) {
+  const flat = Math.abs(a.py - b.py) < 40;
   const x = (a.px + b.px) / 2, y = (a.py + b.py) / 2 - (flat ? 8 + 15 * (shown.length - 1) : 15 * (shown.length - 1) / 2 - 4);
   const group = svg("g", {});
   shown.forEach(({text, bad}, at) => group.append(svg("text", {x, y: y + 15 * at, class: bad ? "label bad" : "label", "text-anchor": "middle"}, text)));

@@ -3,12 +3,14 @@
 const zoom = {
   first: 0,
   last: Math.max(D.seconds, 1e-3),
+  least: 2e-5,  // seconds: traces are read in microseconds
   min: 0,
   max: 1,
   followers: new Set(),
 
   set(min, max) {
-    const widest = this.last - this.first, width = Math.min(Math.max(max - min, 1e-6), widest);
+    const widest = this.last - this.first, width = Math.min(Math.max(max - min, this.least), widest);
+    if (width > max - min) min -= (width - (max - min)) / 2;
     min = Math.min(Math.max(min, this.first), this.last - width);
     if (min === this.min && min + width === this.max) return;
     this.min = min;
@@ -32,3 +34,6 @@ function zoomKeys(event) {
   event.preventDefault();
   does();
 }
+
+/** A time, with as many digits as what is shown needs. */
+const fixed = (t) => t.toFixed(Math.max(3, Math.min(6, 3 - Math.floor(Math.log10(zoom.max - zoom.min)))));
