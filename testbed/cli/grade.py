@@ -42,6 +42,7 @@ _sandbox_option = click.option(
 
 @click.command("grade")
 @click.argument("path", metavar="FILE.py|DIR", required=False, type=click.Path(path_type=Path))
+@click.option("--image", metavar="IMAGE", help="Grade a chitcpd in an image, through the wire and the UNIX protocol.")
 @click.option("--only", metavar="TEST|STAGE", multiple=True, help="Only this test, or stage; again for more.")
 @click.option("--weights", metavar="FILE.yaml", type=click.Path(path_type=Path), help="How many points for what.")
 @_seed_option
@@ -56,6 +57,7 @@ _sandbox_option = click.option(
 @verbose_option
 def grade_(
     path: Path | None,
+    image: str | None,
     only: tuple[str, ...],
     weights: Path | None,
     seed: int,
@@ -76,6 +78,7 @@ def grade_(
       testbed grade my_tcp.py --only fast-retransmit
       testbed grade my_tcp.py --html my_tcp.html
       testbed grade submissions/ --weights weights.yaml -o grades
+      testbed grade --image my-chitcpd
 
     A failed test shows what happened beside what should have, and how to run it again. The submission runs in a process
     of its own that can do nothing but compute (docs/grading.md). The exit status is 1 if a test failed; of a class it
@@ -88,6 +91,14 @@ def grade_(
             ("TEST", "STAGE", "POINTS", "WHAT"), [(t.id, t.stage, _number(p), f"{t.title} ({t.rfc})") for t, p in tests]
         )
         return 0
+    if image is not None:
+        if path is not None or output:
+            raise click.UsageError("--image grades one image, and takes neither FILE.py nor -o DIR")
+        with result_for(output_format), progress() as step:
+            from testbed.grading.outside.image import grade_image  # the engine's library takes time to load
+
+            result = grade_image(image, weighed.points(catalog()), seed=seed, step=_on_terminal(step, output_format))
+        return _hand_out(result, image, output_format, junit, gradescope, html, everything=bool(only))
     if path is None:
         raise click.UsageError("which TCP? Name its file, or a folder with many: testbed grade my_tcp.py")
     if path.is_dir():
@@ -96,22 +107,38 @@ def grade_(
         return _class(path, weighed, seed, sandbox, jobs, output_format, junit, output)
     source = _read(path)
     with result_for(output_format), cells(sandbox) as new_cell, progress() as step:
-        on_terminal = output_format == "text" and sys.stdout.isatty()
-        shown: Report = step if on_terminal else _quiet
+        shown = _on_terminal(step, output_format)
         result = grade(source, weighed.points(catalog()), seed=seed, step=shown, new_cell=new_cell)
+    return _hand_out(result, str(path), output_format, junit, gradescope, html, everything=bool(only))
+
+
+def _on_terminal(step: Report, output_format: str) -> Report:
+    return step if output_format == "text" and sys.stdout.isatty() else _quiet
+
+
+def _hand_out(
+    result: Grade,
+    path: str,
+    output_format: str,
+    junit: Path | None,
+    gradescope: Path | None,
+    html: Path | None,
+    *,
+    everything: bool,
+) -> int:
     written: list[tuple[Path | None, Callable[[], str]]] = [
         (junit, lambda: reports.to_junit([result])),
         (gradescope, lambda: reports.to_gradescope(result)),
-        (html, lambda: page.page(result, str(path))),
+        (html, lambda: page.page(result, path)),
     ]
     for file, make in written:
         if file is not None:
             _write(file, make())
     if output_format == "json":
-        print_json(reports.to_json(result, str(path)))
+        print_json(reports.to_json(result, path))
     else:
-        _tell(result, str(path), everything=bool(only))
-    return 0 if all(verdict.passed for verdict in result.verdicts) else 1
+        _tell(result, path, everything=everything)
+    return 0 if result.good else 1
 
 
 @click.command()
@@ -222,10 +249,13 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
     table(("STAGE", "POINTS", "OF", "TESTS"), rows)
     for note in result.notes:
         say(f"note: {note}", "note")
+    if result.left_out:
+        unseen = [verdict.test.id for verdict in result.verdicts if verdict.unseen]
+        say(f"not judged, {_number(result.left_out)} points: {', '.join(unseen)}", "note")
     if result.trouble:
         complain(f"{path}: {result.trouble}")
-    good = all(verdict.passed for verdict in result.verdicts)
-    say(f"{path}: {_number(result.earned)} of {_number(result.points)} points", "good" if good else "bad")
+    of = " that can be judged from outside" if result.is_image else ""
+    say(f"{path}: {_number(result.earned)} of {_number(result.points)} points{of}", "good" if result.good else "bad")
 
 
 def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool) -> None:
@@ -260,7 +290,7 @@ def _tell_meetings(names: list[str], meetings: list[many.Meeting]) -> None:
 
 
 def _count(verdicts: list[Verdict]) -> str:
-    return f"{sum(verdict.passed for verdict in verdicts)}/{len(verdicts)}"
+    return f"{sum(verdict.passed for verdict in verdicts)}/{sum(not verdict.unseen for verdict in verdicts)}"
 
 
 def _number(points: float) -> str:

@@ -92,7 +92,7 @@ class LiveScript(Script):
         self.opening: Future[pb.Resp] | None = None  # CONNECT, or ACCEPT
         self._listener: int | None = None
         self._socket: int | None = None
-        self._closed = False
+        self._closing: Future[pb.Resp] | None = None
 
     def begin(self, state: State) -> None:
         """It has come to this state: what it sent there is forgotten."""
@@ -157,6 +157,8 @@ class LiveScript(Script):
         self._until(at)
         readable = self.readable
         data = b""
+        if self._closing is not None:
+            return data
         if readable or self.state in _ENDED:
             answer = self._recv(min(limit, max(readable, 1)))
             _raise(answer)
@@ -170,9 +172,8 @@ class LiveScript(Script):
         self._happens("call", "close", at)
         sockfd = self._listener if self._listener is not None and not self._is_accepted() else self._sockfd()
         args = pb.CloseArgs(sockfd=sockfd)
-        self._closed = True
-        closing = self.application.in_turn(lambda: self._ask(pb.CLOSE, _within=90.0, close_args=args))
-        _answer(closing, 0.02)
+        self._closing = self.application.in_turn(lambda: self._ask(pb.CLOSE, _within=90.0, close_args=args))
+        _answer(self._closing, 0.02)
         self._dirty = True
 
     def waits(self, until: float) -> None:
@@ -233,14 +234,15 @@ class LiveScript(Script):
         """As GET_SOCKET_STATE says; before ACCEPT has answered, as what was sent shows."""
         self._settle()
         if self._socket is None and self._listener is not None and not self._is_accepted():
-            if self._closed:
-                return State.CLOSED
             self._collect()
             return self._half_open()
         return State.CLOSED if self._socket is None and self._listener is None else self.variables()[0]
 
     def is_in(self, *states: State) -> None:
         """It is in one of these states, or comes there at once."""
+        if self._closing is not None:
+            self._is_closing_in(states, self._closing)
+            return
         end = time.monotonic() + (_OPEN_WITHIN if self._on_its_way else _STATE_WITHIN)
         while (found := self.state) not in states and time.monotonic() < end:
             time.sleep(0.02)
@@ -271,9 +273,30 @@ class LiveScript(Script):
             expected = what or f"{len(data)} bytes to be handed out"
             check(False, expected, f"{len(got)} bytes, which are right up to the byte {at}")
 
+    def _is_closing_in(self, states: tuple[State, ...], closing: Future[pb.Resp]) -> None:
+        """After CLOSE the descriptor may be another socket's. But when CLOSE is answered, and RSTs, tell the state."""
+        expected = " or ".join(map(state_name, states))
+        self._settle()
+        if State.FIN_WAIT_1 in states:
+            check(not closing.done(), f"the state {expected}: CLOSE not to be answered", "an answer to it")
+        elif State.CLOSED not in states:
+            answer = _answer(closing, _STATE_WITHIN)
+            check(answer is not None, f"the state {expected}: CLOSE to be answered", "no answer to it")
+        elif self.place.wire.pings:
+            before = len(self.sent)
+            self.arrives(Segment(2, 2, ACK))
+            self._wait_for(lambda: any(seg.flags & RST for seg in self._sent[before:]), 0.0)
+            rest = self._sent[before:]
+            self._sent, self.times = self._sent[:before], self.times[:before]
+            check(
+                any(seg.flags & RST for seg in rest), "the state CLOSED: a RST to answer what still comes", told(rest)
+            )
+
     def variables(self) -> tuple[State, pb.SocketState]:
         """GET_SOCKET_STATE. A descriptor that is no longer known is that of a closed connection."""
         self._settle()
+        if self._closing is not None:
+            return State.CLOSED, pb.SocketState()
         args = pb.GetSocketStateArgs(sockfd=self._sockfd())
         answer = self._ask(pb.GET_SOCKET_STATE, get_socket_state_args=args)
         if answer.error_code:
@@ -287,12 +310,16 @@ class LiveScript(Script):
     def readable(self) -> int:
         """As GET_SOCKET_BUFFER_CONTENTS says."""
         self._settle()
+        if self._closing is not None:
+            return 0
         args = pb.GetSocketBufferContentsArgs(sockfd=self._sockfd())
         answer = self._ask(pb.GET_SOCKET_BUFFER_CONTENTS, get_socket_buffer_contents_args=args)
         return 0 if answer.error_code else len(answer.socket_buffer_contents.rcv)
 
     def at_eof(self) -> bool:
-        """All was read, and RECV answers 0 bytes."""
+        """All was read, and RECV answers 0 bytes. After CLOSE nobody can ask any more."""
+        if self._closing is not None:
+            return True
         if self.readable or self.state not in _ENDED:
             return False
         answer = self._recv(1)

@@ -83,7 +83,15 @@ class Wire:
 
     def send(self, seg: Segment, source: int, destination: int) -> None:
         """Send a segment. Raises Gone if no real connection can be had."""
-        self.send_raw(wire.encode(seg, source, destination, self._out))
+        self.send_raw(self.encoded(seg, source, destination))
+
+    def encoded(self, seg: Segment, source: int, destination: int) -> bytes:
+        """As it is sent."""
+        return wire.encode(seg, source, destination, self._out)
+
+    def decoded(self, raw: bytes) -> tuple[int, int, Segment]:
+        """What we have encoded. Raises MalformedSegment if it was damaged since."""
+        return wire.decode(raw, self._out)
 
     def send_raw(self, raw: bytes) -> None:
         """Send what may be no segment."""
