@@ -37,7 +37,8 @@ def page(grade: Grade, path: str | None = None) -> str:
         for stage, verdicts in grade.stages()
     )
     body = (
-        f"<h1>{escape(grade.name)}: {_number(grade.earned)} of {_number(grade.points)} points</h1>{trouble}{_left_out(grade)}"
+        f"<h1>{escape(grade.name)}: {_number(grade.earned)} of {_number(grade.points)} points</h1>"
+        f"{trouble}{_left_out(grade)}"
         f"<table><tr><th>stage<th class=n>points<th class=n>of<th>{rows}</table>{stages}"
         f"<p class=quiet>seed {grade.seed}; numbers in the diagrams count from the initial sequence numbers"
     )
@@ -62,7 +63,7 @@ def summary(grades: Sequence[Grade], pages: Mapping[str, str]) -> str:
 def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
     title, rfc = escape(verdict.test.title), escape(verdict.test.rfc)
     if verdict.unseen:
-        return f"<div class=quiet>– {title} {rfc}; not judged: {escape(verdict.unseen)}</div>"
+        return f"<div class=quiet>- {title} {rfc}; not judged: {escape(verdict.unseen)}</div>"
     if verdict.passed:
         return f"<div><span class=good>✓</span> {title} <span class=quiet>{rfc}; {_points(verdict.points)}</span></div>"
     happened, expected = diagrams(grade, verdict, width=88)

@@ -19,7 +19,19 @@ from docker.utils.socket import frames_iter
 
 from chitcpd import loader
 from testbed.backends import engine, processes
-from testbed.backends.docker_labels import KIND, LAB, MAKER, NAME, OWNER, RUN, SOCKET_DIRECTORY, confined, image, owner
+from testbed.backends.docker_labels import (
+    KIND,
+    LAB,
+    MAKER,
+    NAME,
+    OWNER,
+    RUN,
+    SOCKET_DIRECTORY,
+    confined,
+    image,
+    image_id,
+    owner,
+)
 from testbed.backends.docker_things import Things
 from testbed.grading.catalog import Test
 from testbed.grading.diagram import short
@@ -71,7 +83,7 @@ def grade_image(name: str, tests: Sequence[tuple[Test, float]], *, seed: int = 1
         while waiting:
             step(f"{name}: starting it")
             with _Lab(name) as lab, signals.interruptible():
-                said = lab.judge(waiting, seed, at_once, lambda done: step(f"{name}: {len(ended) + done}/{len(tests)}"))
+                said = lab.judge(waiting, seed, at_once, _counted(step, f"{name}: ", len(ended), len(tests)))
             ended |= said.ended
             result.notes += [note for note in said.notes if note not in result.notes]
             if said.over:
@@ -93,6 +105,10 @@ def grade_image(name: str, tests: Sequence[tuple[Test, float]], *, seed: int = 1
                 waiting, suspects, at_once = suspects, [], 1
     result.verdicts = [_verdict(test, points, ended.get(test.id), result) for test, points in tests]
     return result
+
+
+def _counted(step: Step, before: str, already: int, all_: int) -> Callable[[int], None]:
+    return lambda done: step(f"{before}{already + done}/{all_}")
 
 
 def _verdict(test: Test, points: float, found: dict[str, Any] | None, result: Grade) -> Verdict:
@@ -184,7 +200,7 @@ class _Lab:
     def _make(self) -> None:
         api = self._api
         try:
-            user = api.inspect_image(self._foreign)["Config"].get("User") or "root"  # type: ignore[no-untyped-call]
+            image_id(api, self._foreign)
         except ImageNotFound as error:
             what = f"the Docker engine does not have the image {self._foreign}."
             raise Unavailable(what, f"Build it, or pull it: docker pull {self._foreign}") from error
@@ -198,7 +214,6 @@ class _Lab:
             no_copy=True,
             driver_config=_FOR_ANYBODY,
         )
-        del user
         self._daemon = self._start(network, volume, self._foreign, None, "host", tmpfs=_WRITABLE)
         # The socket is whoever's the image says: the judge may open it all the same.
         self._beside = self._start(network, volume, image(), _WAIT, "beside", user="root", cap_add=["DAC_OVERRIDE"])

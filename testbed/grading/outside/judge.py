@@ -18,7 +18,8 @@ from dataclasses import asdict
 from random import Random
 from typing import Any
 
-from chitcpd.tcp.api import ACK, SYN, Options, Segment, State, TcpConnection
+from chitcpd import loader
+from chitcpd.tcp.api import ACK, SYN, Options, Segment, State
 from testbed.grading.catalog import Test, catalog
 from testbed.grading.diagram import short
 from testbed.grading.outside.calls import Connection, wait_for_socket
@@ -80,7 +81,7 @@ def _why_not(place: Place, tell: Tell) -> str:
 
 
 def _tries(place: Place, run: Callable[[LiveBench], None]) -> str:
-    bench = LiveBench(TcpConnection, Random(0), place=place)
+    bench = LiveBench(loader.load(loader.REFERENCE), Random(0), place=place)
     try:
         run(bench)
     except (Failed, Gone) as error:
@@ -111,7 +112,7 @@ def _one(test: Test, seed: int, place: Place, died: threading.Event, tell: Tell)
     if died.is_set():
         return
     tell({"begun": test.id})
-    bench = LiveBench(TcpConnection, Random(f"{seed} {test.id}"), place=place)
+    bench = LiveBench(loader.load(loader.REFERENCE), Random(f"{seed} {test.id}"), place=place)
     message = ""
     try:
         asked(test)(bench)

@@ -27,9 +27,8 @@ GRACE = 0.25  # seconds, beyond that, that what is asked for at once may take
 SLACK = 0.3  # seconds, beyond the time that a script gives
 ROUND_TRIP = 0.3  # seconds, of the handshake: so that the first time-out is about a second
 _STATE_WITHIN, _OPEN_WITHIN, _MOST_QUIET = 1.5, 5.0, 5.0  # seconds
-_BLOCKED = 0.3  # seconds without an answer: a call blocks
+_BLOCKED, _BLOCKS_AFTER = 0.3, 0.15  # seconds without an answer: SEND blocks, RECV blocks
 _DEFAULT_MSS = 536
-_ENDED = (State.CLOSE_WAIT, State.CLOSING, State.LAST_ACK, State.TIME_WAIT, State.CLOSED)  # RECV does not block
 
 
 @dataclass(slots=True)
@@ -93,6 +92,8 @@ class LiveScript(Script):
         self._listener: int | None = None
         self._socket: int | None = None
         self._closing: Future[pb.Resp] | None = None
+        self._receiving: Future[pb.Resp] | None = None
+        self._ahead = b""  # was received, and not asked for yet
 
     def begin(self, state: State) -> None:
         """It has come to this state: what it sent there is forgotten."""
@@ -152,18 +153,10 @@ class LiveScript(Script):
         self._dirty = True
         return len(data)
 
-    def receive(self, limit: int = 1 << 20, *, at: float | None = None) -> bytes:
-        """RECV of what there is; at the end of the stream, nothing. Raises OSError."""
+    def receive(self, limit: int = 1 << 16, *, at: float | None = None) -> bytes:
+        """RECV of what there is; nothing if it blocks, or at the end of the stream. Raises OSError."""
         self._until(at)
-        readable = self.readable
-        data = b""
-        if self._closing is not None:
-            return data
-        if readable or self.state in _ENDED:
-            answer = self._recv(min(limit, max(readable, 1)))
-            _raise(answer)
-            data = answer.buf
-            self._dirty = True
+        data = b"" if self._closing is not None else self._receive(limit)
         self._happens("call", f"receive: {len(data)} bytes", None)
         return data
 
@@ -258,12 +251,16 @@ class LiveScript(Script):
         self.is_in(State.CLOSED)
         answer = _answer(self.opening, _STATE_WITHIN) if self.opening is not None else None
         if answer is None or not answer.error_code:
-            answer = self._recv(1)
-        check(bool(answer.error_code), f"an error to be told to the application, like {name}", "none")
+            answer = self._recv(1, _STATE_WITHIN)
+        check(
+            answer is not None and bool(answer.error_code),
+            f"an error to be told to the application, like {name}",
+            "none",
+        )
 
     def hands_out(self, data: bytes, what: str = "") -> None:
         """The application gets this, and no more."""
-        got, end = self.receive(), time.monotonic() + GRACE
+        got, end = self.receive(), time.monotonic() + _STATE_WITHIN
         while len(got) < len(data) and time.monotonic() < end:
             time.sleep(0.02)
             got += self.receive()
@@ -303,27 +300,20 @@ class LiveScript(Script):
             return State.CLOSED, pb.SocketState()
         check(answer.HasField("socket_state"), "socket_state in the answer to GET_SOCKET_STATE", "none")
         number = answer.socket_state.tcp_state
-        check(number in iter(State), "a state in the answer to GET_SOCKET_STATE", number)
+        check(number in list(map(int, State)), "a state in the answer to GET_SOCKET_STATE", number)
         return State(number), answer.socket_state
 
-    @property
-    def readable(self) -> int:
-        """As GET_SOCKET_BUFFER_CONTENTS says."""
-        self._settle()
-        if self._closing is not None:
-            return 0
-        args = pb.GetSocketBufferContentsArgs(sockfd=self._sockfd())
-        answer = self._ask(pb.GET_SOCKET_BUFFER_CONTENTS, get_socket_buffer_contents_args=args)
-        return 0 if answer.error_code else len(answer.socket_buffer_contents.rcv)
-
     def at_eof(self) -> bool:
-        """All was read, and RECV answers 0 bytes. After CLOSE nobody can ask any more."""
+        """RECV answers 0 bytes. After CLOSE nobody can ask any more."""
         if self._closing is not None:
             return True
-        if self.readable or self.state not in _ENDED:
+        if self._ahead:
             return False
-        answer = self._recv(1)
-        return not answer.error_code and not answer.buf
+        answer = self._recv(1 << 16)
+        if answer is None or answer.error_code:
+            return False
+        self._ahead = answer.buf
+        return not self._ahead
 
     # ---- inside
 
@@ -358,8 +348,22 @@ class LiveScript(Script):
         args = pb.ConnectArgs(sockfd=sockfd, addr=address(self.place.wire.ours, self.our_port))
         return self.application.begin(pb.ChitcpdMsg(code=pb.CONNECT, connect_args=args))
 
-    def _recv(self, length: int) -> pb.Resp:
-        return self._ask(pb.RECV, recv_args=pb.RecvArgs(sockfd=self._sockfd(), flags=0, len=length))
+    def _receive(self, limit: int) -> bytes:
+        if not self._ahead and (answer := self._recv(limit)) is not None:
+            _raise(answer)
+            self._ahead = answer.buf
+        data, self._ahead = self._ahead[:limit], self._ahead[limit:]
+        return data
+
+    def _recv(self, limit: int, within: float = _BLOCKS_AFTER) -> pb.Resp | None:
+        """What RECV is answered; None if it blocks: then its answer is that to the next one."""
+        self._settle()
+        if self._receiving is None:
+            args = pb.RecvArgs(sockfd=self._sockfd(), flags=0, len=limit)
+            self._receiving = self.application.begin(pb.ChitcpdMsg(code=pb.RECV, recv_args=args))
+        if (answer := _answer(self._receiving, within)) is not None:
+            self._receiving, self._dirty = None, True
+        return answer
 
     def _real(self) -> float:
         return time.monotonic() - self._began
@@ -431,10 +435,6 @@ class _Seen:
     @property
     def state(self) -> State:
         return self._live.state
-
-    @property
-    def readable(self) -> int:
-        return self._live.readable
 
     @property
     def at_eof(self) -> bool:

@@ -28,9 +28,9 @@ _SLOW = 700, 0.02  # a slow reader takes so many bytes, and sleeps so many secon
 # test -> (bytes each way, link, slow readers)
 TRANSFERS = {
     "whole-transfer": (100_000, Shape(delay=0.01), False),
-    "lossy-transfer": (40_000, Shape(delay=0.02, loss=0.1), False),
-    "corrupted-transfer": (30_000, Shape(delay=0.02, loss=0.05, corrupt=0.05, duplicate=0.1), False),
-    "reordering-transfer": (60_000, Shape(delay=0.02, jitter=0.02, reorder=0.2, duplicate=0.1), False),
+    "lossy-transfer": (20_000, Shape(delay=0.02, loss=0.1), False),
+    "corrupted-transfer": (10_000, Shape(delay=0.02, loss=0.05, corrupt=0.05, duplicate=0.1), False),
+    "reordering-transfer": (20_000, Shape(delay=0.02, jitter=0.02, reorder=0.2, duplicate=0.1), False),
     "slow-reader": (30_000, Shape(delay=0.01), True),
 }
 
