@@ -26,7 +26,8 @@ def replay(grade: Grade, verdict: Verdict, path: str | None = None) -> str:
 
 def diagrams(grade: Grade, verdict: Verdict, *, width: int = 80) -> tuple[str, str]:
     """What happened, and what should have: the reference in the same test. Empty where nothing did."""
-    return draw(verdict.happened, grade.name, width=width), draw(verdict.expected, "reference", width=width)
+    name = "chitcpd" if grade.is_image else grade.name
+    return draw(verdict.happened, name, width=width), draw(verdict.expected, "reference", width=width)
 
 
 def to_json(grade: Grade, path: str | None = None) -> dict[str, Any]:

@@ -42,9 +42,9 @@ from testbed.grading.script import Bench, Event
 from testbed.signals import Signals
 from testbed.unavailable import Unavailable
 
-AT_ONCE = 32  # tests: they mostly wait
+AT_ONCE = (32, 4, 1)  # tests: they mostly wait. Fewer of those that ran when the daemon died, to find which it was
 LONGEST = 300.0  # seconds for all tests together
-MOST_DEATHS = 4  # of the daemon: then no further test is run
+MOST_DEATHS = 6  # of the daemon: then no further test is run
 _SOCKET = f"{SOCKET_DIRECTORY}/chitcpd.sock"
 _WAIT = ["python", "-c", f"import time; time.sleep({2 * LONGEST})"]
 _JUDGE = ["python", "-s", "-P", "-m", "testbed.grading.outside.judge"]
@@ -78,22 +78,22 @@ def grade_image(name: str, tests: Sequence[tuple[Test, float]], *, seed: int = 1
     waiting = [test.id for test, _ in tests if test.id not in UNSEEN]
     ended: dict[str, dict[str, Any]] = {}
     suspects: list[str] = []
-    at_once, deaths = AT_ONCE, 0
+    narrow, deaths = 0, 0
     with Signals() as signals:
         while waiting:
             step(f"{name}: starting it")
             with _Lab(name) as lab, signals.interruptible():
-                said = lab.judge(waiting, seed, at_once, _counted(step, f"{name}: ", len(ended), len(tests)))
+                said = lab.judge(waiting, seed, AT_ONCE[narrow], _counted(step, f"{name}: ", len(ended), len(tests)))
             ended |= said.ended
             result.notes += [note for note in said.notes if note not in result.notes]
             if said.over:
-                waiting, suspects, at_once = suspects, [], 1
+                waiting, suspects, narrow = suspects, [], narrow + 1
                 continue
             if not said.begun:
                 result.trouble = said.trouble
                 break
             deaths += 1
-            if at_once == 1:
+            if AT_ONCE[narrow] == 1:
                 ended |= {test: {"message": said.trouble, "events": []} for test in said.unfinished}
             else:
                 suspects += said.unfinished
@@ -102,7 +102,7 @@ def grade_image(name: str, tests: Sequence[tuple[Test, float]], *, seed: int = 1
                 result.trouble = f"{said.trouble}; that was the {deaths}th time"
                 break
             if not waiting:
-                waiting, suspects, at_once = suspects, [], 1
+                waiting, suspects, narrow = suspects, [], narrow + 1
     result.verdicts = [_verdict(test, points, ended.get(test.id), result) for test, points in tests]
     return result
 

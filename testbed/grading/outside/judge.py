@@ -29,7 +29,7 @@ from testbed.grading.outside.wire import Gone, Wire
 from testbed.grading.script import Event, Failed, a_syn
 
 PORT = 23300
-START_WITHIN = 20.0  # seconds, until the daemon serves
+START_WITHIN = 15.0  # seconds, until the daemon serves
 _DIALS_WITHIN = 5.0  # seconds
 _MOST_TEXT = 2000  # characters of a message
 
@@ -64,7 +64,7 @@ def _why_not(place: Place, tell: Tell) -> str:
     wire = place.wire
     end = time.monotonic() + START_WITHIN
     if trouble := wait_for_socket(place.path, START_WITHIN):
-        return f"no application can talk to it: {trouble}"
+        return f"no application can talk to it at $CHITCPD_SOCK for {START_WITHIN:g} s: {trouble}"
     while True:
         try:
             wire.send(Segment(1, 1, ACK), 1, 1)

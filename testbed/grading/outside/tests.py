@@ -659,7 +659,7 @@ def data_does_not_restart_the_timer(bench: Bench) -> None:
     tcp.send(stream(1000, at=2), at=tcp.now + 0.1)
     began = tcp.now
     for k in range(1, 4):
-        tcp.send(stream(1000, at=2 + k * 1000), at=began + k * 0.35)
+        tcp.send(stream(1000, at=2 + k * 1000), at=began + k * 0.25)
     tcp.take()
     tcp.resent(2, within=5.0)
     took = tcp.now - began
