@@ -16,10 +16,12 @@ from docker import APIClient
 from docker.errors import APIError, ImageNotFound, NotFound
 from docker.types import DriverConfig, LogConfig, Mount
 from docker.utils.socket import frames_iter
+from requests.exceptions import RequestException
 
 from chitcpd import loader
 from testbed.backends import engine, processes
 from testbed.backends.docker_labels import (
+    FOREIGN,
     KIND,
     LAB,
     MAKER,
@@ -66,6 +68,7 @@ class _Said:
     notes: list[str] = field(default_factory=list)
     trouble: str = ""
     over: bool = False
+    late: bool = False
 
     @property
     def unfinished(self) -> list[str]:
@@ -89,7 +92,7 @@ def grade_image(name: str, tests: Sequence[tuple[Test, float]], *, seed: int = 1
             if said.over:
                 waiting, suspects, narrow = suspects, [], narrow + 1
                 continue
-            if not said.begun:
+            if said.late or not said.begun:
                 result.trouble = said.trouble
                 break
             deaths += 1
@@ -163,8 +166,9 @@ class _Lab:
                 self._take(json.loads(line), said)
                 done(len(said.ended))
         if not said.over:
-            late = f"its tests were not over after {LONGEST:g} s"
-            said.trouble = self._how_it_ended() or said.trouble or late
+            how = self._how_it_ended()
+            said.late = not how and not said.trouble
+            said.trouble = how or said.trouble or f"its tests were not over after {LONGEST:g} s"
         return said
 
     def _take(self, line: dict[str, Any], said: _Said) -> None:
@@ -260,7 +264,7 @@ class _Lab:
         return container
 
     def _labels(self, kind: str, name: str) -> dict[str, str]:
-        own = {LAB: self._lab, RUN: self._lab, KIND: kind, NAME: name}
+        own = {LAB: self._lab, RUN: self._lab, KIND: kind, NAME: name, FOREIGN: self._foreign}
         return {**own, OWNER: owner(), MAKER: processes.this_one()}
 
     def _address(self, container: str) -> str:
@@ -268,7 +272,9 @@ class _Lab:
         return next((str(end["IPAddress"]) for end in ends), "")
 
     def _how_it_ended(self) -> str:
-        """ "" if it runs."""
+        """How its container ended; nothing if it runs."""
+        with suppress(RequestException, NotFound):  # also the time-out
+            self._api.wait(self._daemon, timeout=1)
         try:
             state = self._api.inspect_container(self._daemon)["State"]
             log = self._api.logs(self._daemon, tail=_LAST_LINES).decode(errors="replace")

@@ -13,7 +13,20 @@ from itertools import pairwise
 from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Options, Segment, State
 from testbed.grading.catalog import Test, catalog
 from testbed.grading.outside.transfers import TRANSFERS, transfers
-from testbed.grading.script import MSS, WINDOW, Bench, Script, a_syn, a_syn_ack, check, in_place, peer, stream, told
+from testbed.grading.script import (
+    MSS,
+    WINDOW,
+    Bench,
+    Script,
+    a_syn,
+    a_syn_ack,
+    check,
+    in_place,
+    peer,
+    settings,
+    stream,
+    told,
+)
 
 _ISS = "it chooses its initial sequence numbers itself"
 _CALLS = "the UNIX protocol has no call for it"
@@ -374,7 +387,7 @@ def dropped_data_comes_again(bench: Bench) -> None:
 
 @_instead
 def whole_window_is_used(bench: Bench) -> None:
-    tcp = bench.connection()
+    tcp = bench.connection(config=settings(send_buffer=1 << 18))
     tcp.send(stream(20_000))
     tcp.pulls(20_001)
     tcp.take()
@@ -682,7 +695,8 @@ def repeated_acks_do_not_restart_the_timer(bench: Bench) -> None:
 
 
 def _sending(bench: Bench, *, data: int = 200_000) -> Script:
-    tcp = bench.connection()
+    reference = settings(congestion="newreno", initial_window=_INITIAL, send_buffer=1 << 18)
+    tcp = bench.connection(config=reference)
     tcp.arrives(peer(wnd=_WIDE), at=0.0)
     tcp.send(stream(data), at=0.1)
     return tcp
