@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 
 from chitcpd import loader
-from testbed.grading.catalog import Test, catalog
+from testbed.grading import catalog
 from testbed.grading.outside.judge import event_of, judge
 from testbed.grading.outside.tests import UNSEEN, reference_of
 from testbed.grading.script import Bench
 from tests.grading.mutants import Mutant, mutants
 
-ASKED = [test for test in catalog() if test.id not in UNSEEN]
+ASKED = [test for test in catalog.catalog() if test.id not in UNSEEN]
 QUICK = [  # of every stage
     "active-open",
     "passive-open",
@@ -65,7 +65,7 @@ def judged(job: dict[str, Any], tests: list[str]) -> tuple[dict[str, str], list[
 
 
 @pytest.mark.parametrize("test", ASKED, ids=lambda test: test.id)
-def test_what_is_asked_of_a_daemon_holds_of_the_reference_in_virtual_time(test: Test) -> None:
+def test_what_is_asked_of_a_daemon_holds_of_the_reference_in_virtual_time(test: catalog.Test) -> None:
     for seed in (1, 2):
         reference_of(test)(Bench(loader.load(loader.REFERENCE), Random(seed)))
 
@@ -89,7 +89,7 @@ def test_our_chitcpd_does_all_that_is_asked(tmp_path: Path, profile: str) -> Non
         ("050", "lost-window"),
         ("061", "several-gaps"),
         ("078", "our-window-opens"),
-        ("107", "loss-halves-the-window"),
+        ("103", "fast-retransmit"),
     ],
 )
 def test_a_mistake_loses_the_test_that_asks_for_it(tmp_path: Path, number: str, test: str) -> None:
@@ -117,7 +117,7 @@ def test_what_ends_in_a_test_is_found_out(tmp_path: Path) -> None:
     assert told[-1] == {"trouble": "it ended"}
 
 
-@pytest.mark.parametrize("what", [b"\xff" * 100_000, b"\x03" + bytes(7) + b"abc", b""])
+@pytest.mark.parametrize("what", [b"\xff" * 100_000, bytes(8)])
 def test_what_answers_is_no_chitcpd(tmp_path: Path, what: bytes) -> None:
     path = f"{tmp_path}/s"
     with socket.socket(socket.AF_UNIX) as server:
@@ -128,7 +128,7 @@ def test_what_answers_is_no_chitcpd(tmp_path: Path, what: bytes) -> None:
             connection, _ = server.accept()
             with connection:
                 connection.recv(100)
-                connection.sendall(what or b"\0" * 8)
+                connection.sendall(what)
 
         thread = threading.Thread(target=answer)
         thread.start()

@@ -26,6 +26,13 @@ class Connection:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(ANSWER)
         try:
+            self._greet(path)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _greet(self, path: str) -> None:
+        try:
             self._socket.connect(path)
         except OSError as error:
             raise Gone(f"its UNIX socket refuses a connection: {error.strerror or error}") from error
@@ -73,6 +80,7 @@ class Application:
         self._all: list[Connection] = []
         self._idle: list[Connection] = []
         self._lock = Lock()
+        self._closed = False
         self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._worker: Thread | None = None
 
@@ -116,6 +124,7 @@ class Application:
         """End all connections: the daemon forgets the socket."""
         self._orders.put(None)
         with self._lock:
+            self._closed = True
             for connection in self._all:
                 connection.close()
 
@@ -125,6 +134,9 @@ class Application:
                 return self._idle.pop()
         connection = Connection(self._path)
         with self._lock:
+            if self._closed:
+                connection.close()
+                raise Gone("the test is over")
             self._all.append(connection)
         return connection
 

@@ -134,6 +134,8 @@ class Wire:
 
     def close(self) -> None:
         """End it."""
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # whoever waits for a connection ends
         self._listener.close()
         self.hang_up()
 
