@@ -74,9 +74,9 @@ build/compiled/.done: hatch_build.py pyproject.toml chitcpd/tcp/_checksum.c $(sh
 	@touch $@
 
 netem: .venv/installed-dev image ## the tests of links shaped by netem, in a kernel that has it: an ordinary process (Linux, as root)
-	@echo "==> pytest -m netem, in a kernel in user mode (eight minutes)"
+	@echo "==> pytest -m netem, in a kernel in user mode (five minutes)"
 	@.ci/netem-kernel --docker $(IMAGE) -- env REQUIRE_NETEM=1 REQUIRE_DOCKER=1 \
-	    $(BIN)/pytest -m netem -p no:cacheprovider --color=no tests/netem
+	    $(BIN)/pytest -m netem -p no:cacheprovider --color=no --durations=12 tests/netem
 
 # ---- C -----------------------------------------------------------------------------------------------------------------
 
@@ -150,11 +150,13 @@ fuzz: .venv/installed-dev ## bad input, drawn from a seed: 10 million times for 
 	@$(BIN)/python -m tests.daemon.fuzz_rpc --executions 1_000_000
 
 image: ## build the image of the lab's containers (DOCKER_BUILD_FLAGS are handed on)
-	@echo "==> building the image $(IMAGE) (one minute or two the first time, then seconds)"
-	@$(BUILD) . || $(if $(DOCKER_BUILD_FLAGS),false,{ \
+	@mkdir -p build
+	@echo "==> building the image $(IMAGE) (one minute or two the first time, then seconds; what it says: build/image.log)"
+	@{ $(BUILD) . || $(if $(DOCKER_BUILD_FLAGS),false,{ \
 	    echo "==> That failed. Once more, with this machine's own network in place of Docker's bridge:"; \
 	    $(BUILD) --network host .; \
-	}) || { \
+	}); } >build/image.log 2>&1 || { \
+	    tail -n 30 build/image.log; \
 	    echo "==> The image can't be built. If the messages above speak of the network or of certificates: an engine that"; \
 	    echo "==> reaches no registry needs the base image by hand (.ci/base-image makes it from Debian's packages)."; \
 	    exit 1; \

@@ -193,6 +193,7 @@ class Stream:
         self._receiving = True  # the application may still read
         self._sending = True  # it may still write
         self._most = 0  # bytes that the TCP would take when it was emptiest
+        self._shut = 0  # the ways of our end that are shut: 1 for reading, 2 for writing
         self._hung_up = False
         self._ended = False
         self.error: int | None = None  # how the connection has failed; 0: it has not, or that was told
@@ -411,6 +412,10 @@ class Stream:
                 self._loop.remove_writer(self._ours.fileno())
 
     def _quietly_shut(self, how: int) -> None:
+        ways = how + 1
+        if not ways & ~self._shut:  # again would be news: the kernel would tell us of it, and we would look, for ever
+            return
+        self._shut |= ways
         with suppress(OSError):  # it is closed already
             self._ours.shutdown(how)
 

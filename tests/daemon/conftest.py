@@ -81,6 +81,12 @@ class Daemon:
         assert isinstance(described, list)
         return described
 
+    def wait_until_it_sleeps(self) -> None:
+        """Return once it waits for something to happen; one that is busy for ever never does."""
+        until = time.monotonic() + PATIENCE
+        while Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(") ")[2][0] != "S":
+            assert time.monotonic() < until, "chitcpd does not come to rest"
+
     def end(self) -> int:
         """Ask it to end; its exit status."""
         self.process.terminate()

@@ -102,6 +102,30 @@ class TestTheEnd:
             os.close(fds[0])
 
 
+class TestAConnectionThatIsOver:
+    """It keeps the daemon no longer busy, though the application has not closed its end."""
+
+    def test_by_a_reset(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+        client, server = daemon(), daemon()
+        with Connection(monkeypatch, client, server) as connection:
+            connection.near.sendall(b"x")
+            assert connection.far.recv(10, socket.MSG_PEEK) == b"x"
+            connection.far.close()  # with something unread: a reset
+            with pytest.raises(ConnectionResetError):
+                connection.near.recv(10)
+            client.wait_until_it_sleeps()
+
+    def test_by_both_ends(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+        client, server = daemon(), daemon()
+        with Connection(monkeypatch, client, server) as connection:
+            connection.near.shutdown(socket.SHUT_WR)
+            assert connection.far.recv(10) == b""
+            connection.far.shutdown(socket.SHUT_WR)
+            assert connection.near.recv(10) == b""
+            client.wait_until_it_sleeps()
+            server.wait_until_it_sleeps()
+
+
 def test_close_is_for_those_that_have_no_descriptor(daemon: StartDaemon) -> None:
     with Application(daemon().socket) as app:
         sockfd, end = app.opened()

@@ -133,14 +133,15 @@ def test_the_packets_of_port_23300_pass_through_the_netem_of_their_link(lab: Lab
     passed = {
         (host, link): lab.qdisc(host, link)["packets"] for host in ("alice", "bob") for link in ("delay-10", "delay-50")
     }
-    text = "x" * 4000  # three segments
+    text = "x" * 40_000  # 28 segments there, and 28 back
     echoed = lab.execute(
         "alice", "python", "-m", "chisocket.apps.echo", "send", f"{lab.address('bob', 'delay-50')}:7", text
     )
     assert echoed == text + "\n"
     for (host, link), before in passed.items():
         grown = lab.qdisc(host, link)["packets"] - before
-        assert grown >= 5 if link == "delay-50" else grown == 0, (host, link, grown)
+        # The other link: a keep-alive of the kernel's TCP under it, or its neighbour's question for an address.
+        assert grown >= 28 if link == "delay-50" else grown < 8, (host, link, grown)
 
 
 def test_a_change_takes_effect_at_once(lab: Lab) -> None:
