@@ -95,7 +95,7 @@ def grade_(
         if path is not None or output:
             raise click.UsageError("--image grades one image, and takes neither FILE.py nor -o DIR")
         with result_for(output_format), progress() as step:
-            from testbed.grading.outside.image import grade_image  # the engine's library takes time to load
+            from testbed.grading.outside.docker_image import grade_image  # the engine's library takes time to load
 
             result = grade_image(image, weighed.points(catalog()), seed=seed, step=_on_terminal(step, output_format))
         return _hand_out(result, image, output_format, junit, gradescope, html, everything=bool(only))

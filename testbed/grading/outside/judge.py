@@ -116,17 +116,15 @@ def _one(test: Test, seed: int, place: Place, died: threading.Event, tell: Tell)
     message = ""
     try:
         asked(test)(bench)
-    except Failed as failed:
+    except (Failed, Gone) as failed:
         message = str(failed)
-    except Gone as gone:
-        message = str(gone)
-        if _is_dead(place):
-            died.set()
-            return
     except OSError as error:
         message = f"a call was answered with error {error.errno}, where none was expected"
     finally:
         bench.close()
+    if message and (died.is_set() or _is_dead(place)):
+        died.set()
+        return  # who knows of what
     events = [] if not message else [_plain(event) for event in short(bench.events)]
     connections = sum(event.kind == "begin" for event in bench.events)
     tell({"ended": test.id, "message": message[:_MOST_TEXT], "events": events, "connections": connections})
