@@ -228,7 +228,7 @@ def _build(
     instance = new_instance()
     recorder.connections = driver.demux.connections
     limit = _raise_descriptor_limit()
-    sockets = Sockets(driver, peers.is_own, loop, peers.turn, instance, max(limit - _KEPT_DESCRIPTORS, limit // 2))
+    sockets = Sockets(driver, peers, instance, max(limit - _KEPT_DESCRIPTORS, limit // 2))
     about = {
         "version": chitcpd.__version__,
         "pid": os.getpid(),

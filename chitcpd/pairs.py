@@ -21,6 +21,7 @@ from contextlib import suppress
 from functools import cache
 
 from chitcpd.driver import Driver, Endpoint
+from chitcpd.peers import Peers
 from chitcpd.tcp.api import Config
 from chitcpd.turns import Turn
 
@@ -167,8 +168,7 @@ class Stream:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
-        turn: Turn,
+        peers: Peers,
         ours: socket.socket,
         ends: Ends,
         name: bytes,
@@ -176,8 +176,9 @@ class Stream:
         endpoint: Endpoint,
     ) -> None:
         """`ends` watches our end; `name` is that of the application's."""
-        self._loop = loop
-        self._turn = turn
+        self._peers = peers
+        self._loop = peers.loop
+        self._turn = peers.turn
         self._ours = ours
         self._ends = ends
         self._name = name
@@ -324,10 +325,16 @@ class Stream:
     # ---- the application's side ----------------------------------------------------------------------------
 
     def _room(self) -> int:
-        """Bytes to read from the application: what the TCP would take, unless that is little of what it can hold."""
+        """Bytes to read from the application: what the TCP would take, unless that is little of what it can hold.
+
+        And none while much waits for the way to the peer: then we are told as well.
+        """
         writable = self._driver.levels(self._endpoint).writable
         self._most = min(max(self._most, writable), self._endpoint.connection.config.send_buffer)
-        return writable if writable * _WORTH_READING >= self._most else 0
+        if writable * _WORTH_READING < self._most:
+            return 0
+        four = self._endpoint.four
+        return writable if self._peers.has_room(four.local, four.peer, self._look) else 0
 
     def _on_written(self, events: int) -> None:
         self._written, self._last_written = True, bool(events & (select.EPOLLRDHUP | select.EPOLLHUP))

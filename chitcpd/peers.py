@@ -48,6 +48,8 @@ _MIN_SEGMENT, _MAX_SEGMENT = 20, 0xFFFF  # bytes
 _BACKLOG = (1000, 1 << 21)  # segments and bytes that wait for the carrier of a lab's link: a Linux txqueuelen
 _BACKLOG_UNTOLD = (1 << 15, 1 << 25)  # of any other: room for a thousand connections, which drops would starve
 _ALL_BACKLOGS = 1 << 26  # bytes in all queues: beyond these, each is as short as a link's
+_ENOUGH = 1 << 18  # bytes for any other: with so many there applications wait, which costs less than what is dropped
+_SHARE = 1 << 16  # bytes that one of those is expected to have for us
 _HANDLE = 160  # bytes that a segment takes beside its own while it waits, its header too
 _WRITE = 1 << 18  # bytes at once; beyond these, and asyncio's high-water mark of 64 KiB, the transport buffers nothing
 
@@ -236,7 +238,7 @@ class Peer:
 
     __slots__ = (
         *("_answered", "_carrier", "_dial", "_down", "_flushing", "_peers", "_queue", "_queued", "_quiet_until"),
-        *("_retry_after", "_retry_at", "address", "carriers", "own"),
+        *("_retry_after", "_retry_at", "_waiting", "address", "carriers", "own"),
     )
 
     def __init__(self, peers: Peers, own: str, address: str) -> None:
@@ -251,6 +253,7 @@ class Peer:
         self._answered = False  # something came since we last dialled, on whichever carrier
         self._quiet_until = 0.0
         self._flushing = False
+        self._waiting: dict[Callable[[], None], None] = {}  # for room; the first comes first
         self.own = own
         self.address = address
         self.carriers: list[Carrier] = []  # all that are up, the oldest first
@@ -282,6 +285,24 @@ class Peer:
         while self._queue and carrier.usable and not carrier.paused:
             assert carrier.transport is not None
             carrier.transport.write(self._take(_WRITE))
+        self._let_go_on()
+
+    def has_room(self, again: Callable[[], None]) -> bool:
+        """Whether the queue is not long. If it is, `again` is called once it no longer is."""
+        if self._queued < _ENOUGH:
+            return True
+        self._waiting[again] = None
+        return False
+
+    def _let_go_on(self) -> None:
+        """Call those that wait, as many as will fill the queue; after these the next, if they did not."""
+        room = _ENOUGH - self._queued
+        if room <= 0 or not self._waiting:
+            return
+        for again in list(itertools.islice(self._waiting, 1 + room // _SHARE)):
+            del self._waiting[again]
+            self._peers.turn.put_off(again)
+        self._peers.turn.put_off(self._let_go_on)
 
     def end(self) -> None:
         """Write all that waits, and close."""
@@ -457,6 +478,7 @@ class Peer:
             self._lose("unreachable", frame)
         self._queue.clear()
         self._count(-self._queued)
+        self._let_go_on()
         if self._down:
             self._peers.unreachable(self.own, self.address)
 
@@ -593,6 +615,14 @@ class Peers:
         """Nothing goes on with this peer for now: forget it, unless it is worth remembering."""
         if not peer.busy and not peer.memorable:
             self._peers.pop((peer.own, peer.address), None)
+
+    def has_room(self, own: str, address: str, again: Callable[[], None]) -> bool:
+        """Whether applications may send more to the peer at `address`. If not, `again` is called once they may.
+
+        Always on a lab's link: there what is too much is lost, as on a real one.
+        """
+        peer = self._peers.get((own, address))
+        return peer is None or self.links.get(address) is not None or peer.has_room(again)
 
     # ---- the driver's network ------------------------------------------------------------------------------
 

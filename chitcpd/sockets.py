@@ -26,8 +26,8 @@ from chitcpd.debug import Debugger, Debugging
 from chitcpd.demux import ANY, ANY_IPV4, ANY_IPV6, Listener, ip_address, overlap
 from chitcpd.driver import Driver, Endpoint
 from chitcpd.options import Options
+from chitcpd.peers import Peers
 from chitcpd.tcp.api import State
-from chitcpd.turns import Turn
 
 Address = tuple[str, int]
 
@@ -127,26 +127,23 @@ class Sockets:
     def __init__(
         self,
         driver: Driver,
-        is_own: Callable[[str], bool],
-        loop: asyncio.AbstractEventLoop,
-        turn: Turn,
+        peers: Peers,
         instance: str,
         most_descriptors: int,
     ) -> None:
-        """`is_own`: whether an address is one of this daemon's; `instance`: in the names of its descriptors.
+        """`instance`: in the names of its descriptors.
 
         `most_descriptors`: the process may have so many open before a pair is made; the rest is for others.
         """
         self._driver = driver
-        self._is_own = is_own
-        self._loop = loop
-        self._turn = turn
-        self._now = loop.time
+        self._peers = peers
+        self._loop = peers.loop
+        self._now = peers.loop.time
         self._free = list(range(MAX_SOCKETS))
         self._instance = instance
         self._most_descriptors = most_descriptors
         self._serials = itertools.count()
-        self._ends = pairs.Ends(loop, turn)
+        self._ends = pairs.Ends(peers.loop, peers.turn)
         self._bound: dict[Address, Socket] = {}  # by what bind() has given them
         self._short_of_sockets: set[Socket] = set()  # listening; a connection of theirs waits for a descriptor
         self.table: dict[int, Socket] = {}
@@ -156,7 +153,7 @@ class Sockets:
         self._orphans: dict[int, int] = {}  # number of a connection -> its SND.UNA when orphans were last judged
         self._orphan_timer: asyncio.TimerHandle | None = None
         self._listeners = Signal()
-        self.debugging = Debugging(self, driver, loop)
+        self.debugging = Debugging(self, driver, peers.loop)
 
     def get(self, fd: int, uid: int) -> Socket:
         """The socket with this descriptor. Raises OSError(EBADF), also if it is another user's."""
@@ -187,7 +184,7 @@ class Sockets:
         if sock.state != State.CLOSED or sock.endpoint is not None or (sock.ours is not None and sock.local):
             raise OSError(errno.EBADF if sock.ours is None else errno.EINVAL, "the socket is in use")
         host, port = self._plain(sock, address)
-        if host not in (ANY, ANY_IPV4, ANY_IPV6) and not self._is_own(host):
+        if host not in (ANY, ANY_IPV4, ANY_IPV6) and not self._peers.is_own(host):
             raise OSError(errno.EADDRNOTAVAIL, f"{host} is no address of this daemon")
         if port == 0:
             port = self._driver.demux.ephemeral_port(host, {bound for _, bound in self._bound})
@@ -554,7 +551,7 @@ class Sockets:
         assert sock.ours is not None
         with suppress(OSError):  # somebody else has that name; then the application's end shows none
             sock.ours.bind(descriptors.connected_name(sock.name))
-        sock.stream = pairs.Stream(self._loop, self._turn, sock.ours, self._ends, sock.name, self._driver, endpoint)
+        sock.stream = pairs.Stream(self._peers, sock.ours, self._ends, sock.name, self._driver, endpoint)
         sock.stream.reset_on_close = sock.options.linger == 0
         sock.stream.ended = lambda: self._stream_ended(sock)
         look = sock.stream.changed

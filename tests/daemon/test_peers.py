@@ -9,13 +9,14 @@ import asyncio
 import socket
 import struct
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
 from chitcpd import links, peers
 from chitcpd.faults import Shape
 from chitcpd.peers import Carrier
-from tests.daemon.conftest import PORT, free_address
+from tests.daemon.conftest import PATIENCE, PORT, free_address
 from tests.daemon.nodes import (
     HEADER,
     Node,
@@ -409,6 +410,45 @@ class TestInterruptions:
             for _ in range(600):
                 alice.send("127.0.0.1", segment(1, 60_000))
             assert alice.drops == ["queue"] * (600 - (1 << 25) // (60_000 + peers._HANDLE))
+
+    @in_event_loop
+    async def test_who_finds_much_waiting_goes_on_when_it_is_less_and_in_turn(self) -> None:
+        async with node() as alice, raw_listener(address := free_address()) as connections:
+            went_on: list[int] = []
+
+            def application(number: int) -> None:
+                if alice.peers.has_room(alice.address, address, again_of[number]):
+                    went_on.append(number)
+                    alice.send(address, segment(number, 60_000))
+
+            again_of = [partial(application, number) for number in range(2000)]
+            for again in again_of:
+                again()
+            assert went_on[:5] == [0, 1, 2, 3, 4]
+            assert len(went_on) < 10  # 256 KiB; nothing has been written yet
+            raw = await connections.get()
+            for number in range(2000):
+                assert number_of(await raw.segment()) == number
+            assert went_on == list(range(2000))
+            assert alice.drops == []
+
+    @in_event_loop
+    async def test_who_waits_goes_on_when_the_peer_can_t_be_reached(self) -> None:
+        async with node(listening=False) as alice:
+            address, again = free_address(), asyncio.Event()
+            while alice.peers.has_room(alice.address, address, again.set):
+                alice.send(address, segment(1, 60_000))
+            async with asyncio.timeout(PATIENCE):
+                await again.wait()
+
+    @in_event_loop
+    async def test_on_a_link_of_a_lab_nobody_waits(self) -> None:
+        """What is too much there is lost, as on a real one."""
+        async with node(listening=False) as alice:
+            alice.peers.links.set_shape(["127.0.0.1"], Shape(), 1, {})
+            for number in range(1100):
+                alice.send("127.0.0.1", segment(number))
+            assert alice.peers.has_room(alice.address, "127.0.0.1", lambda: None)
 
     @in_event_loop
     async def test_a_link_of_a_lab_has_a_short_one(self) -> None:
