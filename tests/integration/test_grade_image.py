@@ -86,10 +86,10 @@ def test_a_mistake_loses_points_in_its_stage_with_the_ladder_and_the_command(
 ) -> None:
     mutant = next(mutant for mutant in mutants() if mutant.name.startswith("032"))  # the FIN is not acknowledged
     tag = build(["chitcpd", "--tcp", "/it.py"], mutant.source().text)
-    only = ("--only", "connection", "--only", "peer-closes-first", "--only", "both-close-at-once")
+    only = ("--only", "connection", "--only", "peer-closes-first", "--only", "fin-with-ack-of-ours")
     command = bench.command("grade", "--image", tag, *only)
     assert command.status == 1, command.output
-    assert f"again: testbed grade --image {tag} --only both-close-at-once" in command.output
+    assert f"again: testbed grade --image {tag} --only fin-with-ack-of-ours" in command.output
     assert "what happened:" in command.output
     assert "what should have:" in command.output
     rows = {

@@ -24,7 +24,7 @@ from testbed.grading.script import OFFERS, Bench, Event, Failed, Script, check, 
 
 QUIET, QUIET_WITHOUT_PINGS = 0.03, 0.2  # seconds in which nothing came: then all has come that comes at once
 GRACE = 0.25  # seconds, beyond that, that what is asked for at once may take
-SLACK = 0.3  # seconds, beyond the time that a script gives
+SLACK = 0.15  # seconds, beyond the time that a script gives
 ROUND_TRIP = 0.3  # seconds, of the handshake: so that the first time-out is about a second
 _STATE_WITHIN, _OPEN_WITHIN, _MOST_QUIET = 1.5, 5.0, 5.0  # seconds
 _BLOCKED, _BLOCKS_AFTER = 0.3, 0.15  # seconds without an answer: SEND blocks, RECV blocks
