@@ -148,7 +148,7 @@ class Simulation:
 
     def _exceeded(self, limit: str) -> LimitExceeded:
         done = f"at {self.now:.3f} s, {self.segments} segments were sent"
-        return LimitExceeded(f"seed {self.seed} is not over after {limit} ({done}): raise that limit, or look why")
+        return LimitExceeded(f"seed {self.seed} is not over after {limit} ({done})")
 
 
 class Signal:

@@ -389,6 +389,7 @@ class _Neighbour(Peer):
             # What befalls one that is gone is the sender's to see.
             (there if there is not None and there.runs else self._node).later(self._arrive)
         self._sent.extend((route, raw) for raw in raws)
+        self._node.lab.simulation.segments += len(raws)
 
     def _arrive(self) -> None:
         sent = list(self._sent)

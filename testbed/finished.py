@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator
 from functools import lru_cache
@@ -97,7 +96,7 @@ def _is_run(folder: Path) -> bool:
 
 
 def _is_event(event: Any) -> bool:
-    if not isinstance(event, dict) or not _is_time(event.get("t")) or not _is_number(event.get("connection", 1)):
+    if not isinstance(event, dict) or not is_time(event.get("t")) or not _is_number(event.get("connection", 1)):
         return False
     kind = event.get("event")
     if kind == "dropped":
@@ -137,8 +136,9 @@ def _is_number(value: Any) -> bool:
     return type(value) is int and 0 <= value < 1 << 32
 
 
-def _is_time(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and abs(value) < 1e12
+def is_time(value: Any) -> bool:
+    """Whether it may be the time of an event."""
+    return type(value) in (int, float) and abs(value) < 1e12  # so it is finite
 
 
 def _is_text(value: Any) -> bool:

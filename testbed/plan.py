@@ -129,6 +129,7 @@ class Plan:
     apps: tuple[AppPlan, ...]  # in an order in which each comes after all that it needs
     capture_segments: bool
     capture_wire: bool
+    later_underlay: bool = False  # an event of the run asks for one
 
     @property
     def nodes(self) -> tuple[HostPlan, ...]:
@@ -183,6 +184,7 @@ def plan(
         apps=tuple(_apps(topology)),
         capture_segments=topology.capture.segments,
         capture_wire=topology.capture.wire,
+        later_underlay=any(event.set_ is not None and event.set_.underlay is not None for event in topology.events),
     )
 
 

@@ -55,7 +55,7 @@ def run(topology: Topology, source: Path, choice: Choice, *, name: str, runs: Pa
         directory = folder.create(runs, name)
         began = backend.clock.now()
         try:
-            (directory / "topology.yaml").write_text(topologies.resolved(source, topology.variables))
+            (directory / "topology.yaml").write_text(topologies.resolved(source, topology.variables), encoding="utf-8")
             inputs.keep(directory, topology.inputs)
             run_id = f"seed-{topology.seed}" if backend.repeatable else directory.name
             plan, built = lab.build(
@@ -345,6 +345,9 @@ def _attempt(outcome: Outcome, step: Callable[[], object]) -> bool:
     """Whether the step was done; an error is noted, and nobody is disturbed."""
     try:
         step()
+    except TimeStands as why:
+        outcome.failure = outcome.failure or str(why)
+        return False
     except Exception as error:
         _blame_us(outcome, error)
         return False
@@ -359,7 +362,8 @@ def _blame_us(outcome: Outcome, error: Exception) -> None:
             outcome.error, outcome.error_status = f"{error} {error.remedy}", 3
     outcome.traceback += "".join(traceback.format_exception(error))
     with suppress(OSError):  # a full disk must not keep the lab up
-        (outcome.directory / "error.txt").write_text(outcome.traceback)
+        text = outcome.traceback.encode(errors="backslashreplace")
+        (outcome.directory / "error.txt").write_bytes(text)
 
 
 def _quiet(report: Report) -> Report:

@@ -53,7 +53,7 @@ def directory() -> Path:
 def _location() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     # After `sudo -E` or `su` the variable still names the other user's directory.
-    if runtime and os.path.isdir(runtime) and os.stat(runtime).st_uid == os.getuid():
+    if runtime and os.path.isabs(runtime) and os.path.isdir(runtime) and os.stat(runtime).st_uid == os.getuid():
         return Path(runtime) / "chitcp"
     return Path(f"/tmp/chitcp-{os.getuid()}")
 

@@ -35,7 +35,7 @@ class LossDetection:
         self._duplicate_acks = 0
         self.left_network = 0  # bytes that duplicate ACKs say have arrived: without SACK, this is not in flight
         # RFC 8985 §5.2
-        self._xmit_at = -1.0  # RACK.xmit_ts: when the most recently sent of all delivered segments was sent
+        self._newest = 0  # for RACK.xmit_ts: the order of the most recently sent of all delivered segments
         self._end = iss  # RACK.end_seq
         self._rtt = 0.0  # RACK.rtt, of what was delivered last
         self.min_rtt: float | None = None
@@ -120,7 +120,7 @@ class LossDetection:
 
         `echoed`: no copy that was sent after this time can be the one that arrived, says the ACK's timestamp.
         """
-        for record in sorted(records, key=lambda record: (record.sent_at, diff(record.end, self._fack))):
+        for record in sorted(records, key=lambda record: (record.order, diff(record.end, self._fack))):
             rtt = now - record.sent_at
             if not record.retransmissions:
                 self.take_min_rtt(rtt, now)
@@ -132,8 +132,8 @@ class LossDetection:
             if record.retransmissions and too_early:
                 continue  # an earlier copy has arrived, and this tells nothing of the last one's way
             self._rtt = rtt
-            if _sent_after(record.sent_at, record.end, self._xmit_at, self._end):
-                self._xmit_at, self._end = record.sent_at, record.end
+            if _sent_after(record.order, record.end, self._newest, self._end):
+                self._newest, self._end = record.order, record.end
 
     def take_min_rtt(self, rtt: float, now: float) -> None:
         """The path may have become longer: an old minimum does not hold for ever (§6.2 step 1)."""
@@ -170,7 +170,7 @@ class LossDetection:
         window = self._reordering_window(srtt)
         latest = 0.0
         for record in self._buffer.records:
-            if record.sacked or record.lost or not _sent_after(self._xmit_at, self._end, record.sent_at, record.end):
+            if record.sacked or record.lost or not _sent_after(self._newest, self._end, record.order, record.end):
                 continue
             remaining = record.sent_at + self._rtt + window - now
             if remaining <= 0:
@@ -199,6 +199,10 @@ class LossDetection:
         return bool(self._buffer.records) and lt(self._buffer.records[0].seq, self._recovered)
 
 
-def _sent_after(at: float, end: int, other_at: float, other_end: int) -> bool:
-    """RFC 8985 §6.2, RACK_sent_after: later, or at the same time with a higher sequence number."""
-    return at > other_at or (at == other_at and lt(other_end, end))
+def _sent_after(order: int, end: int, other_order: int, other_end: int) -> bool:
+    """RFC 8985 §6.2, RACK_sent_after: later, or in the same burst with a higher sequence number.
+
+    The RFC compares times. Ours stands still while a batch of segments is handled, and a retransmission may leave at
+    the same time as new data before it: that this has arrived says nothing of it.
+    """
+    return order > other_order or (order == other_order and lt(other_end, end))

@@ -25,6 +25,7 @@ class Record:
     sacked: bool = False  # the peer has it, out of order
     lost: bool = False  # taken to be lost, and not sent again yet
     size: int = 0  # of a burst: bytes of data in each of its segments but the last
+    order: int = 0  # of the last transmission among all: the time does not tell of two at one moment
 
     @property
     def length(self) -> int:
@@ -51,6 +52,7 @@ class SendBuffer:
         self.sacked = 0  # records that are SACKed
         self.lost_records = 0  # that are taken to be lost, and not sent again yet
         self._has_bursts = False
+        self._transmissions = 0
 
     @property
     def room(self) -> int:
@@ -94,6 +96,7 @@ class SendBuffer:
     def sent(self, record: Record) -> None:
         """Remember a new segment in flight."""
         self.records.append(record)
+        self._number(record)
         self.in_flight += record.length
         self._has_bursts |= record.size > 0
 
@@ -111,6 +114,11 @@ class SendBuffer:
             self.in_flight += record.length
         record.retransmissions += 1
         record.sent_at = now
+        self._number(record)
+
+    def _number(self, record: Record) -> None:
+        self._transmissions += 1
+        record.order = self._transmissions
 
     def mark_lost(self, record: Record) -> None:
         """Take a record to be lost: it is no longer in flight, and the first to be sent."""

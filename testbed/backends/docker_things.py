@@ -66,7 +66,7 @@ class Things:
     def garbage(self) -> list[str]:
         """By the labels: what is ours, is not marked as whole and to stay, and was made by a process that is gone."""
         with engine.faults():
-            things = list(chain.from_iterable(self.labelled(f"{OWNER}={owner()}")))
+            things = list(chain.from_iterable(self.labelled(LAB, f"{OWNER}={owner()}")))
         labels = [thing["Labels"] for thing in things]
         stays = {own[LAB] for own in labels if own.get(STAYS) == "yes" or processes.is_known(own.get(MAKER, ""))}
         return sorted({own[LAB] for own in labels} - stays)

@@ -109,6 +109,8 @@ class LocalBackend:
     def up(self, plan: Plan, report: Report, *, stays: bool) -> Built:
         """Start a chitcpd for each host, and tcpdump if asked for and possible."""
         _refuse_what_only_docker_has(plan)
+        if plan.later_underlay and not stays:
+            raise Unavailable(*_NO_UNDERLAY)
         lab = LocalLab(self._home() / plan.lab, plan.run_id, stays=stays, capture=_captures(plan))
         try:
             lab.directory.mkdir()

@@ -10,13 +10,13 @@ A lab lives only while the command does that runs it; what it has written so far
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from signal import Signals
+from textwrap import shorten
 from typing import NoReturn
 
 import chitcpd
@@ -33,10 +33,12 @@ from testbed.backends.sim_watch import Watch
 from testbed.clock import Clock, Queue
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay, derive
+from testbed.topology.model import Limits
 from testbed.unavailable import Unavailable
 
 _GRACE = 3.0  # virtual seconds between SIGTERM and SIGKILL
 _SEARCH_WITHIN = 10  # seconds, of the wall clock
+_LIMITS = Limits()
 _NO_WIRE = "no capture of the wire: a simulation has none"
 _KEEP_IT = ("a simulation lives only while `testbed run` does.", "Use docker or local: --backend local.")
 
@@ -78,6 +80,9 @@ class SimBackend:
             self.down(plan.lab, report)
             raise
         notes = [_NO_WIRE] if plan.capture_wire else []
+        limited = [app.name for app in plan.apps if (app.memory, app.processes) != (_LIMITS.memory, _LIMITS.processes)]
+        if limited:
+            notes.append(f"limits of {', '.join(limited)}: a simulation limits nothing")
         return Built(
             mechanisms=[_mechanism(node, end) for node in plan.nodes for end in node.interfaces],
             versions={"chitcpd": chitcpd.__version__, "kernel": "none"},
@@ -406,11 +411,11 @@ def _refuse_what_it_has_not(plan: Plan) -> None:
                 f"host {node.name} has the image {node.image}, and a simulation runs none.",
                 "Use docker: --backend docker.",
             )
-        if any(end.underlay != Underlay() for end in node.interfaces):
+        if plan.later_underlay or any(end.underlay != Underlay() for end in node.interfaces):
             raise Unavailable(*_NO_UNDERLAY)
     others = [app for app in plan.apps if sim_apps.module_of(app.run) is None]
     if others:
-        runs = "; ".join(f"{app.name} runs {' '.join(app.run):.60}" for app in itertools.islice(others, 3))
+        runs = "; ".join(f"{app.name} runs {shorten(' '.join(app.run), 60, placeholder=' ...')}" for app in others[:3])
         more = f"; and {len(others) - 3} more" if len(others) > 3 else ""
         known = ", ".join(f"python -m {name}" for name in sim_apps.names())
         raise Unavailable(

@@ -103,7 +103,7 @@ class VirtualClock:
                 simulation.run(until)
         except LimitExceeded as limit:
             self.broken = True
-            raise TimeStands(str(limit)) from None
+            raise TimeStands(f"{limit}: is a timer of a TCP always due?") from None
         except BaseException:
             self.broken = True
             raise

@@ -37,7 +37,6 @@ from testbed.finished import BadTrace, NoSuchRun
 from testbed.lab import NoSuchLab, UnknownName
 from testbed.ladder_choice import NoSuchConnection
 from testbed.links import BadSetting
-from testbed.replay import NotARun
 from testbed.report import NoSuchPlot, Unreadable
 from testbed.signals import Interrupted
 from testbed.topology import TopologyError
@@ -91,7 +90,7 @@ _COMMANDS = (
 )
 _WRONG = (
     *(UnknownBackend, NoSuchLab, UnknownName, BadSetting, NoSuchRun, NoSuchConnection, BadTrace),
-    *(NoSuchPlot, Unreadable, NotARun),
+    *(NoSuchPlot, Unreadable),
 )
 for command in _COMMANDS:
     cli.add_command(command)

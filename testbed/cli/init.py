@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
+import shlex
 from importlib.resources import files
 from pathlib import Path
 
 import click
 
+from testbed import fresh
 from testbed.cli.output import say, verbose_option
 
 
@@ -27,10 +27,8 @@ def init(file: Path) -> int:
     """
     start = files("testbed.topology").joinpath("start.yaml").read_text()
     try:
-        with file.open("x") as stream:
-            stream.write(start)
-    except OSError as error:
-        why = "it is there already" if error.errno == errno.EEXIST else os.strerror(error.errno or errno.EIO)
-        raise click.UsageError(f"{file} can't be written: {why}") from error
-    say(f"{file} is written. Read it, change it, then: testbed run {file}", "good")
+        fresh.write({file: start})
+    except fresh.CannotStart as error:
+        raise click.UsageError(f"{error}.") from error
+    say(f"{file} is written. Read it, change it, then: testbed run {shlex.quote(str(file))}", "good")
     return 0

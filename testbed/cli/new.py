@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
 
 from testbed.cli.output import say, verbose_option
+from testbed.fresh import CannotStart
 from testbed.grading import start
 
 
@@ -25,8 +27,8 @@ def new(file: Path) -> int:
     """
     try:
         topology = start.new(file)
-    except start.CannotStart as error:
+    except CannotStart as error:
         raise click.UsageError(f"{error}.") from error
     say(f"{file} and {topology} are written. Read the first, fill it in, and see how far it comes:", "good")
-    say(f"  testbed grade {file}\n  testbed run {topology}")
+    say(f"  testbed grade {shlex.quote(str(file))}\n  testbed run {shlex.quote(str(topology))}")
     return 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import click
 
-from testbed import finished
+from testbed import compared, finished
 from testbed import replay as core
 from testbed.cli.options import past_run_options
 from testbed.cli.output import format_option, print_json, progress, result_for, say, verbose_option
@@ -39,13 +40,13 @@ def replay(run: str | None, runs: Path, output_format: str) -> int:
         with progress() as step:
             comparison = core.again(recorded, runs, step)
     if output_format == "json":
-        print_json(core.as_json(comparison))
+        print_json(compared.as_json(comparison))
     else:
         _tell(comparison)
     return 0 if comparison.same else 1
 
 
-def _tell(comparison: core.Comparison) -> None:
+def _tell(comparison: compared.Comparison) -> None:
     for name, then, now in comparison.versions:
         say(f"note: {name} was {_short(then)}, and is {_short(now)} now", "note")
     say(f"compared: {'; '.join(comparison.compared)}")
@@ -67,4 +68,4 @@ def _tell(comparison: core.Comparison) -> None:
 
 def _short(version: str) -> str:
     """A hash is told apart by its beginning."""
-    return version[:12] if len(version) == 64 else version
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", version)

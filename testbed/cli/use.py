@@ -119,18 +119,25 @@ def gc(dry_run: bool, output_format: str) -> int:
       testbed gc --dry-run
       testbed gc
 
-    That is every lab of yours, made from this machine, that a run has left, or that never came up whole. A lab that
-    `testbed up` has left up, and one that a command is at work on, are not touched.
+    That is every lab of yours, made from this machine, that a run has left, or that never came up whole, and what
+    `testbed grade` has left. A lab that `testbed up` has left up, and one that a command is at work on, are not
+    touched.
     """
+    from testbed.grading import left
+
     with result_for(output_format):
         with progress() as step:
             removed, unreachable = core.gc(step, dry_run=dry_run)
+            of_grading = left.remove(dry_run=dry_run)
         for backend, why in unreachable.items():
             complain(f"{backend} could not be asked: {why.rstrip('.')}.")
         for lab, count in removed.items():
             say(f"lab {lab}: {count} things {'would go' if dry_run else 'removed'}")
-        if not removed:
+        if of_grading:
+            say(f"testbed grade: {of_grading} things {'would go' if dry_run else 'removed'}")
+        if not removed and not of_grading:
             say("nothing was left behind")
     if output_format == "json":
-        print_json({"labs": [{"lab": lab, "removed": count} for lab, count in removed.items()]})
+        labs = [{"lab": lab, "removed": count} for lab, count in removed.items()]
+        print_json({"labs": labs, "grading": of_grading})
     return 0

@@ -1,9 +1,7 @@
 """The submission's process: it holds the connections of somebody's TCP, and answers calls. It judges nothing.
 
-    python -m testbed.grading.child        one, which is spoken with over its standard input and output
-    python -s -S -P child.py nursery       makes as many as it is asked for (testbed.grading.nursery)
-
-A message is four bytes, how long it is, and JSON; bytes are text there, a character each (latin-1). The first one
+It is forked by testbed.grading.forker, and spoken with over its standard input and output. A message is four bytes, how
+long it is, and JSON; bytes are text there, a character each (latin-1). The first one
 names the file, its text and the limits; the answer comes when it is loaded. Each of the others is a call of one
 connection, and its answer all that the connection then shows: what sandbox.py reads. What the submission prints goes
 along.
@@ -11,26 +9,25 @@ along.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
+import re
 import signal
 import struct
 import sys
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from chitcpd import loader
+from chitcpd.tcp.api import Config, Expiry, Options, Segment, TcpConnection, Transition
+from testbed.grading import confine
+
 _HERE = str(Path(__file__).resolve().parents[2])
-sys.path.append(_HERE)
 
-from chitcpd import loader  # noqa: E402
-from chitcpd.tcp.api import Config, Expiry, Options, Segment, TcpConnection, Transition  # noqa: E402
-from testbed.grading import confine  # noqa: E402
-
+_PLAIN = re.compile(r"\w[\w.-]{0,200}\.py", re.ASCII)  # a name that a file may have everywhere
 _LENGTH = struct.Struct("!I")
 _MOST_PRINTED = 4000  # characters in one answer
 _MOST_OUTPUTS = 20_000  # of one call
@@ -91,8 +88,9 @@ class Service:
             signal.setitimer(signal.ITIMER_PROF, self._cpu)
             answer["value"] = self._call(request)
         except OSError as error:
-            answer["errno"] = error.errno if isinstance(error.errno, int) else errno.EIO
-            answer["fault"] = told(error, self._file) if error.errno is None or not own_mistake(request) else None
+            if not isinstance(error.errno, int) or not may_raise(request):
+                return {"fault": told(error, self._file), "printed": self._printed.take()}
+            answer["errno"], answer["raised"] = error.errno, told(error, self._file)
         except Hang as hang:
             return {"hang": told(hang, self._file), "printed": self._printed.take()}
         except BaseException as error:
@@ -127,7 +125,7 @@ class Service:
         return method(now)
 
 
-def own_mistake(request: dict[str, Any]) -> bool:
+def may_raise(request: dict[str, Any]) -> bool:
     """Whether an OSError is the proper answer: to a call of the application."""
     return request["call"] in ("open", "send", "receive", "close", "abort")
 
@@ -245,7 +243,7 @@ def main() -> None:
     order = read()
     if order is None:
         return
-    file = os.path.join(os.getcwd(), order["name"])
+    file = os.path.join(os.getcwd(), order["name"] if _PLAIN.fullmatch(order["name"]) else "submission.py")
     Path(file).write_text(order["text"], encoding="utf-8", errors="surrogatepass")
     sys.path[:] = [path for path in sys.path if path != _HERE]
     sys.dont_write_bytecode = True
@@ -280,53 +278,3 @@ def main() -> None:
     service = Service(tcp, file, order["cpu"], printed)
     while (request := read()) is not None:
         write(service.answer(request))
-
-
-def nursery() -> None:
-    """Fork a process for each request, which has its folder and the descriptors it is to have; tell how each ends.
-
-    It has loaded all that they need, and nothing of anybody's: to fork takes no time. The standard input is a socket.
-    """
-    import socket
-
-    confine.die_with_parent()
-    ours, judge = os.getpid(), socket.socket(fileno=os.dup(0))
-    while True:
-        text, descriptors, _, _ = socket.recv_fds(judge, 1 << 16, 2)
-        if not text:
-            return
-        request = json.loads(text)
-        if "end" in request:
-            judge.send(json.dumps(_ended(request["end"], request["patience"])).encode())
-            continue
-        pid = os.fork()
-        if not pid:
-            confine.die_with_parent()
-            if os.getppid() != ours:  # it has died just before
-                os._exit(1)
-            judge.close()
-            os.chdir(request["folder"])
-            for number, descriptor in enumerate(descriptors):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-            main()
-            os._exit(0)
-        for descriptor in descriptors:
-            os.close(descriptor)
-        judge.send(json.dumps(pid).encode())
-
-
-def _ended(pid: int, patience: float) -> int | None:
-    """The status of a process that ends within so many seconds; None: it did not, and is killed."""
-    until = time.monotonic() + patience
-    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
-        if time.monotonic() >= until:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-            return None
-        time.sleep(0.002)
-    return os.waitstatus_to_exitcode(ended[1])
-
-
-if __name__ == "__main__":
-    (nursery if sys.argv[1:] == ["nursery"] else main)()

@@ -5,7 +5,8 @@ process or a thread, open a socket, write a file, signal or trace anybody, or re
 which needs rights:
 
 * limits (setrlimit): CPU time, memory, descriptors, files of no bytes at all
-* seccomp: of the system calls only those that an interpreter computes with; all others fail with EPERM
+* seccomp: of the system calls only those that an interpreter computes with; all others fail with EPERM, and so does
+  opening a file in any way that would change it
 * Landlock: files to read are those below the folders that are named; not on kernels before 5.13
 """
 
@@ -38,11 +39,15 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     "set_robust_list": (273, 99), "getrandom": (318, 278), "membarrier": (324, 283), "statx": (332, 291),
     "rseq": (334, 293), "faccessat2": (439, 439),
 }  # fmt: skip
+# Which of their arguments says how a file is opened, and the bits there with which it would be changed, or made. On a
+# kernel without Landlock this alone keeps files safe: a limit of no bytes does not stop one from being cut to nothing.
+_OPENING = {"open": 1, "openat": 2}
+_CHANGES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # our column, the kernel's AUDIT_ARCH_*
 
 _PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS, _PR_SET_PDEATHSIG = 4, 22, 38, 1
 _SECCOMP_MODE_FILTER = 2
-_LOAD, _JUMP_IF_EQUAL, _RETURN = 0x20, 0x15, 0x06  # of BPF
+_LOAD, _JUMP_IF_EQUAL, _JUMP_IF_ANY, _RETURN = 0x20, 0x15, 0x45, 0x06  # of BPF
 _ALLOW, _FAIL = 0x7FFF0000, 0x00050000 | errno.EPERM
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # of Landlock, on all architectures
@@ -104,9 +109,14 @@ def leave_few_calls() -> None:
     if machine not in _ARCHITECTURES:
         raise NotImplementedError(f"no table of system calls for {machine}")
     column, architecture = _ARCHITECTURES[machine]
-    numbers = sorted(n for n in (call[column] for call in _CALLS.values()) if n is not None)
     program = [(_LOAD, 0, 0, 4), (_JUMP_IF_EQUAL, 1, 0, architecture), (_RETURN, 0, 0, _FAIL), (_LOAD, 0, 0, 0)]
-    program += [(_JUMP_IF_EQUAL, len(numbers) - at, 0, number) for at, number in enumerate(numbers)]
+    for name, argument in _OPENING.items():
+        number = _CALLS[name][column]
+        if number is not None:
+            program += [(_JUMP_IF_EQUAL, 0, 4, number), (_LOAD, 0, 0, 16 + 8 * argument)]
+            program += [(_JUMP_IF_ANY, 0, 1, _CHANGES), (_RETURN, 0, 0, _FAIL), (_RETURN, 0, 0, _ALLOW)]
+    others = sorted(n for n in (call[column] for name, call in _CALLS.items() if name not in _OPENING) if n is not None)
+    program += [(_JUMP_IF_EQUAL, len(others) - at, 0, number) for at, number in enumerate(others)]
     program += [(_RETURN, 0, 0, _FAIL), (_RETURN, 0, 0, _ALLOW)]
     code = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in program))
     header = struct.pack("@HP", len(program), ctypes.addressof(code))

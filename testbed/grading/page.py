@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from html import escape
 from urllib.parse import quote
 
-from testbed.grading.reports import diagrams, replay
+from testbed.grading.reports import diagrams, number, replay
 from testbed.grading.runner import Grade, Verdict
 
+_PLAIN = re.compile(r"[\w=+@-][\w.=+@-]{0,199}", re.ASCII)
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #2a7d3a; --bad: #b3261e; }
 @media (prefers-color-scheme: dark) { :root { --good: #6fcf7f; --bad: #ff8a80; } }
@@ -37,7 +39,7 @@ def page(grade: Grade, path: str | None = None) -> str:
         for stage, verdicts in grade.stages()
     )
     body = (
-        f"<h1>{escape(grade.name)}: {_number(grade.earned)} of {_number(grade.points)} points</h1>"
+        f"<h1>{escape(grade.name)}: {number(grade.earned)} of {number(grade.points)} points</h1>"
         f"{trouble}{_left_out(grade)}"
         f"<table><tr><th>stage<th class=n>points<th class=n>of<th>{rows}</table>{stages}"
         f"<p class=quiet>seed {grade.seed}; numbers in the diagrams count from the initial sequence numbers"
@@ -45,17 +47,29 @@ def page(grade: Grade, path: str | None = None) -> str:
     return _html(grade.name, body)
 
 
-def summary(grades: Sequence[Grade], pages: Mapping[str, str]) -> str:
-    """The table of a class; `pages`: the name of a submission -> its page."""
+def pages(grades: Sequence[Grade], paths: Sequence[str]) -> dict[str, str]:
+    """Of a class: file name -> page, and index.html, which leads to them."""
+    names = [_file_name(number, grade.name) for number, grade in enumerate(grades, start=1)]
+    each = {name: page(grade, path) for name, grade, path in zip(names, grades, paths, strict=True)}
+    return each | {"index.html": _summary(grades, names)}
+
+
+def _file_name(number: int, name: str) -> str:
+    """Of a submission's page: its name, if that makes a name of a file everywhere."""
+    return f"{name}.html" if _PLAIN.fullmatch(name) else f"{number}.html"
+
+
+def _summary(grades: Sequence[Grade], names: Sequence[str]) -> str:
+    """The table of a class, with links to these files."""
     stages = list(dict.fromkeys(stage for grade in grades for stage, _ in grade.stages()))
     head = "".join(f"<th class=n>{escape(stage)}" for stage in stages)
     rows = ""
-    for grade in grades:
+    for grade, name in zip(grades, names, strict=True):
         by_stage = dict(grade.stages())
         cells = "".join(f"<td class=n>{_sum(by_stage.get(stage, []), earned=True)}" for stage in stages)
-        link = f'<a href="{quote(pages[grade.name])}">{escape(grade.name)}</a>'
-        rows += f"<tr><td>{link}<td class=n><b>{_number(grade.earned)}</b>{cells}<td class=bad>{escape(grade.trouble)}"
-    most = _number(max((grade.points for grade in grades), default=0.0))
+        link = f'<a href="{quote(name)}">{escape(grade.name)}</a>'
+        rows += f"<tr><td>{link}<td class=n><b>{number(grade.earned)}</b>{cells}<td class=bad>{escape(grade.trouble)}"
+    most = number(max((grade.points for grade in grades), default=0.0))
     body = f"<h1>{len(grades)} submissions</h1><table><tr><th>submission<th class=n>of {most}{head}<th>{rows}</table>"
     return _html("Grades", body)
 
@@ -66,7 +80,7 @@ def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
         return f"<div class=quiet>- {title} {rfc}; not judged: {escape(verdict.unseen)}</div>"
     if verdict.passed:
         return f"<div><span class=good>✓</span> {title} <span class=quiet>{rfc}; {_points(verdict.points)}</span></div>"
-    happened, expected = diagrams(grade, verdict, width=88)
+    happened, expected = diagrams(grade, verdict)
     ladders = (
         f"<div class=beside><div><b>what happened</b><pre>{escape(happened)}</pre></div>"
         f"<div><b>what should have</b><pre>{escape(expected)}</pre></div></div>"
@@ -89,15 +103,11 @@ def _left_out(grade: Grade) -> str:
 
 
 def _sum(verdicts: Sequence[Verdict], *, earned: bool = False) -> str:
-    return _number(sum(verdict.earned if earned else verdict.points for verdict in verdicts))
-
-
-def _number(points: float) -> str:
-    return f"{points:.2f}".rstrip("0").rstrip(".")
+    return number(sum(verdict.earned if earned else verdict.points for verdict in verdicts))
 
 
 def _points(points: float) -> str:
-    return f"{_number(points)} {'point' if points == 1 else 'points'}"
+    return f"{number(points)} {'point' if points == 1 else 'points'}"
 
 
 def _html(title: str, body: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from xml.etree import ElementTree
 
+from testbed.grading.catalog import Test
 from testbed.grading.diagram import draw
 from testbed.grading.runner import Grade, Verdict
 
@@ -28,6 +29,16 @@ def diagrams(grade: Grade, verdict: Verdict, *, width: int = 80) -> tuple[str, s
     """What happened, and what should have: the reference in the same test. Empty where nothing did."""
     name = "chitcpd" if grade.is_image else grade.name
     return draw(verdict.happened, name, width=width), draw(verdict.expected, "reference", width=width)
+
+
+def number(points: float) -> str:
+    """Points as a person writes them: 2, 1.5, 0.33."""
+    return f"{points:.2f}".rstrip("0").rstrip(".")
+
+
+def of_test(test: Test, points: float) -> dict[str, Any]:
+    """As docs/schemas/grade-list.schema.json says."""
+    return {"id": test.id, "stage": test.stage, "title": test.title, "rfc": test.rfc, "points": _round(points)}
 
 
 def to_json(grade: Grade, path: str | None = None) -> dict[str, Any]:
@@ -99,7 +110,7 @@ def to_gradescope(grade: Grade) -> str:
     tests = [
         {
             "name": f"{verdict.test.title} ({verdict.test.id})",
-            "number": f"{number}.{at}",
+            "number": f"{place}.{at}",
             "score": _round(verdict.earned),
             "max_score": _round(verdict.points),
             "status": "passed" if verdict.passed else "failed",
@@ -107,7 +118,7 @@ def to_gradescope(grade: Grade) -> str:
             "output_format": "text",
             "tags": [stage],
         }
-        for number, (stage, verdicts) in enumerate(grade.stages(), start=1)
+        for place, (stage, verdicts) in enumerate(grade.stages(), start=1)
         for at, verdict in enumerate(verdicts, start=1)
         if not verdict.unseen
     ]
@@ -128,8 +139,8 @@ def to_csv(grades: Sequence[Grade]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["submission", "earned", "points", *stages, "trouble"])
     for grade in grades:
-        by_stage = {stage: _round(sum(v.earned for v in verdicts)) for stage, verdicts in grade.stages()}
-        row = [grade.name, _round(grade.earned), _round(grade.points), *(by_stage.get(stage, 0) for stage in stages)]
+        by_stage = {stage: number(sum(v.earned for v in verdicts)) for stage, verdicts in grade.stages()}
+        row = [grade.name, number(grade.earned), number(grade.points), *(by_stage.get(stage, "0") for stage in stages)]
         writer.writerow([_cell(value) for value in (*row, grade.trouble)])
     return text.getvalue()
 

@@ -9,14 +9,18 @@ from random import Random
 from chitcpd import loader
 from testbed.grading.catalog import Test
 from testbed.grading.diagram import short
-from testbed.grading.sandbox import Broken, Cell, Sandbox, Source
-from testbed.grading.script import Bench, Event, Failed
+from testbed.grading.sandbox import Broken, Cell, Raised, Sandbox, Source
+from testbed.grading.script import Bench, Event, Failed, NotThere
 
 MOST_HANGS = 3  # after so many, no further test is run: each costs seconds
 MOST_WAITING = 60.0  # seconds to wait for a submission's answers, in all tests together
 
 Step = Callable[[str], None]
 NewCell = Callable[[], Cell]
+
+
+def nothing(_step: str) -> None:
+    """Nobody asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +39,7 @@ class Verdict:
     ran: bool = True
     unseen: str = ""  # why it can't be judged from outside; then it is worth nothing, and `left_out` what it would be
     left_out: float = 0.0
+    began: bool = True  # it has come to the state in which the test begins
 
     @property
     def earned(self) -> float:
@@ -86,44 +91,34 @@ def grade(
     *,
     new_cell: NewCell,
     seed: int = 1,
-    step: Step = lambda _: None,
+    step: Step = nothing,
 ) -> Grade:
     """Run tests, each with its points. Raises Unavailable if a submission can't be locked up here."""
-    result = Grade(source.name, seed)
+    result = Grade(source.name, seed, trouble=source.trouble)
     hangs, waited = 0, 0.0
-    ahead: Sandbox | None = Sandbox(source, new_cell())  # the next one starts while a test is running
-    try:
-        for number, (test, points) in enumerate(tests, start=1):
-            step(f"{source.name}: {number}/{len(tests)} {test.stage}: {test.title}")
-            if result.trouble:
+    for number, (test, points) in enumerate(tests, start=1):
+        step(f"{source.name}: {number}/{len(tests)} {test.stage}: {test.title}")
+        if result.trouble:
+            result.verdicts.append(Verdict(test, points, passed=False, message=f"not run: {result.trouble}", ran=False))
+            continue
+        with Sandbox(source, new_cell()) as sandbox:
+            try:
+                sandbox.load()
+            except Broken as broken:
+                result.trouble = broken.text
                 result.verdicts.append(
-                    Verdict(test, points, passed=False, message=f"not run: {result.trouble}", ran=False)
+                    Verdict(test, points, passed=False, message=broken.text, way=broken.way, ran=False)
                 )
                 continue
-            assert ahead is not None
-            sandbox, ahead = ahead, None
-            with sandbox:
-                try:
-                    sandbox.load()
-                except Broken as broken:
-                    result.trouble = broken.text
-                    result.verdicts.append(
-                        Verdict(test, points, passed=False, message=broken.text, way=broken.way, ran=False)
-                    )
-                    continue
-                ahead = Sandbox(source, new_cell()) if number < len(tests) else None
-                if not sandbox.hidden:
-                    result.notes = ["this kernel has no Landlock: a submission may read files that you may read"]
-                verdict, hung = _run(test, points, sandbox, seed)
-                result.verdicts.append(verdict)
-                hangs, waited = hangs + hung, waited + sandbox.waited
-            if hangs >= MOST_HANGS:
-                result.trouble = f"it has hung in {hangs} tests before this one"
-            elif waited > MOST_WAITING:
-                result.trouble = f"all its answers together have taken more than {MOST_WAITING:g} s"
-    finally:
-        if ahead is not None:
-            ahead.close()
+            if not sandbox.hidden:
+                result.notes = ["this kernel has no Landlock: a submission may read files that you may read"]
+            verdict, hung = _run(test, points, sandbox, seed)
+        result.verdicts.append(verdict)
+        hangs, waited = hangs + hung, waited + sandbox.waited
+        if hangs >= MOST_HANGS:
+            result.trouble = f"it has hung in {hangs} tests before this one"
+        elif waited > MOST_WAITING:
+            result.trouble = f"all its answers together have taken more than {MOST_WAITING:g} s"
     return result
 
 
@@ -136,16 +131,20 @@ def reference(test: Test, seed: int) -> list[Event]:
 
 def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdict, bool]:
     bench = Bench(sandbox.tcp, _dice(test, seed))
-    hung = False
+    hung, began = False, True
     way: tuple[str, ...] = ()
     try:
-        test.run(bench)
+        try:
+            test.run(bench)
+        finally:
+            sandbox.close()  # before what is left of the test is cleared: that must ask for nothing more
     except Failed as failed:
-        message = str(failed)
+        message, began = str(failed), not isinstance(failed, NotThere)
     except Broken as broken:
         message, way, hung = broken.text, broken.way, broken.hung
     except OSError as error:
-        message = f"{error.strerror or error}: OSError {error.errno}, where none was expected"
+        message = f"expected no error; got that {error.strerror or error}"
+        way = error.way if isinstance(error, Raised) else ()
     else:
         return Verdict(test, points, passed=True, printed=sandbox.printed), False
     verdict = Verdict(
@@ -157,6 +156,7 @@ def _run(test: Test, points: float, sandbox: Sandbox, seed: int) -> tuple[Verdic
         printed=sandbox.printed,
         happened=short(bench.events),
         expected=short(reference(test, seed), like=bench.events),
+        began=began,
     )
     return verdict, hung
 

@@ -12,8 +12,8 @@ nonsense, the call raises Broken, which says so in words for its author.
 from __future__ import annotations
 
 import json
-import os
-import select
+import math
+import re
 import struct
 import time
 from dataclasses import asdict, dataclass
@@ -27,11 +27,17 @@ from testbed.unavailable import Unavailable
 CPU = 2.0  # seconds that one call may take of the processor
 CPU_IN_ALL = 10  # seconds, of one process: that is of one test
 PATIENCE = 10.0  # seconds to wait for an answer; whoever computes has been stopped by then
+PATIENCE_IN_ALL = 20.0  # seconds, for all answers of one process
 MEMORY = 512 << 20  # bytes
 FILE_SIZE = 1 << 20  # bytes of a submission
 
+_STEERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
+)
 _LENGTH = struct.Struct("!I")
 _MOST = 8 << 20  # bytes of an answer
+_MOST_IN_ALL = 16 << 20  # of one process
+_MOST_DATA = 0xFFFF  # bytes in a segment
 _PRINTED = 20_000  # characters that are kept of what one process prints
 
 
@@ -52,8 +58,9 @@ class Broken(BaseException):
 class Source:
     """A submission: the text of a file."""
 
-    name: str  # of the file, without folders
+    name: str  # of the file, without folders, as it may be shown anywhere
     text: str
+    trouble: str = ""  # why there is none to be graded
 
     @staticmethod
     def read(path: Path) -> Source:
@@ -65,7 +72,29 @@ class Source:
             raise Unreadable(f"{path} can't be read: {error.strerror or error}") from error
         if len(content) > FILE_SIZE:
             raise Unreadable(f"{path} has more than {FILE_SIZE >> 20} MiB")
-        return Source(path.name, content.decode("utf-8", "surrogateescape"))
+        return Source(harmless(path.name), content.decode("utf-8", "surrogateescape"))
+
+    @staticmethod
+    def missing(path: Path, why: str) -> Source:
+        """What should have been there, and why it is not."""
+        return Source(harmless(path.name), "", harmless(why))
+
+
+class Raised(OSError):
+    """What the submission has raised, as it may where the application has made a mistake."""
+
+    def __init__(self, number: int, text: str, way: tuple[str, ...]) -> None:
+        super().__init__(number, text)
+        self.way = way
+
+
+def harmless(text: str, most: int = 600) -> str:
+    """A stranger's text, for any terminal, page and file: without what steers one, turns text around or is no text."""
+    return _STEERS.sub("?", text[:most])
+
+
+class Slow(Exception):
+    """All answers together have taken too long."""
 
 
 class Unreadable(Exception):
@@ -73,16 +102,16 @@ class Unreadable(Exception):
 
 
 class Cell(Protocol):
-    """Where the submission's process runs: started, and with pipes to it."""
+    """Where the submission's process runs."""
 
-    source: int  # descriptors: to read from, and to write to
-    sink: int
+    def write(self, content: bytes) -> None:
+        """Tell it something."""
 
-    def plain(self, raw: bytes) -> bytes:
-        """What the process has written, of what was read from `source`."""
+    def read(self, until: float) -> bytes:
+        """What it says; b"" if it has ended. Raises TimeoutError when it is `until` (time.monotonic)."""
 
-    def end(self, *, patience: float = 0.0) -> str:
-        """End it, whatever it does; how it has ended, if it did so by itself, for which to wait so many seconds."""
+    def end(self) -> str:
+        """End it, whatever it does; how it has ended, if it did so by itself."""
 
 
 class Sandbox:
@@ -98,7 +127,8 @@ class Sandbox:
         self.broken: Broken | None = None
         self._numbers = 0
         self._loaded = False
-        self._buffer = b""
+        self._buffer = bytearray()
+        self._answered = 0  # bytes
 
     def __enter__(self) -> Sandbox:
         return self
@@ -156,22 +186,27 @@ class Sandbox:
         began = time.monotonic()
         answer: dict[str, Any] = {}
         try:
+            if self.waited > PATIENCE_IN_ALL:
+                raise Slow
             content = json.dumps(request).encode()
-            self._write(_LENGTH.pack(len(content)) + content, began + PATIENCE)
+            self._cell.write(_LENGTH.pack(len(content)) + content)
             (length,) = _LENGTH.unpack(self._read(_LENGTH.size, began + PATIENCE))
-            if length > _MOST:
-                raise ValueError(f"an answer of {length} bytes")
+            self._answered += length
+            if length > _MOST or self._answered > _MOST_IN_ALL:
+                raise ValueError(f"an answer of {length} bytes, and {self._answered} in all")
             told = json.loads(self._read(length, began + PATIENCE))
             if not isinstance(told, dict):
                 raise ValueError("an answer that is no object")
             answer = told
         except TimeoutError:
             self._die(f"{what} did not return within {PATIENCE:g} s", hung=True)
-        except (OSError, EOFError):
-            how = self._cell.end(patience=1.0)
+        except Slow:
+            self._die(f"all calls of this test together have taken more than {PATIENCE_IN_ALL:g} s", hung=True)
+        except EOFError:
+            how = self._cell.end()
             self._die(f"your process is gone: {how} (in {what})", hung="time" in how)
         except (ValueError, RecursionError) as error:
-            self._die(f"your process has answered what makes no sense ({str(error)[:100]}), in {what}")
+            self._die(f"your process has answered what makes no sense ({harmless(str(error), 100)}), in {what}")
         finally:
             self.waited += time.monotonic() - began
         self._keep(answer.get("printed"))
@@ -187,25 +222,16 @@ class Sandbox:
 
     def _keep(self, printed: object) -> None:
         if isinstance(printed, str) and len(self.printed) < _PRINTED:
-            self.printed += printed[: _PRINTED - len(self.printed)]
-
-    def _write(self, content: bytes, until: float) -> None:
-        os.set_blocking(self._cell.sink, False)
-        view = memoryview(content)
-        while view:
-            if not select.select([], [self._cell.sink], [], max(until - time.monotonic(), 0))[1]:
-                raise TimeoutError
-            view = view[os.write(self._cell.sink, view) :]
+            self.printed += harmless(printed, _PRINTED - len(self.printed))
 
     def _read(self, length: int, until: float) -> bytes:
         while len(self._buffer) < length:
-            if not select.select([self._cell.source], [], [], max(until - time.monotonic(), 0))[0]:
-                raise TimeoutError
-            part = os.read(self._cell.source, 1 << 16)
+            part = self._cell.read(until)
             if not part:
                 raise EOFError
-            self._buffer += self._cell.plain(part)
-        content, self._buffer = self._buffer[:length], self._buffer[length:]
+            self._buffer += part
+        content = bytes(self._buffer[:length])
+        del self._buffer[:length]
         return content
 
 
@@ -214,12 +240,15 @@ def _told(fault: object, before: str) -> tuple[str, tuple[str, ...]]:
     if not isinstance(fault, dict):
         return before or "it could not be loaded", ()
     text, line, way = fault.get("text"), fault.get("line"), fault.get("way")
-    text = text[:600] if isinstance(text, str) else "?"
+    text = harmless(text) if isinstance(text, str) else "?"
     where = f" (line {line})" if type(line) is int else ""
-    lines = tuple(str(step)[:200] for step in way[:8]) if isinstance(way, list) else ()
+    lines = tuple(harmless(str(step), 200) for step in way[:8]) if isinstance(way, list) else ()
     if not before:
         return f"{text}{where}", lines
     return (f"{before}{where}" if text.startswith("Hang") else f"{before} {text}{where}"), lines
+
+
+_NONSENSE = (AttributeError, IndexError, KeyError, TypeError, ValueError, OverflowError)  # of an answer
 
 
 class Remote(TcpConnection):
@@ -242,11 +271,16 @@ class Remote(TcpConnection):
     def send(self, data: bytes | memoryview, now: float) -> int:  # noqa: D102
         taken = self._do("send", now=now, data=bytes(data).decode("latin-1"))
         if type(taken) is not int or not 0 <= taken <= len(data):
-            raise Broken(f"your send returned {taken!r}, expected how many of {len(data)} bytes it took")
+            raise Broken(
+                f"your send returned {harmless(repr(taken), 60)}, expected how many of {len(data)} bytes it took"
+            )
         return taken
 
     def receive(self, limit: int, now: float) -> bytes:  # noqa: D102
-        data = _bytes(self._do("receive", now=now, limit=limit))
+        try:
+            data = _bytes(self._do("receive", now=now, limit=limit))
+        except _NONSENSE as error:
+            raise Broken(f"your receive: {harmless(str(error), 200)}") from None
         if len(data) > limit:
             raise Broken(f"your receive returned {len(data)} bytes, expected at most {limit}")
         return data
@@ -254,8 +288,10 @@ class Remote(TcpConnection):
     def close(self, now: float) -> None:  # noqa: D102
         self._do("close", now=now)
 
-    def abort(self, now: float) -> None:  # noqa: D102
-        self._do("abort", now=now)
+    def abort(self, now: float) -> None:
+        """Nothing if its process has ended: an application that nobody runs any more aborts whenever it is cleared."""
+        if self._sandbox.broken is None:
+            self._do("abort", now=now)
 
     def segment_arrives(self, seg: Segment, now: float) -> None:  # noqa: D102
         options = None if seg.options is None else asdict(seg.options)
@@ -286,13 +322,14 @@ class Remote(TcpConnection):
 
     def _do(self, name: str, **arguments: Any) -> Any:
         answer = self._sandbox.call(self._number, name, **arguments)
-        if "variables" in answer:
-            try:
+        try:
+            if name != "new" or "variables" in answer:
                 self._show(answer)
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise Broken(f"your {name}: {error}") from None
-        if answer.get("errno") is not None:
-            raise OSError(_whole(answer["errno"], "errno"), f"raised by your {name}")
+            number = None if answer.get("errno") is None else _whole(answer["errno"], "errno")
+        except _NONSENSE as error:
+            raise Broken(f"your {name}: {harmless(str(error), 200)}") from None
+        if number is not None:
+            raise Raised(number, *_told(answer.get("raised"), f"your {name} raised"))
         return answer.get("value")
 
     def _show(self, answer: dict[str, Any]) -> None:
@@ -303,10 +340,7 @@ class Remote(TcpConnection):
         self._readable = _whole(answer["readable"], "readable")
         self._writable = _whole(answer["writable"], "writable")
         self._at_eof = answer["at_eof"] is True
-        deadline = answer["deadline"]
-        if deadline is not None and type(deadline) not in (int, float):
-            raise TypeError("a deadline that is no number")
-        self._deadline = None if deadline is None else float(deadline)
+        self._deadline = _deadline(answer["deadline"])
         for kind, *values in answer["outputs"]:
             self._outputs.append(_output(self, kind, values))
 
@@ -323,13 +357,25 @@ def _output(connection: TcpConnection, kind: object, values: list[Any]) -> Segme
         ):
             if not 0 <= _whole(value, name) <= most:
                 raise ValueError(f"{name} of a segment is {value}, expected 0 to {most}")
-        return Segment(seq, ack, flags, wnd, _bytes(data), _options(options), up)
+        content = _bytes(data)
+        if len(content) > _MOST_DATA:
+            raise ValueError(f"a segment has {len(content)} bytes of data, expected at most {_MOST_DATA}")
+        return Segment(seq, ack, flags, wnd, content, _options(options), up)
     if kind == "state":
         old, new = values
         return Transition(State(_whole(old, "a state")), State(_whole(new, "a state")), connection.variables())
     if kind == "timer":
         return Expiry(Timer(_whole(values[0], "a timer")))
     raise ValueError("an output of no kind")
+
+
+def _deadline(value: object) -> float | None:
+    """Seconds; None if no timer runs, or one that never expires."""
+    if value is None or value == math.inf:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"a timer is armed for {str(value)[:60]!r}, expected seconds")
+    return float(value)
 
 
 def _options(fields: object) -> Options | None:

@@ -51,6 +51,10 @@ class Failed(Exception):
     """The TCP did not do what a test asks for; the text says what was expected, and what came."""
 
 
+class NotThere(Failed):
+    """It has not even come to the state in which the test begins."""
+
+
 def check(good: bool, expected: str, got: object) -> None:
     """Raises Failed, with one sentence."""
     if not good:
@@ -168,7 +172,7 @@ class Bench:
         _ROUTES[state](script)
         if script.state != state:
             found = state_name(script.state)
-            raise Failed(f"expected that it comes to {state_name(state)}, by the ordinary way; it is in {found}")
+            raise NotThere(f"expected that it comes to {state_name(state)}, by the ordinary way; it is in {found}")
         script.take()
         script.states.clear()
         return script

@@ -6,9 +6,8 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-
-class CannotStart(Exception):
-    """The files can't be written; the text says why. Nothing was changed."""
+from testbed import fresh
+from testbed.fresh import CannotStart
 
 
 def new(file: Path) -> Path:
@@ -19,17 +18,6 @@ def new(file: Path) -> Path:
     topology = file.with_name(f"{file.stem.replace('_', '-')}.yaml")
     here = files("testbed.grading")
     start = here.joinpath("start.yaml").read_text(encoding="utf-8")
-    texts = {
-        file: here.joinpath("skeleton.py").read_text(encoding="utf-8"),
-        topology: start.replace("IMPLEMENTATION", file.name).replace("NAME", lab),
-    }
-    for path in texts:
-        if path.exists() or path.is_symlink():
-            raise CannotStart(f"{path} is there already")
-    for path, text in texts.items():
-        try:
-            with path.open("x", encoding="utf-8") as stream:
-                stream.write(text)
-        except OSError as error:
-            raise CannotStart(f"{path} can't be written: {error.strerror}") from error
+    skeleton = here.joinpath("skeleton.py").read_text(encoding="utf-8")
+    fresh.write({file: skeleton, topology: start.replace("IMPLEMENTATION", file.name).replace("NAME", lab)})
     return topology

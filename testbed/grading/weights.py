@@ -31,13 +31,17 @@ class Weights:
 
     stages: dict[str, float] = field(default_factory=dict)
     tests: dict[str, float] = field(default_factory=dict)
+    only: tuple[str, ...] = ()  # tests and stages; if there are any, no others are graded
 
     def points(self, tests: Iterable[Test]) -> list[tuple[Test, float]]:
         """Each test with its points, in the order of the catalog, without those that are worth nothing."""
         own = [(test, self.tests.get(test.id, test.points)) for test in tests]
         sums = {stage: sum(points for test, points in own if test.stage == stage) for stage in STAGES}
         weighed = [(test, self._share(test.stage, points, sums[test.stage])) for test, points in own]
-        return [(test, points) for test, points in weighed if points > 0]
+        return [(test, points) for test, points in weighed if points > 0 and self._is_wanted(test)]
+
+    def _is_wanted(self, test: Test) -> bool:
+        return not self.only or test.id in self.only or test.stage in self.only
 
     def _share(self, stage: str, points: float, together: float) -> float:
         if stage not in self.stages or not together:
@@ -59,7 +63,9 @@ def load(path: Path) -> Weights:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise BadWeights([Fault(str(path), line, column, "", "found no YAML, expected stages: and tests:")]) from error
+        why = f" ({problem})" if (problem := getattr(error, "problem", None)) else ""
+        what = f"found no YAML{why}, expected stages: and tests:"
+        raise BadWeights([Fault(str(path), line, column, "", what)]) from error
     faults: list[Fault] = []
     weights = Weights()
     for key, node in _pairs(root, (), path, faults):
@@ -81,7 +87,11 @@ def _pairs(
         message = "found no mapping, expected names with points, like connection: 30"
         faults.append(Fault(str(path), 1, 1, "", message) if node is None else _at(node, steps, message, path))
         return []
-    return [(str(key.value), value) for key, value in node.value]
+    pairs = [(str(key.value), value) for key, value in node.value]
+    for at, (name, value) in enumerate(pairs):
+        if name in [earlier for earlier, _ in pairs[:at]]:
+            faults.append(_at(value, (*steps, name), "found for the second time, expected once", path))
+    return pairs
 
 
 def _numbers(node: yaml.Node, key: str, known: Mapping[str, str], path: Path, faults: list[Fault]) -> dict[str, float]:

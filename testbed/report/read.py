@@ -43,12 +43,12 @@ class Unreadable(ValueError):
 
 def manifest(folder: Path) -> dict[str, Any]:
     """What manifest.json says. Raises Unreadable."""
-    path = folder / "manifest.json"
+    path = inside(folder, "manifest.json")
+    if path is None:
+        raise Unreadable(f"{folder} is no run folder: it has no file manifest.json")
     try:
         with path.open("rb") as file:
             read = json.loads(file.read(_LONGEST_FILE))
-    except FileNotFoundError as error:
-        raise Unreadable(f"{folder} is no run folder: it has no manifest.json") from error
     except (OSError, ValueError, RecursionError) as error:
         raise Unreadable(f"{path} can't be read: {error}") from error
     if not isinstance(read, dict):

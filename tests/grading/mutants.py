@@ -26,6 +26,7 @@ from testbed.grading.runner import grade
 from testbed.grading.sandbox import Source
 
 FOLDER = Path(__file__).with_name("mutants")
+CHOICES = Path(__file__).with_name("choices")  # patches that are no mistakes
 PROJECT = Path(__file__).parents[2]
 MODULES = ("seq", "rto", "send", "receive", "congestion", "recovery", "connection")  # each before those that import it
 MOST_UNNOTICED = 0.05

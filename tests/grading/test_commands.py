@@ -8,13 +8,16 @@ import os
 from pathlib import Path
 from xml.etree import ElementTree
 
-import docker
 import pytest
 
-from testbed.backends.docker import DockerBackend
 from testbed.cli import main
-from testbed.grading.cells import cells
+from testbed.grading import forker
+from testbed.grading.catalog import catalog
+from testbed.grading.cells import cells, settled
+from testbed.grading.runner import grade
+from testbed.grading.sandbox import Source
 from testbed.unavailable import Unavailable
+from tests.grading.grading import containers_of, require_containers
 from tests.testbed.schemas import faults
 
 STOP_AND_WAIT = (Path(__file__).parents[2] / "examples" / "stop_and_wait.py").read_text()
@@ -23,9 +26,18 @@ TWO = ("--only", "active-open", "--only", "karn")  # it passes the first, and no
 Captured = pytest.CaptureFixture[str]
 
 
+@pytest.fixture
+def engine() -> None:
+    """That has our image."""
+    require_containers()
+
+
 @pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    """A folder with a submission; and no engine, but for the tests of it."""
     monkeypatch.chdir(tmp_path)
+    if request.node.get_closest_marker("docker") is None:
+        monkeypatch.setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
     Path("alice.py").write_text(STOP_AND_WAIT)
     return tmp_path
 
@@ -37,7 +49,7 @@ def test_new_writes_a_skeleton_and_a_topology_and_never_overwrites(capsys: Captu
     Path("her_tcp.py").unlink()
     assert main(["new", "her_tcp.py"]) == 2
     assert not Path("her_tcp.py").exists()
-    assert "her-tcp.yaml is there already" in capsys.readouterr().err
+    assert "her-tcp.yaml can't be written: it is there already" in capsys.readouterr().err
     assert main(["new", "her_tcp"]) == 2
     assert main(["new", "no/such/folder.py"]) == 2
 
@@ -49,6 +61,28 @@ def test_grade_shows_what_failed_its_ladders_and_how_to_see_it_again(capsys: Cap
     assert "again: testbed grade alice.py --only karn --seed 7" in said
     assert said.index("what happened:") < said.index("what should have:")
     assert "alice.py: 2 of 4 points" in said
+
+
+def test_without_a_container_it_says_so_and_uses_a_process(capsys: Captured) -> None:
+    assert main(["grade", "alice.py", "--only", "active-open"]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("It runs in a locked-up process, in no container: no Docker engine answers at ")
+    assert main(["grade", "alice.py", "--only", "active-open", "--sandbox", "process"]) == 0
+    assert "It runs in" not in capsys.readouterr().out
+    assert main(["grade", "alice.py", "--only", "active-open", "--sandbox", "docker"]) == 3
+
+
+def test_what_could_not_even_begin_is_told_in_a_line(capsys: Captured) -> None:
+    """A skeleton fails all tests; a student wants to know what to write first."""
+    assert main(["new"]) == 0
+    assert main(["grade", "my_tcp.py", "--only", "data", "--sandbox", "process"]) == 1
+    in_full = capsys.readouterr().out
+    assert "again: testbed grade my_tcp.py --only pieces-of-any-size" in in_full  # asked for
+    assert main(["grade", "my_tcp.py", "--sandbox", "process"]) == 1
+    said = capsys.readouterr().out
+    assert "expected SYN seq 0; got nothing" in said
+    assert "✗ data: it does not come to the state in which 19 tests begin: data-is-acknowledged, " in said
+    assert "again: testbed grade my_tcp.py --only pieces-of-any-size" not in said
 
 
 def test_grade_of_what_passes_is_good(capsys: Captured) -> None:
@@ -107,6 +141,37 @@ def test_a_class_is_graded_twice_the_same(capsys: Captured) -> None:
     assert "can't be loaded" in rows[0]["trouble"]
 
 
+def test_what_cannot_be_read_does_not_stop_a_class(capsys: Captured) -> None:
+    """And a link is not followed: a student must not choose which of the instructor's files is read."""
+    folder = Path("class")
+    folder.mkdir()
+    (folder / "alice.py").write_text(STOP_AND_WAIT)
+    (folder / "bob.py").write_text("#" * (1 << 20) + "\n")
+    secret = Path("secret.txt")
+    secret.write_text("the solution")
+    (folder / "carol.py").symlink_to(secret.resolve())
+    (folder / "dave.py").symlink_to("nowhere")
+    (folder / "erin.py").mkdir()
+    name = "\udcff\x1b[31m.py"
+    (folder / name).write_text(STOP_AND_WAIT)
+    assert main(["grade", "class", "--only", "active-open", "-o", "grades", "--junit", "junit.xml"]) == 0
+    said = capsys.readouterr().out
+    assert "bob.py has more than 1 MiB" in said
+    assert "carol.py is a link, which is not followed" in said
+    rows = [row[:3] for row in csv.reader(Path("grades/grades.csv").read_text().splitlines())]
+    assert rows[1:] == [
+        ["alice.py", "2", "2"],
+        ["bob.py", "0", "2"],
+        ["carol.py", "0", "2"],
+        ["dave.py", "0", "2"],
+        ["??[31m.py", "2", "2"],
+    ]
+    pages = "".join(path.read_text() for path in Path("grades").iterdir())
+    assert "the solution" not in pages
+    assert 'href="5.html"' in Path("grades/index.html").read_text()
+    assert len(ElementTree.parse("junit.xml").getroot()) == 5
+
+
 def test_a_matrix_tells_who_talks_to_whom(capsys: Captured) -> None:
     Path("mute.py").write_text(
         STOP_AND_WAIT.replace("self.readable", "0").replace("            self._ready += text\n", "")
@@ -130,6 +195,8 @@ def test_a_matrix_tells_who_talks_to_whom(capsys: Captured) -> None:
         ["grade", "alice.py", "--only", "no-such-test"],
         ["grade", "alice.py", "--weights", "nothing.yaml"],
         ["grade", ".", "--html", "page.html"],
+        ["grade", "alice.py", "-o", "grades"],
+        ["grade", "alice.py", "--only", "nagle", "--weights", "no-nagle.yaml"],
         ["grade", "alice.py", "--only", "active-open", "--html", "no/such/folder.html"],
         ["matrix"],
         ["matrix", "nothing.py"],
@@ -137,6 +204,7 @@ def test_a_matrix_tells_who_talks_to_whom(capsys: Captured) -> None:
     ],
 )
 def test_wrong_usage_is_told(arguments: list[str], capsys: Captured) -> None:
+    Path("no-nagle.yaml").write_text("tests: {nagle: 0}")
     assert main(arguments) == 2
     assert capsys.readouterr().err
 
@@ -144,23 +212,63 @@ def test_wrong_usage_is_told(arguments: list[str], capsys: Captured) -> None:
 def test_grade_lists_its_tests(capsys: Captured) -> None:
     assert main(["grade", "--list"]) == 0
     assert "fast-retransmit" in capsys.readouterr().out
+    assert main(["grade", "--list", "--format", "json", "--only", "RTO"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert faults("grade-list", told) == []
+    assert {test["stage"] for test in told} == {"RTO"}
 
 
 @pytest.mark.docker
-def test_a_submission_in_a_container_gets_the_same(capsys: Captured) -> None:
+def test_a_container_is_taken_where_there_is_one(engine: None, capsys: Captured) -> None:
+    del engine
+    assert main(["grade", "alice.py", "--only", "active-open"]) == 0
+    first, *_ = capsys.readouterr().out.splitlines()
+    assert first.startswith("It runs in a locked-up process in a container (")
+
+
+@pytest.mark.docker
+def test_an_image_of_another_version_is_not_taken(engine: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It might judge otherwise, or blame a submission for what the image does not know."""
+    del engine
+    monkeypatch.setattr(forker, "fingerprint", lambda: "another")
+    with pytest.raises(Unavailable, match="another version"), cells("docker"):
+        pass
+    told: list[str] = []
+    assert settled("auto", told.append) == "process"
+    assert "of another version than this testbed" in told[0]
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [
+        ("while True: pass", "did not return within"),
+        ("import os; os.fork()", "Operation not permitted"),
+        ("import socket; socket.socket()", "Operation not permitted"),
+        ("open('/tmp/here', 'w')", "Operation not permitted"),
+        ("open('/etc/passwd')", "Permission denied"),
+        ("[bytearray(1 << 29), bytearray(1 << 29)]", "MemoryError"),
+        ("import os; os._exit(3)", "ended itself with status 3"),
+    ],
+    ids=["loop", "fork", "network", "write", "read", "memory", "exit"],
+)
+def test_the_limits_hold_in_a_container_too(engine: None, handler: str, said: str) -> None:
+    del engine
+    line = "        self._passive = not active\n"
+    source = Source("hostile.py", STOP_AND_WAIT.replace(line, f"        {handler}\n{line}"))
+    assert source.text != STOP_AND_WAIT
+    tests = [(test, test.points) for test in catalog() if test.id == "active-open"]
+    with cells("docker") as new_cell:
+        [verdict] = grade(source, tests, new_cell=new_cell).verdicts
+    assert said in verdict.message
+
+
+@pytest.mark.docker
+def test_a_submission_in_a_container_gets_the_same(engine: None, capsys: Captured) -> None:
     """It has the image's Python, and is locked up there too; nothing is left of the container."""
-    try:
-        DockerBackend().check()
-        with cells("docker"):
-            pass
-    except Unavailable as why:
-        if os.environ.get("REQUIRE_DOCKER"):
-            pytest.fail(f"{why} {why.remedy} (REQUIRE_DOCKER is set)", pytrace=False)
-        pytest.skip(f"{why} {why.remedy}")
+    del engine
     assert main(["grade", "alice.py", *TWO, "--sandbox", "docker", "--format", "json"]) == 1
     in_container = json.loads(capsys.readouterr().out)
-    assert main(["grade", "alice.py", *TWO, "--format", "json"]) == 1
+    assert main(["grade", "alice.py", *TWO, "--sandbox", "process", "--format", "json"]) == 1
     assert in_container == json.loads(capsys.readouterr().out)
-    client = docker.from_env()
-    assert client.containers.list(all=True, filters={"label": "org.chitcp.kind=grade"}) == []
-    client.close()
+    assert containers_of(os.getpid()) == []

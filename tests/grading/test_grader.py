@@ -13,8 +13,8 @@ from testbed.grading.diagram import draw
 from testbed.grading.runner import Grade, reference
 from testbed.grading.sandbox import Source
 from testbed.grading.weights import BadWeights, Weights, load
-from tests.grading.grading import grade
-from tests.grading.mutants import Mutant, mutants, noticed, pack
+from tests.grading.grading import grade, passes
+from tests.grading.mutants import CHOICES, Mutant, mutants, noticed, pack
 
 PROJECT = Path(__file__).parents[2]
 STOP_AND_WAIT = Source.read(PROJECT / "examples" / "stop_and_wait.py")
@@ -22,7 +22,7 @@ ALL = [(test, test.points) for test in catalog()]
 
 # What examples/stop_and_wait.py leaves out, and the tests that ask for it.
 DESERVED = {
-    "data": {"acks-are-delayed"},
+    "data": {"acks-are-delayed", "nagle"},
     "reordering": {
         "kept-until-the-gap-is-filled",
         "filled-gap-at-once",
@@ -126,6 +126,25 @@ def test_a_skeleton_loads_as_the_tcp_of_a_host(tmp_path: Path) -> None:
     assert loader.load(str(tmp_path / "my_tcp.py")).__name__ == "MyTcp"
 
 
+# What the RFCs leave free, and the tests that ask for one way of it nevertheless: windows are counted in full segments.
+ASKED_FOR = {
+    "small-segments": {
+        "segments-are-full",
+        "no-silly-windows",
+        *(test.id for test in catalog() if test.stage == "congestion control"),
+    }
+}
+
+
+@pytest.mark.parametrize("choice", sorted(CHOICES.glob("*.patch")), ids=lambda path: path.stem)
+def test_a_tcp_that_has_chosen_otherwise_loses_nothing(choice: Path, tmp_path: Path) -> None:
+    """Each is the reference with something else that is right too. In this process, for speed."""
+    file = tmp_path / "choice.py"
+    file.write_text(pack(file.name, choice).text)
+    tcp = loader.load(str(file))
+    assert {test.id for test in catalog() if not passes(test, tcp)} <= ASKED_FOR.get(choice.stem, set())
+
+
 SAMPLE = ["no-karn", "fin-is-not-acknowledged", "no-wrap-around", "window-off-by-one", "four-duplicates"]
 
 
@@ -165,6 +184,14 @@ def test_a_stage_has_the_points_that_it_is_given_and_its_tests_share_them(tmp_pa
     assert {test.id: p for test, p in points}["slow-start"] == 9
 
 
+def test_a_test_alone_has_the_points_that_it_has_among_all() -> None:
+    weights = Weights({"connection": 40.0}, {"active-open": 4.0})
+    among_all = dict(weights.points(catalog()))
+    alone = Weights(weights.stages, weights.tests, only=("active-open", "RTO")).points(catalog())
+    assert {test.id for test, _ in alone} == {"active-open", *(t.id for t in catalog() if t.stage == "RTO")}
+    assert all(points == among_all[test] for test, points in alone)
+
+
 def test_without_a_file_each_test_has_its_own_points() -> None:
     assert Weights().points(catalog()) == ALL
 
@@ -178,6 +205,8 @@ def test_without_a_file_each_test_has_its_own_points() -> None:
         ("tests:\n  nagle: .nan", "found .nan, expected points"),
         ("points: {}", "1:9: points: found points, expected one of the keys: stages, tests"),
         ("stages: 3", "1:9: stages: found no mapping"),
+        ("stages: {data: 1, data: 2}", "1:25: stages.data: found for the second time, expected once"),
+        ("stages:\n\tdata: 1", "2:1: found no YAML (found character '\\t' that cannot start any token), expected"),
         ("- 1", "found no mapping"),
         ("", "found no mapping"),
         ("stages: {", "found no YAML"),

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import select
+import signal
+import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,9 +18,10 @@ from chitcpd.tcp.api import Config, Segment
 from testbed.grading import sandbox as sandboxes
 from testbed.grading.catalog import catalog
 from testbed.grading.cells import cells
-from testbed.grading.nursery import Nursery
+from testbed.grading.nursery import on_this_machine
 from testbed.grading.runner import MOST_HANGS, Grade
 from testbed.grading.sandbox import MEMORY, Broken, Sandbox, Source
+from testbed.unavailable import Unavailable
 from tests.grading.grading import grade
 
 STOP_AND_WAIT = (Path(__file__).parents[2] / "examples" / "stop_and_wait.py").read_text()
@@ -240,22 +247,36 @@ def test_nonsense_that_it_shows_is_a_fault_of_its_own(handler: str) -> None:
 
 def test_nothing_is_left_of_it() -> None:
     """Neither a process nor a folder."""
-    with Nursery() as nursery:
-        cell = nursery.cell()
-        with Sandbox(submission(handler="while True: pass"), cell) as sandbox:
+    before = children(os.getpid())
+    with on_this_machine() as nursery:
+        [forker] = children(os.getpid()) - before
+        folder = Path(f"/proc/{forker}/cwd").resolve()
+        with Sandbox(submission(handler="while True: pass"), nursery.cell()) as sandbox:
             sandbox.load()
-            assert list(Path(cell.folder.name).iterdir())
-        assert not Path(cell.folder.name).exists()
-        assert not Path(f"/proc/{cell.pid}").exists()
+            assert [path.name for path in (folder / "1").iterdir()] == ["hostile.py"]
+            assert len(children(forker)) == 1
+        assert not (folder / "1").exists()
+        assert not children(forker)
+    assert not folder.exists()
+    assert children(os.getpid()) == before
 
 
-def test_what_it_was_forked_from_ends_with_the_judge() -> None:
-    with Nursery() as nursery:
-        cell = nursery.cell()
-        nursery._process.kill()
-        nursery._process.wait()
-        with Sandbox(submission(), cell) as sandbox, pytest.raises(Broken):
-            sandbox.load()
+def test_what_it_was_forked_from_may_die_and_takes_it_along() -> None:
+    """Then it is no fault of the submission's."""
+    before = children(os.getpid())
+    with on_this_machine() as nursery, Sandbox(submission(), nursery.cell()) as sandbox:
+        sandbox.load()
+        [forker] = children(os.getpid()) - before
+        process = os.pidfd_open(*children(forker))
+        os.kill(forker, signal.SIGKILL)
+        with pytest.raises(Unavailable, match="is gone"):
+            sandbox.tcp(iss=0, config=Config())
+        assert select.select([process], [], [], 30)[0]  # it has ended
+        os.close(process)
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
 
 
 def test_what_is_broken_stays_broken() -> None:
@@ -266,3 +287,109 @@ def test_what_is_broken_stays_broken() -> None:
         for _ in range(2):
             with pytest.raises(Broken):
                 connection.segment_arrives(Segment(0), 0.0)
+
+
+@pytest.mark.parametrize("flags", ["O_WRONLY", "O_RDWR", "O_RDONLY | os.O_TRUNC", "O_RDONLY | os.O_CREAT"])
+def test_no_file_can_be_opened_to_be_changed_even_without_landlock(flags: str, tmp_path: Path) -> None:
+    """Older kernels have none, or one that does not know O_TRUNC."""
+    secret = tmp_path / "weights.yaml"
+    secret.write_text("stages: {}")
+    fresh = tmp_path / "fresh"
+    path = fresh if "CREAT" in flags else secret
+    script = (
+        "import os; from testbed.grading import confine; confine.limit(memory=1 << 29, cpu=9)\n"
+        "confine.leave_few_calls()\n"
+        f"assert os.read(os.open({str(secret)!r}, os.O_RDONLY), 99)\n"
+        f"os.open({str(path)!r}, os.{flags})"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "PermissionError" in run.stderr
+    assert secret.read_text() == "stages: {}"
+    assert not fresh.exists()
+
+
+def forged(*answers: str) -> Source:
+    """It writes these answers into the pipe to the judge, as soon as a segment arrives, in place of its own."""
+    messages = [struct.pack("!I", len(answer)) + answer.encode() for answer in answers]
+    return submission(handler=f"import os; [os.write(4, raw) for raw in {messages!r}]")
+
+
+SHOWN = (
+    '"outputs": OUTPUTS, "variables": [4, 0, 0, 0, 0, 0, 0, 0], "error": null, "readable": 3, "writable": 0,'
+    ' "at_eof": false, "deadline": DEADLINE, "value": VALUE'
+)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "deadline", "value"),
+    [
+        ('[["timer"]]', "null", "null"),
+        ('[["state", 1]]', "null", "null"),
+        ('[["segment", 0, 0, 0, 0, 0, "", {"timestamp": []}]]', "null", "null"),
+        ('[["segment", 0, 0, 0, 0, 0, "\\u1234", null]]', "null", "null"),
+        ("7", "null", "null"),
+        ("[[]]", "null", "null"),
+        ("[]", "NaN", "null"),
+        ("[]", "-Infinity", "null"),
+        ("[]", "1e999", '"\\u1234"'),
+        ("[]", "null", "5"),
+        ("[]", "null", "[1]"),
+    ],
+)
+def test_forged_answers_break_nothing_but_the_test(outputs: str, deadline: str, value: str) -> None:
+    """Whatever it says, the judge goes on; here for what its connection shows, then for what its receive returns."""
+    answer = SHOWN.replace("OUTPUTS", outputs).replace("DEADLINE", deadline).replace("VALUE", value)
+    source = forged(*(["{" + answer + "}"] * 4))
+    [_, verdict, _] = graded(source).verdicts
+    assert not verdict.passed
+    assert verdict.message
+
+
+def test_an_error_of_the_application_that_was_none_is_told_with_its_line() -> None:
+    line = "        self._passive = not active\n"
+    source = Source("x.py", STOP_AND_WAIT.replace(line, f"        open('/etc/passwd')\n{line}"))
+    [verdict] = graded(source, 1).verdicts
+    at = next(at for at, text in enumerate(source.text.splitlines(), 1) if "/etc/passwd" in text)
+    why = "PermissionError: [Errno 13] Permission denied: '/etc/passwd'"
+    assert verdict.message == f"expected no error; got that your open raised {why} (line {at})"
+    assert verdict.way == (f"x.py:{at}, in open: open('/etc/passwd')",)
+
+
+def test_an_errno_that_is_none_breaks_nothing() -> None:
+    answer = SHOWN.replace("OUTPUTS", "[]").replace("DEADLINE", "null").replace("VALUE", "null")
+    [_, verdict, _] = graded(forged("{" + answer + ', "errno": "EPIPE"}')).verdicts
+    assert not verdict.passed
+
+
+def test_sleeping_is_no_way_to_keep_the_judge_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call in time, all together not."""
+    monkeypatch.setattr(sandboxes, "PATIENCE_IN_ALL", 1.0)
+    whole = [(test, 1.0) for test in catalog() if test.id == "whole-transfer"]
+    [verdict] = grade(submission(handler="import time; time.sleep(0.3)"), whole).verdicts
+    assert verdict.message == "all calls of this test together have taken more than 1 s"
+
+
+def test_a_flood_of_segments_does_not_fill_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandboxes, "_MOST_IN_ALL", 1 << 20)
+    source = submission(handler="self._outputs += [Segment(0, data=bytes(60_000))] * 3")
+    whole = [(test, 1.0) for test in catalog() if test.id == "whole-transfer"]
+    [verdict] = grade(source, whole).verdicts
+    assert "makes no sense" in verdict.message
+    gc.collect()  # what was waiting for a connection is cleared, and complains of nothing
+
+
+@pytest.mark.parametrize("text", ["\\ud800", "\\x1b[31m", "\\u202e", "\\x07"])
+def test_what_it_says_steers_no_terminal(text: str) -> None:
+    result = graded(submission(handler=f"print('{text}'); raise ValueError('{text}')"))
+    shown = f"{result.verdicts[0].printed}{result.verdicts[0].message}{result.verdicts[0].way}"
+    assert "ValueError: ?" in shown
+    assert shown.encode()
+    assert not set("\x1b\u202e\x07") & set(shown)
+
+
+@pytest.mark.parametrize("name", ["a:b.py", "\udcff.py", "a\x1b[31m\nb.py", "-x.py", "ü.py", "x" * 240 + ".py"])
+def test_any_name_of_a_file_will_do(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(STOP_AND_WAIT)
+    result = graded(Source.read(tmp_path / name), 1)
+    assert result.verdicts[0].passed, result.verdicts[0].message
+    assert result.name.encode()

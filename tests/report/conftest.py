@@ -32,7 +32,7 @@ hosts: {alice: {}, bob: {}}
 routers: {r1: {}}
 links:
   - {endpoints: [alice, r1], "alice->r1": {loss: 3%}}
-  - {endpoints: [r1, bob], name: narrow, delay: 5ms, rate: 10mbit, queue: 8pkt}
+  - {endpoints: [r1, bob], name: narrow, delay: 5ms, rate: 10mbit, queue: 5pkt}
 apps:
   server:
     host: alice

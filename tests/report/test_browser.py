@@ -74,7 +74,7 @@ def test_the_numbers_in_the_page_are_those_of_the_report(opener: Opener, page_of
 def test_the_topology_shows_what_links_do_and_have_dropped(opener: Opener, page_of: Path, report: Report) -> None:
     text = opener(page_of).page.locator("svg.topology").text_content() or ""
     narrow = next(one for one in report.network.directions if one.name == "r1->bob")
-    for part in ("alice", "bob", "r1", "server", "client", "10 Mbit/s", "queue 8 packets", "loss 3 %"):
+    for part in ("alice", "bob", "r1", "server", "client", "10 Mbit/s", "queue 5 packets", "loss 3 %"):
         assert part in text
     assert f"{report.collected.drops[narrow.index]} dropped r1 → bob" in text
 

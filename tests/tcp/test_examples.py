@@ -72,6 +72,8 @@ LEFT_OUT = {
         test_recovery.py::test_once_reordering_was_seen_three_sacked_segments_are_not_enough
         test_recovery.py::test_a_lost_retransmission_is_found
         test_recovery.py::test_what_lies_behind_the_last_that_arrived_is_not_lost
+        test_recovery.py::test_what_left_before_a_retransmission_at_the_same_moment_says_nothing_of_it
+        test_recovery.py::test_what_left_after_a_retransmission_at_the_same_moment_tells_of_its_loss
         test_recovery.py::test_a_lost_tail_is_probed_before_the_time_out
         test_recovery.py::test_a_probe_is_new_data_where_there_is_some
         test_recovery.py::test_a_single_segment_is_probed_before_the_time_out_too

@@ -217,6 +217,16 @@ def test_a_port_in_use_is_refused_and_leaves_nothing(state: Path) -> None:
     assert running(state) == []
 
 
+def test_an_event_that_can_not_take_place_is_refused_before_anything_starts() -> None:
+    """`testbed up` plays no events, so there it is no reason."""
+    event = "events: [{at: 1min, link: alice-bob, set: {underlay: {loss: 1%}}}]\n"
+    Path("waiting.yaml").write_text(WAITING + event)
+    ran = run_testbed("run", "waiting.yaml", "--backend", "local")
+    assert ran.returncode == 3
+    assert "the local backend has none" in ran.stderr
+    assert not Path("runs").exists()
+
+
 def test_two_labs_run_at_once(state: Path) -> None:
     with a_run_that_waits(state) as controller:
         ran = run_testbed("run", str(PROJECT / "topologies" / "two-hosts.yaml"), "--backend", "local")

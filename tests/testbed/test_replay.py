@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from testbed import compared
 from testbed.cli import main
 from tests.testbed.schemas import faults
-from tests.testbed.test_local import TESTBED
+from tests.testbed.test_local import TESTBED, run_testbed
 from tests.testbed.test_sim import EVERYTHING, MINE, differing, files, here, manifest, pair, simulate
 
 __all__ = ["here"]  # a fixture
@@ -187,3 +191,82 @@ def test_a_file_that_was_not_kept_or_is_another_one(monkeypatch: pytest.MonkeyPa
 def test_no_run_at_all(capsys: Captured) -> None:
     assert main(["replay", "nothing"]) == 2
     assert "there is no run nothing" in capsys.readouterr().err
+
+
+# ---- run folders that are no good
+
+
+def hostile(folder: Path, name: str, kind: str) -> None:
+    """A file of the folder is another thing now."""
+    path = folder / name
+    path.unlink()
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "endless":
+        path.symlink_to("/dev/zero")
+    elif kind == "outside":
+        path.symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "topology.yaml"])
+@pytest.mark.parametrize("kind", ["pipe", "endless", "outside", "gone"])
+def test_what_it_takes_must_be_a_file_of_the_folder(name: str, kind: str, capsys: Captured) -> None:
+    """Nothing is read that never ends, and nothing that is somewhere else."""
+    folder = simulate(pair())
+    hostile(folder, name, kind)
+    assert main(["replay", str(folder)]) == 2
+    assert f"no file {name}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "outside"])
+def test_what_is_compared_must_be_a_file_of_the_folder_too(kind: str, capsys: Captured) -> None:
+    folder = simulate(pair())
+    hostile(folder, "apps/client/stdout", kind)
+    told = replay(capsys, str(folder), status=1)
+    assert (told["differences"][0]["then"], told["files"]) == ("no such file", ["apps/client/stdout"])
+    told = compared.as_json(compared.compare(folder, Path(told["again"]), exact=False))
+    assert [one["where"] for one in told["differences"]] == ["app client"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("t", ["NaN", "1e999", "9" * 400, '"1"', "true", "[1]"])
+def test_a_time_that_is_none(t: str, capsys: Captured) -> None:
+    folder = simulate(pair())
+    trace = folder / "hosts" / "alice" / "trace.jsonl"
+    edit(trace, '"t": 0.0', f'"t": {t}')
+    told = replay(capsys, str(folder), status=1)
+    assert (told["differences"][0]["what"], told["differences"][0]["then"]) == ("event 1", "nothing more")
+
+
+def test_a_line_without_an_end(capsys: Captured) -> None:
+    """Two GiB of zeros are not taken for one line."""
+    folder = simulate(pair())
+    os.truncate(folder / "hosts" / "alice" / "chitcpd.log", 2 << 30)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    told = replay(capsys, str(folder), status=1)
+    assert told["files"] == ["hosts/alice/chitcpd.log"]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, 10**3000])
+def test_a_seed_that_no_run_has(seed: float, capsys: Captured) -> None:
+    folder = simulate(pair())
+    edit(folder / "manifest.json", '"seed": 5', f'"seed": {seed}')
+    assert main(["replay", str(folder)]) == 2
+    assert "is not what a run writes: Input should be" in capsys.readouterr().err
+
+
+def test_a_replay_that_is_interrupted() -> None:
+    """It is no run that came out otherwise."""
+    Path("lab.yaml").write_text(pair(slow=("rate: 8mbit", "rate: 2mbit")))
+    ran = run_testbed("run", "lab.yaml", "--backend", "local")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    with subprocess.Popen([*TESTBED, "replay"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line == "waiting for client\n":
+                break
+        running.send_signal(signal.SIGINT)
+        said = running.stdout.read()
+        assert running.wait(30) == 130, said
+    assert "interrupted by SIGINT" in said
+    assert "the same" not in said

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import filecmp
+import gc
 import json
 import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
-from testbed import topology
+from testbed import topology, traces
 from testbed.backends import sim_apps
 from testbed.cli import main
 from tests.testbed.conftest import PROJECT
@@ -277,6 +280,15 @@ def fate(folder: Path, host: str) -> list[bool]:
     return [at in lost for at in range(len(sent))]
 
 
+@pytest.mark.parametrize("seed", ["1", "2", "3"])
+def test_over_a_link_that_loses_nothing_but_data_each_retransmission_is_needed(seed: str) -> None:
+    """Also where a retransmission and new data leave at one moment, and one SACK tells of both."""
+    lossy = pair(lossy=("delay: 10ms, rate: 8mbit, queue: 50pkt", 'delay: 10ms, "bob->alice": {loss: 5%}'))
+    folder = simulate(lossy, "--seed", seed)
+    lost = [event for event in events(folder, "bob", "dropped") if event["len"]]
+    assert traces.retransmissions(traces.read(folder / "hosts/bob/trace.jsonl")) == len(lost) > 5
+
+
 # ---- events
 
 
@@ -416,6 +428,11 @@ def assert_nothing_is_left() -> None:
             "host alice has the image mine, and a simulation runs none",
         ),
         ("delay: 10ms", "delay: 10ms, underlay: {loss: 1%}", "a simulation has none"),
+        (
+            "apps:",
+            "events: [{at: 1s, link: alice-bob, set: {underlay: {loss: 1%}}}]\napps:",
+            "a simulation has none",
+        ),
     ],
 )
 def test_what_it_has_not_is_refused(found: str, put: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -522,3 +539,118 @@ def test_a_star_of_hundreds_of_hosts() -> None:
     print(f"250 hosts: {time.monotonic() - began:.1f} s")
     assert len(manifest(folder)["checks"]) == 250
     assert all(check["ok"] for check in manifest(folder)["checks"])
+
+
+# ---- applications that are not shipped
+
+
+@pytest.fixture
+def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`python -m tests.testbed.applications.odd` can be run, in place of chisocket's."""
+    monkeypatch.setattr(sim_apps, "PACKAGE", "tests.testbed.applications")
+    sim_apps.names.cache_clear()
+    yield
+    sim_apps.names.cache_clear()
+
+
+def run_odd(*words: str, exits: int = 0, status: int = 0, more: str = "") -> Path:
+    """The folder of its one application, which ran it with these words."""
+    command = ", ".join(["python", "-m", "tests.testbed.applications.odd", *(f'"{word}"' for word in words)])
+    text = f"name: odd\nhosts: {{alice: {{}}}}\napps:\n  odd: {{host: alice, run: [{command}], "
+    return simulate(f"{text}expect: {{exit: {exits}}}{more}}}\n", status=status) / "apps" / "odd"
+
+
+@pytest.mark.usefixtures("odd")
+def test_its_environment_is_what_the_topology_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of this machine's."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    folder = run_odd("environment", more=", env: {B: two, A: one}")
+    assert (folder / "stdout").read_text() == "[('A', 'one'), ('B', 'two')] None\n"
+
+
+@pytest.mark.usefixtures("odd")
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (("exits", "7"), 1, "7\n"),  # a text, for sys.exit
+        (("exits", "too bad"), 1, "too bad\n"),
+        (("returns", "3"), 3, ""),
+        (("returns", "None"), 0, ""),
+        (("returns", "True"), 1, ""),
+        (("returns", "-1"), 255, ""),
+        (("returns", "256"), 0, ""),
+        (("returns", "text"), 1, "text\n"),
+    ],
+)
+def test_its_status_is_what_python_makes_of_it(words: tuple[str, ...], status: int, said: str) -> None:
+    """As of `sys.exit(main())`, which is what `python -m` does."""
+    folder = run_odd(*words, exits=status)
+    assert (folder / "stderr").read_text() == said
+    code = f"import sys; from tests.testbed.applications.odd import main; sys.exit(main({list(words)}))"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stderr) == (status, said)
+
+
+@pytest.mark.usefixtures("odd")
+@pytest.mark.parametrize(("what", "exits", "head"), [("raises", 1, "Traceback"), ("thread", 0, "Exception in thread")])
+def test_what_it_raises_is_on_its_standard_error(what: str, exits: int, head: str) -> None:
+    said = (run_odd(what, "no", exits=exits) / "stderr").read_text()
+    assert said.startswith(head)
+    assert "LookupError: " in said
+    assert str(PROJECT) not in said
+
+
+@pytest.mark.usefixtures("odd")
+def test_one_that_waits_for_ever_is_stopped() -> None:
+    folder = run_odd("waits", status=1, more=", timeout: 60min")
+    ended = json.loads((folder / "exit.json").read_text())
+    assert (ended["ended"], ended["seconds"]) == ("timed out", 3600)
+
+
+@pytest.mark.usefixtures("odd")
+def test_what_has_ended_is_forgotten() -> None:
+    """A server's threads are as many as its clients ever were."""
+    gc.collect()
+    run_odd("many", "500")
+    gc.collect()
+    assert sum(type(each).__name__ == "_AppThread" for each in gc.get_objects()) < 5
+
+
+def test_a_run_says_that_limits_limit_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    simulate(pair(other=("    timeout: 30s", "    timeout: 30s\n    limits: {memory: 16MiB}")))
+    assert "note: limits of client: a simulation limits nothing\n" in capsys.readouterr().out
+
+
+def test_the_locale_changes_nothing(here: Path) -> None:
+    """Neither what an application sends, nor what is written."""
+    text = "name: pair\nhosts: {alice: {}, bob: {}}\nlinks: [{endpoints: [alice, bob]}]\napps:\n"
+    text += "  echo: {host: bob, run: [python, -m, chisocket.apps.echo, serve], ready: {listening: 7}}\n"
+    text += '  send: {host: alice, run: [python, -m, chisocket.apps.echo, send, "bob:7", h\u00e9], needs: [echo], '
+    text += "expect: {exit: 0}}\n"
+    (here / "lab.yaml").write_text(text, encoding="utf-8")
+    folders = []
+    for name, own in (("ascii", {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}), ("any", {})):
+        command = [*TESTBED, "run", "lab.yaml", "--backend", "sim", "--runs", name]
+        ran = subprocess.run(command, env={**os.environ, **own}, capture_output=True, timeout=60, check=False)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+        folders.append((here / name / "pair" / "latest").resolve())
+    assert differing(*folders) == []
+    assert (folders[0] / "apps/send/stdout").read_bytes() == "h\u00e9\n".encode()
+
+
+def test_a_tcp_in_which_time_stands_still_while_all_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That is the TCP's fault, not ours."""
+    monkeypatch.setattr("chitcpd.sim._MOST_AT_ONCE", 10_000)
+    fetch = '[python, -m, chisocket.apps.file, fetch, "bob:7000", payload.bin]'
+    late = f"  late: {{host: alice, run: {fetch}, needs: [server]}}\n"
+    short = "  short: {host: bob, run: [python, -m, chisocket.apps.echo, serve], expect: {exit: 0}}\n"
+    end = "events: [{at: 200ms, app: short, kill: SIGTERM}]\n"
+    client = PAIR[PAIR.index("  client:") : PAIR.index("EVENTS")]
+    folder = own_tcp(
+        "    def next_deadline(self):\n        closes = self.state.name in ('FIN_WAIT_1', 'FIN_WAIT_2', 'TIME_WAIT')\n"
+        "        return 0.0 if closes else super().next_deadline()\n",
+        status=1,
+        other=(client, late + short + end),
+    )
+    assert "events without any time between them" in manifest(folder)["failure"]
+    assert manifest(folder)["verdict"] == "failed: cut short"

@@ -91,8 +91,8 @@ def full_send_buffer(bench: Bench) -> None:
     check(tcp.connection.writable == 0, "writable to be 0", tcp.connection.writable)
     taken = tcp.send(b"x")
     check(taken == 0, "send to take nothing while the buffer is full", taken)
-    tcp.arrives(peer(ack=501), at=0.1)
-    check(tcp.connection.writable == 500, "writable to be 500 after the ACK of 500 bytes", tcp.connection.writable)
+    tcp.arrives(peer(ack=1001), at=0.1)
+    check(tcp.connection.writable == 1000, "writable to be 1000 after the ACK of 1000 bytes", tcp.connection.writable)
 
 
 @graded(STAGE, 1, "RFC 9293 §3.10.7.4, first check")
@@ -199,9 +199,14 @@ def acks_are_delayed(bench: Bench) -> None:
     check([seg.ack for seg in sent] == [4], "one segment, data with ack 4", told(sent))
 
 
-@graded(STAGE, 1, "RFC 9293 §3.7.4 (SHLD-7)")
+@graded(STAGE, 1, "RFC 9293 §3.7.4 (SHLD-7, MUST-17)")
 def nagle(bench: Bench) -> None:
     """With Nagle's algorithm on, small segments wait while data is unacknowledged; with it off, they don't."""
+    tcp = bench.connection()
+    for at in range(1, 4):
+        tcp.send(stream(1, at=at))
+        sent = tcp.take()
+        check([seg.seq for seg in sent] == [at], f"seq {at} with 1 byte at once, for config.nagle is off", told(sent))
     tcp = bench.connection(config=settings(nagle=True))
     for at in range(1, 4):
         tcp.send(stream(1, at=at))
@@ -225,7 +230,9 @@ def long_stream_through_a_small_buffer(bench: Bench) -> None:
     tcp = bench.connection()
     at, received = 1, b""
     while at <= 60_000:
-        length = min(1 + at * 7 % 997, BUFFER - tcp.connection.readable)
+        readable = tcp.connection.readable
+        check(0 <= readable < BUFFER, f"readable to be below {BUFFER}, for half of it is always read", readable)
+        length = min(1 + at * 7 % 997, BUFFER - readable)
         tcp.arrives(peer(stream(length, at=at), seq=at), at=tcp.now + 0.001)
         at += length
         if tcp.connection.readable > BUFFER // 2:

@@ -224,7 +224,8 @@ def no_silly_windows(bench: Bench) -> None:
 def beyond_our_window(bench: Bench) -> None:
     """Of what reaches beyond our window, only what lies within is taken."""
     tcp = bench.connection()
-    tcp.arrives(peer(stream(BUFFER + 500)))
+    for at, length in ((1, 500), *((at, MSS) for at in range(501, BUFFER, MSS))):
+        tcp.arrives(peer(stream(length, at=at), seq=at))
     check(tcp.connection.readable <= BUFFER, f"at most {BUFFER} bytes to be taken", tcp.connection.readable)
     tcp.acknowledges(1 + tcp.connection.readable)
     tcp.hands_out(stream(BUFFER))

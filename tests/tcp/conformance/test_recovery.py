@@ -257,6 +257,31 @@ def test_what_lies_behind_the_last_that_arrived_is_not_lost(a_connection: Maker)
     tcp.sends_stream((1001, MSS))
 
 
+def test_what_left_before_a_retransmission_at_the_same_moment_says_nothing_of_it(a_connection: Maker) -> None:
+    """RFC 8985 §6.2, step 5: new data that left before the copy arrives; the copy itself is still on its way."""
+    tcp = sacked(a_connection, rack=True, flight=4)
+    tcp.send(stream(3 * MSS, at=5001), at=2.1)
+    told(tcp, (2001, 5001), at=2.1)
+    tcp.sends_stream((5001, MSS), (6001, MSS), (7001, MSS), (1001, MSS))
+    told(tcp, (2001, 6001), at=2.2)  # that of 5001 comes first, for it has left first
+    told(tcp, (2001, 7001), at=2.2)
+    tcp.sends_nothing()
+    told(tcp, (2001, 8001), at=2.2)
+    tcp.arrives(peer(ack=8001, wnd=60_000), at=2.2)
+    tcp.waits_until(100.0)
+    tcp.sends_nothing()
+
+
+def test_what_left_after_a_retransmission_at_the_same_moment_tells_of_its_loss(a_connection: Maker) -> None:
+    """RFC 8985 §6.2, step 5: as if it had left later."""
+    tcp = sacked(a_connection, rack=True, flight=4)
+    told(tcp, (2001, 5001), at=2.1)
+    tcp.send(stream(MSS, at=5001), at=2.1)
+    tcp.sends_stream((1001, MSS), (5001, MSS))
+    told(tcp, (2001, 6001), at=2.2)
+    tcp.sends_stream((1001, MSS))
+
+
 # ---- the tail loss probe (RFC 8985 §7) ---------------------------------------------------------------------
 
 

@@ -168,13 +168,18 @@ def test_whatever_becomes_of_them_the_records_say_the_same(iss: int, lengths: li
             block = (add(pair.start, pair.acknowledged), add(pair.start, edge))
             behind = add(pair.start, pair.sent)
             news = [buffer.mark_sacked((block,), block[0], behind) for buffer in (pair.burst, pair.single)]
-            assert news[0] == news[1]
+            assert _but_for_order(news[0]) == _but_for_order(news[1])
         else:
             pair.burst.take_apart()
         assert pair.burst.in_flight == pair.single.in_flight
         assert pair.burst.sacked == pair.single.sacked
     pair.burst.take_apart()
-    assert pair.burst.records == pair.single.records
+    assert _but_for_order(pair.burst.records) == _but_for_order(pair.single.records)
+
+
+def _but_for_order(records: list[Record]) -> list[Record]:
+    """Within a burst the sequence numbers tell it."""
+    return [replace(record, order=0) for record in records]
 
 
 def test_the_fin_stays_with_the_last_of_a_burst() -> None:
