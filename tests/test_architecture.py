@@ -100,7 +100,8 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
         "chisocket.protocol.location",
     )
     of_the_grader = ("chitcpd.driver", "chitcpd.loader", "chitcpd.tcp.api", "chitcpd.trace")
-    faces += of_the_grader  # it holds connections of any TCP
+    of_the_judge = ("chitcpd.tcp.wire", "chisocket.protocol")  # it speaks both contracts with a foreign daemon
+    faces += of_the_grader + of_the_judge  # the grader holds connections of any TCP
     libraries = ("click", "docker", "matplotlib", "pydantic", "pydantic_core", "pytest", "requests", "rich", "yaml")
     check("testbed", ("testbed", *faces), third_party=libraries)
 

@@ -30,6 +30,7 @@ _sandbox_option = click.option(
 
 @click.command("grade")
 @click.argument("path", metavar="FILE.py|DIR", required=False, type=click.Path(path_type=Path))
+@click.option("--image", metavar="IMAGE", help="Grade a chitcpd in an image, through the wire and the UNIX protocol.")
 @click.option("--only", metavar="TEST|STAGE", multiple=True, help="Only this test, or stage; again for more.")
 @click.option("--weights", metavar="FILE.yaml", type=click.Path(path_type=Path), help="How many points for what.")
 @_seed_option
@@ -44,6 +45,7 @@ _sandbox_option = click.option(
 @verbose_option
 def grade_(
     path: Path | None,
+    image: str | None,
     only: tuple[str, ...],
     weights: Path | None,
     seed: int,
@@ -64,6 +66,7 @@ def grade_(
       testbed grade my_tcp.py --only fast-retransmit
       testbed grade my_tcp.py --html my_tcp.html
       testbed grade submissions/ --weights weights.yaml -o grades
+      testbed grade --image my-chitcpd
 
     A failed test shows what happened beside what should have, and how to run it again. The submission runs in a process
     of its own that can do nothing but compute (docs/grading.md), in a container where there is one. The exit status is
@@ -75,6 +78,11 @@ def grade_(
     if list_:
         graded.tell_tests(weighed, output_format)
         return 0
+    if image is not None:
+        if path is not None or output:
+            raise click.UsageError("--image grades one image, and takes neither FILE.py nor -o DIR")
+        how = graded.How(weighed, seed, sandbox, jobs, output_format)
+        return graded.grade_image(image, how, everything=bool(only), junit=junit, gradescope=gradescope, html=html)
     if path is None:
         raise click.UsageError("which TCP? Name its file, or a folder with many: testbed grade my_tcp.py")
     how = graded.How(weighed, seed, sandbox, jobs, output_format)

@@ -70,19 +70,44 @@ def grade_one(
     with result_for(how.output_format), progress() as step:
         shown: Report = step if how.output_format == "text" and sys.stdout.isatty() else _quiet
         result = many.grade_one(source, how.weights, seed=how.seed, kind=how.sandbox, step=shown, tell=_tell_where)
+    return _hand_out(result, str(path), how, everything=everything, junit=junit, gradescope=gradescope, html=html)
+
+
+def grade_image(
+    image: str, how: How, *, everything: bool, junit: Path | None, gradescope: Path | None, html: Path | None
+) -> int:
+    """Grade a chitcpd in an image; the exit status."""
+    from testbed.grading.outside import docker_image  # the engine's library takes time to load
+
+    with result_for(how.output_format), progress() as step:
+        shown: Report = step if how.output_format == "text" and sys.stdout.isatty() else _quiet
+        result = docker_image.grade_image(image, how.weights.points(catalog()), seed=how.seed, step=shown)
+    return _hand_out(result, image, how, everything=everything, junit=junit, gradescope=gradescope, html=html)
+
+
+def _hand_out(
+    result: Grade,
+    path: str,
+    how: How,
+    *,
+    everything: bool,
+    junit: Path | None,
+    gradescope: Path | None,
+    html: Path | None,
+) -> int:
     written: list[tuple[Path | None, Callable[[], str]]] = [
         (junit, lambda: reports.to_junit([result])),
         (gradescope, lambda: reports.to_gradescope(result)),
-        (html, lambda: page.page(result, str(path))),
+        (html, lambda: page.page(result, path)),
     ]
     for file, make in written:
         if file is not None:
             _write(file, make())
     if how.output_format == "json":
-        print_json(reports.to_json(result, str(path)))
+        print_json(reports.to_json(result, path))
     else:
-        _tell(result, str(path), everything=everything)
-    return 0 if all(verdict.passed for verdict in result.verdicts) else 1
+        _tell(result, path, everything=everything)
+    return 0 if result.good else 1
 
 
 def grade_class(folder: Path, how: How, *, junit: Path | None, output: Path | None) -> int:
@@ -180,10 +205,14 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
     table(("STAGE", "POINTS", "OF", "TESTS"), rows)
     for note in result.notes:
         say(f"note: {note}", "note")
+    if result.left_out:
+        unseen = [verdict.test.id for verdict in result.verdicts if verdict.unseen]
+        say(f"not judged, {reports.number(result.left_out)} points: {', '.join(unseen)}", "note")
     if result.trouble:
         complain(f"{path}: {result.trouble}")
-    good = all(verdict.passed for verdict in result.verdicts)
-    say(f"{path}: {reports.number(result.earned)} of {reports.number(result.points)} points", "good" if good else "bad")
+    points = f"{reports.number(result.earned)} of {reports.number(result.points)} points"
+    of = " that can be judged from outside" if result.is_image else ""
+    say(f"{path}: {points}{of}", "good" if result.good else "bad")
 
 
 def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool) -> None:
@@ -218,7 +247,7 @@ def _tell_meetings(names: list[str], meetings: list[many.Meeting]) -> None:
 
 
 def _count(verdicts: list[Verdict]) -> str:
-    return f"{sum(verdict.passed for verdict in verdicts)}/{len(verdicts)}"
+    return f"{sum(verdict.passed for verdict in verdicts)}/{sum(not verdict.unseen for verdict in verdicts)}"
 
 
 # ---- files ---------------------------------------------------------------------------------------------------

@@ -39,7 +39,8 @@ def page(grade: Grade, path: str | None = None) -> str:
         for stage, verdicts in grade.stages()
     )
     body = (
-        f"<h1>{escape(grade.name)}: {number(grade.earned)} of {number(grade.points)} points</h1>{trouble}"
+        f"<h1>{escape(grade.name)}: {number(grade.earned)} of {number(grade.points)} points</h1>"
+        f"{trouble}{_left_out(grade)}"
         f"<table><tr><th>stage<th class=n>points<th class=n>of<th>{rows}</table>{stages}"
         f"<p class=quiet>seed {grade.seed}; numbers in the diagrams count from the initial sequence numbers"
     )
@@ -75,6 +76,8 @@ def _summary(grades: Sequence[Grade], names: Sequence[str]) -> str:
 
 def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
     title, rfc = escape(verdict.test.title), escape(verdict.test.rfc)
+    if verdict.unseen:
+        return f"<div class=quiet>- {title} {rfc}; not judged: {escape(verdict.unseen)}</div>"
     if verdict.passed:
         return f"<div><span class=good>✓</span> {title} <span class=quiet>{rfc}; {_points(verdict.points)}</span></div>"
     happened, expected = diagrams(grade, verdict)
@@ -91,6 +94,12 @@ def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
         f"<details><summary><span class=bad>✗</span> {title} <span class=quiet>{rfc}; 0 of "
         f"{_points(verdict.points)}</span><br>{escape(verdict.message)}</summary>{way}{ladders}{printed}{again}</details>"
     )
+
+
+def _left_out(grade: Grade) -> str:
+    notes = "".join(f"<p class=quiet>{escape(note)}" for note in grade.notes)
+    text = f"<p class=quiet>{_points(grade.left_out)} can't be judged from outside" if grade.left_out else ""
+    return notes + text
 
 
 def _sum(verdicts: Sequence[Verdict], *, earned: bool = False) -> str:

@@ -21,12 +21,14 @@ _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]
 def replay(grade: Grade, verdict: Verdict, path: str | None = None) -> str:
     """The command that runs this test again."""
     seed = f" --seed {grade.seed}" if grade.seed != 1 else ""
-    return f"testbed grade {shlex.quote(path or grade.name)} --only {verdict.test.id}{seed}"
+    image = "--image " if grade.is_image else ""
+    return f"testbed grade {image}{shlex.quote(path or grade.name)} --only {verdict.test.id}{seed}"
 
 
 def diagrams(grade: Grade, verdict: Verdict, *, width: int = 80) -> tuple[str, str]:
     """What happened, and what should have: the reference in the same test. Empty where nothing did."""
-    return draw(verdict.happened, grade.name, width=width), draw(verdict.expected, "reference", width=width)
+    name = "chitcpd" if grade.is_image else grade.name
+    return draw(verdict.happened, name, width=width), draw(verdict.expected, "reference", width=width)
 
 
 def number(points: float) -> str:
@@ -46,6 +48,7 @@ def to_json(grade: Grade, path: str | None = None) -> dict[str, Any]:
         "seed": grade.seed,
         "earned": _round(grade.earned),
         "points": _round(grade.points),
+        "left_out": _round(grade.left_out),
         "trouble": grade.trouble,
         "notes": list(grade.notes),
         "stages": [
@@ -69,6 +72,7 @@ def _test(grade: Grade, verdict: Verdict, path: str | None) -> dict[str, Any]:
         "points": _round(verdict.points),
         "earned": _round(verdict.earned),
         "passed": verdict.passed,
+        "unseen": verdict.unseen,
         "message": verdict.message,
         "traceback": list(verdict.way),
         "printed": verdict.printed,
@@ -82,7 +86,7 @@ def to_junit(grades: Sequence[Grade]) -> str:
     """JUnit's XML: a suite for each submission."""
     root = ElementTree.Element("testsuites")
     for grade in grades:
-        failed = sum(not verdict.passed for verdict in grade.verdicts)
+        failed = sum(not verdict.passed and not verdict.unseen for verdict in grade.verdicts)
         suite = ElementTree.SubElement(
             root, "testsuite", name=_xml(grade.name), tests=str(len(grade.verdicts)), failures=str(failed), errors="0"
         )
@@ -90,7 +94,9 @@ def to_junit(grades: Sequence[Grade]) -> str:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=f"{_xml(grade.name)}.{verdict.test.stage}", name=verdict.test.id
             )
-            if not verdict.passed:
+            if verdict.unseen:
+                ElementTree.SubElement(case, "skipped", message=_xml(verdict.unseen))
+            elif not verdict.passed:
                 failure = ElementTree.SubElement(case, "failure", message=_xml(verdict.message))
                 failure.text = _xml(_text(grade, verdict))
             if verdict.printed:
@@ -114,6 +120,7 @@ def to_gradescope(grade: Grade) -> str:
         }
         for place, (stage, verdicts) in enumerate(grade.stages(), start=1)
         for at, verdict in enumerate(verdicts, start=1)
+        if not verdict.unseen
     ]
     results = {
         "score": _round(grade.earned),

@@ -37,6 +37,8 @@ class Verdict:
     expected: tuple[Event, ...] = ()  # what the reference does in the same test
 
     ran: bool = True
+    unseen: str = ""  # why it can't be judged from outside; then it is worth nothing, and `left_out` what it would be
+    left_out: float = 0.0
     began: bool = True  # it has come to the state in which the test begins
 
     @property
@@ -54,6 +56,7 @@ class Grade:
     verdicts: list[Verdict] = field(default_factory=list)
     trouble: str = ""  # why nothing, or not all, could be tested
     notes: list[str] = field(default_factory=list)
+    is_image: bool = False  # and `name` is the image's
 
     @property
     def earned(self) -> float:
@@ -64,6 +67,16 @@ class Grade:
     def points(self) -> float:
         """That there are."""
         return round(sum(verdict.points for verdict in self.verdicts), 6)
+
+    @property
+    def left_out(self) -> float:
+        """Points of what can't be judged from outside."""
+        return round(sum(verdict.left_out for verdict in self.verdicts), 6)
+
+    @property
+    def good(self) -> bool:
+        """Whether all that was judged passed."""
+        return all(verdict.passed or verdict.unseen for verdict in self.verdicts) and not self.trouble
 
     def stages(self) -> Iterator[tuple[str, list[Verdict]]]:
         """The verdicts, stage after stage."""
