@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import heapq
 import ipaddress
-import json
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +21,7 @@ from typing import IO
 from chitcpd.pcap import packet_block, section
 from testbed import finished
 from testbed.passages import flag_bits
+from testbed.report.read import manifest
 from testbed.traces import Event, Seen
 from testbed.unavailable import Unavailable
 from testbed.whole import whole
@@ -96,9 +96,9 @@ def why_no_wire(folder: Path) -> str | None:
     if any(path.stat().st_size for path in folder.glob(f"hosts/*/{_WIRE_FILE}") if path.is_file()):
         return None
     try:
-        notes = json.loads((folder / "manifest.json").read_text())["notes"]
+        notes = manifest(folder)["notes"]
         told = next(str(note) for note in notes if str(note).startswith("no capture of the wire"))
-    except (OSError, ValueError, LookupError, TypeError, StopIteration, RecursionError):
+    except (ValueError, LookupError, TypeError, StopIteration):
         return f"no capture of the wire: there is no hosts/HOST/{_WIRE_FILE}; `capture: {{wire: false}}` asks for none"
     return told
 

@@ -120,6 +120,14 @@ def test_a_packet_that_both_ends_have_captured_is_there_once(tmp_path: Path) -> 
     assert merged.why_no_wire(folder) is None
 
 
+def test_a_manifest_that_is_a_link_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
+    folder = record(1, Shape(), size=10).write(tmp_path / "run")
+    (tmp_path / "elsewhere").write_text('{"notes": ["no capture of the wire: of somebody else\'s"]}')
+    (folder / "manifest.json").unlink(missing_ok=True)
+    (folder / "manifest.json").symlink_to(tmp_path / "elsewhere")
+    assert "somebody else" not in (merged.why_no_wire(folder) or "")
+
+
 def test_of_what_one_end_alone_has_captured_little_is_held(tmp_path: Path) -> None:
     """As large as packets are where the network card cuts them."""
     folder = record(1, Shape(delay=0.01), size=10, epoch=NOON).write(tmp_path)
