@@ -19,6 +19,7 @@ import pytest
 
 from chitcpd import loader
 from testbed.grading import catalog
+from testbed.grading.outside import docker_image
 from testbed.grading.outside import judge as judges
 from testbed.grading.outside.judge import event_of, judge
 from testbed.grading.outside.live import LiveScript
@@ -162,3 +163,19 @@ def test_a_fault_of_the_judge_is_told(tmp_path: Path, monkeypatch: pytest.Monkey
         wrong, told = judged(job, ["active-open"])
     assert wrong == {"active-open": 'the judge could not go on: RuntimeError("can\'t start new thread")'}
     assert told[-1] == {"over": True}
+
+
+def test_a_judge_that_is_killed_in_the_middle_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel, or when its time is over."""
+
+    @contextmanager
+    def lines(_lab: docker_image._Lab, _job: str) -> Iterator[Iterator[str]]:
+        yield iter(['{"begun": "active-open"}', '{"ended": "active-open", "mess'])
+
+    lab = object.__new__(docker_image._Lab)
+    monkeypatch.setattr(docker_image._Lab, "_lines", lines)
+    monkeypatch.setattr(docker_image._Lab, "_address", lambda _lab, _container: "172.18.0.2")
+    monkeypatch.setattr(docker_image._Lab, "_how_it_ended", lambda _lab: "")
+    lab._daemon = lab._beside = ""
+    said = lab.judge(["active-open"], 1, 1, lambda _: None)
+    assert (said.unfinished, said.over, said.late) == (["active-open"], False, True)

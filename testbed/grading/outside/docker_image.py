@@ -165,7 +165,8 @@ class _Lab:
         job = {"tests": tests, "seed": seed, "jobs": at_once, "socket": _SOCKET, "ours": ours, "theirs": theirs}
         with engine.faults(), self._lines(json.dumps(job)) as lines:
             for line in lines:
-                self._take(json.loads(line), said)
+                with suppress(ValueError):  # the last one, of a judge that was killed
+                    self._take(json.loads(line), said)
                 done(len(said.ended))
         if not said.over:
             how = self._how_it_ended()
