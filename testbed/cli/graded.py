@@ -76,12 +76,16 @@ def grade_one(
 def grade_image(
     image: str, how: How, *, everything: bool, junit: Path | None, gradescope: Path | None, html: Path | None
 ) -> int:
-    """Grade a chitcpd in an image; the exit status."""
+    """Grade a chitcpd in an image; the exit status. Raises UsageError if no test can be judged so."""
     from testbed.grading.outside import docker_image  # the engine's library takes time to load
+    from testbed.grading.outside.tests import UNSEEN
 
+    tests = how.weights.points(catalog())
+    if all(test.id in UNSEEN for test, _ in tests):
+        raise click.UsageError("none of these tests can be judged from outside: docs/grading.md says why")
     with result_for(how.output_format), progress() as step:
         shown: Report = step if how.output_format == "text" and sys.stdout.isatty() else _quiet
-        result = docker_image.grade_image(image, how.weights.points(catalog()), seed=how.seed, step=shown)
+        result = docker_image.grade_image(image, tests, seed=how.seed, step=shown)
     return _hand_out(result, image, how, everything=everything, junit=junit, gradescope=gradescope, html=html)
 
 

@@ -273,3 +273,8 @@ def test_a_submission_in_a_container_gets_the_same(engine: None, capsys: Capture
     assert main(["grade", "alice.py", *TWO, "--sandbox", "process", "--format", "json"]) == 1
     assert in_container == json.loads(capsys.readouterr().out)
     assert containers_of(os.getpid()) == []
+
+
+def test_an_image_is_not_asked_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grade", "--image", "any", "--only", "given-iss"]) == 2
+    assert "none of these tests can be judged from outside" in capsys.readouterr().err
