@@ -107,10 +107,18 @@ def output(asked: Output, stdout: Path) -> Result:
 
 def goodput(asked: Goodput, flow: traces.Flow | None) -> Result:
     """Whether data has crossed fast enough."""
-    flow = flow or traces.Flow(0, 0.0, 0.0)
-    good = flow.bits_per_second >= asked.min
-    what = f"{flow.bytes} bytes in {flow.seconds:.3g} s, {flow.bits_per_second / 1e6:.3g} mbit"
-    return Result(f"goodput {asked.app}", good, f"{what}, expected at least {asked.min / 1e6:g} mbit")
+    good = flow is not None and flow.bits_per_second >= asked.min
+    return Result(f"goodput {asked.app}", good, f"{_speed(flow)}, expected at least {asked.min / 1e6:g} mbit")
+
+
+def _speed(flow: traces.Flow | None) -> str:
+    if flow is None:
+        return "no data"
+    if flow.seconds > 0:
+        return f"{flow.bytes} bytes in {flow.seconds:.3g} s, {flow.bits_per_second / 1e6:.3g} mbit"
+    if flow.segments == 1:
+        return f"{flow.bytes} bytes in one segment, which takes no time: too few to tell how fast"
+    return f"{flow.bytes} bytes in no time"
 
 
 def states(asked: Visited, seen: list[str]) -> Result:

@@ -22,12 +22,12 @@ came. Side 0 is the left host, the one that opened the connection, side 1 the ot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from testbed.lives import Life, Lives
-from testbed.passages import OPTIONS, Found, Passage, Passages, host_of, port_of, what
+from testbed.passages import OPTIONS, Found, Passage, Passages, host_of, in_order, port_of, what
 from testbed.traces import Event, Seen
 
 _MODULO = 1 << 32
@@ -194,36 +194,14 @@ def build(traces: Mapping[str, Iterable[Event]]) -> Ladder:
     TypeError or ValueError.
     """
     builder = _Builder()
-    for name, event in _in_order(traces, builder.too_early):
+    shown = (_shown(name, events) for name, events in traces.items())
+    for _, name, event in in_order(shown, builder.passages.too_early):
         builder.take(name, event)
     return builder.finish()
 
 
-# ---- one order for all events ------------------------------------------------------------------------------
-
-
-def _in_order(traces: Mapping[str, Iterable[Event]], too_early: Callable[[Event], int]) -> Iterator[tuple[str, Event]]:
-    """The events of all traces by their time; of one time, nothing is received before it is sent."""
-    waiting: dict[str, Event] = {}
-    rest: dict[str, Iterator[Event]] = {
-        name: (event for event in events if event["event"] in _SHOWN) for name, events in traces.items()
-    }
-    for name in list(rest):
-        _advance(name, waiting, rest)
-    while waiting:
-        first = min(event["t"] for event in waiting.values())
-        now = [name for name, event in waiting.items() if event["t"] == first]
-        name = min(now, key=lambda name: too_early(waiting[name])) if len(now) > 1 else now[0]
-        yield name, waiting[name]
-        _advance(name, waiting, rest)
-
-
-def _advance(name: str, waiting: dict[str, Event], rest: dict[str, Iterator[Event]]) -> None:
-    event = next(rest[name], None)
-    if event is None:
-        waiting.pop(name, None)
-    else:
-        waiting[name] = event
+def _shown(name: str, events: Iterable[Event]) -> Iterator[tuple[float, str, Event]]:
+    return ((event["t"], name, event) for event in events if event["event"] in _SHOWN)
 
 
 # ---- from events to rows -----------------------------------------------------------------------------------
@@ -245,16 +223,8 @@ class _Builder:
     def __init__(self) -> None:
         self._rows: list[Row] = []
         self._lives: Lives[_Known] = Lives(self._begin)
-        self._passages: Passages[Segment] = Passages(self._copy)
+        self.passages: Passages[Segment] = Passages(self._copy)
         self._owners: dict[str, str] = {}  # address -> name of the trace of the host that has it
-
-    def too_early(self, event: Event) -> int:
-        """The more, the later this is, of what has one time: 0 for all but arrivals, 3 if it was not sent yet."""
-        if event["event"] != "received" and event.get("direction") != "received":
-            return 0
-        if "flags" in event and self._passages.is_known(event["peer"], event["local"], what(event)):
-            return 1
-        return 2 if event["event"] == "dropped" else 3  # what is damaged may be anything
 
     def take(self, name: str, event: Event) -> None:
         """The next event of a trace."""
@@ -273,7 +243,7 @@ class _Builder:
     def finish(self) -> Ladder:
         """The ladder, when all events were taken."""
         absorbed = set()
-        for segment, copy in self._passages.given_to_the_unseen():
+        for segment, copy in self.passages.given_to_the_unseen():
             segment.arrived, segment.dropped = copy.arrived, copy.dropped
             segment.why, segment.where, segment.damaged = copy.why, copy.where, copy.damaged
             absorbed.add(id(copy))
@@ -304,7 +274,7 @@ class _Builder:
         known.connection.segments += 1
         takes = segment.length + segment.flags.count("S") + segment.flags.count("F")
         segment.retransmission = takes > 0 and known.sent[segment.side].add(segment.absolute_seq, takes) < takes
-        self._passages.sent(source, destination, self._passage(segment, event))
+        self.passages.sent(source, destination, self._passage(segment, event))
         _learn(known, segment)
         known.last[segment.side] = segment
 
@@ -323,7 +293,7 @@ class _Builder:
         if event["direction"] == "sent":
             segment = self._departed(name, event)
         elif event["why"] in AFTER_RECEIVED:
-            segment = self._passages.just_arrived(event["peer"], event["local"], what(event))
+            segment = self.passages.just_arrived(event["peer"], event["local"], what(event))
             segment = segment or self._arrival(name, event)
         else:
             segment = self._arrival(name, event)
@@ -357,9 +327,9 @@ class _Builder:
         """The row of what has come; None if it can't be said."""
         source, destination, t = event["peer"], event["local"], event["t"]
         if "flags" not in event:  # it is too damaged to be read
-            return _row(self._passages.of_size(source, destination, event["bytes"], t))
+            return _row(self.passages.of_size(source, destination, event["bytes"], t))
         is_copy = event.get("debugger") == "duplicate"
-        found = self._passages.arrived(source, destination, what(event), t, is_copy=is_copy)
+        found = self.passages.arrived(source, destination, what(event), t, is_copy=is_copy)
         return _row(found) or self._unknown(name, event)
 
     def _unknown(self, name: str, event: Event) -> Segment:
@@ -369,17 +339,17 @@ class _Builder:
         segment = _segment(known.connection, event, source)
         if event["event"] == "received":  # else it may say anything
             _learn(known, segment)
-        self._passages.appeared(source, destination, self._passage(segment, event))
+        self.passages.appeared(source, destination, self._passage(segment, event))
         return segment
 
     def _departed(self, name: str, event: Event) -> Segment | None:
         """The row of what was dropped by its sender, or on its way."""
         source, destination, t = event["local"], event["peer"], event["t"]
         if "flags" not in event:
-            return _row(self._passages.of_size(source, destination, event["bytes"], t))
+            return _row(self.passages.of_size(source, destination, event["bytes"], t))
         # A sender drops what it sends at once, unless that waits until its peer turns out not to be there.
         at_once = name == self._owners.get(host_of(source)) and event["why"] != "unreachable"
-        return _row(self._passages.departed(source, destination, what(event), t, at_once=at_once))
+        return _row(self.passages.departed(source, destination, what(event), t, at_once=at_once))
 
     def _copy(self, of: Segment, number: int) -> Segment:
         """A row for one more copy."""

@@ -42,6 +42,10 @@ def choose(
         and (connection is None or one.number == connection)
         and (port is None or port in one.ports)
     ]
+    if not ladder.connections:
+        raise NoSuchConnection(
+            "there is nothing to draw: no segment was sent, so the TCP of the client never sent a SYN"
+        )
     if not chosen:
         raise NoSuchConnection(f"there is no such connection; {_known(ladder)}")
     start = ladder.rows[0].t if start is None else start
@@ -66,8 +70,6 @@ def choose(
 
 
 def _known(ladder: Ladder) -> str:
-    if not ladder.connections:
-        return "the traces have none at all"
     pairs = sorted({" and ".join(sorted(one.hosts)) for one in ladder.connections})
     ports = sorted({one.ports[1] for one in ladder.connections})
     count = len(ladder.connections)

@@ -11,12 +11,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from testbed.traces import Event
 
 Row = TypeVar("Row")  # what the caller keeps of a segment
+Node = TypeVar("Node")  # how the caller calls a host or router
 What = tuple[Any, ...]  # all that a segment says: flags, seq, ack, len, wnd, and its options
 OPTIONS = ("mss", "window_scale", "sack_permitted", "timestamp", "sack")
 
@@ -27,6 +29,48 @@ _MOST_DAMAGE = 3  # bits that may differ, or fields for one bit of the header's 
 _A_LITTLE_FASTER = 0.9  # of the shortest way so far: what would have been faster than this was another one
 _OPTION_LENGTHS = (4, 4, 4, 12)  # bytes, with padding, of all but SACK
 _FLAG_BITS = {"U": 32, "P": 8, "R": 4, "S": 2, "F": 1, ".": 16}
+
+
+def in_order(
+    traces: Iterable[Iterator[tuple[float, Node, Event]]], too_early: Callable[[Event], int]
+) -> Iterator[tuple[float, Node, Event]]:
+    """The events of all nodes by their time; of one time, nothing is received before it is sent.
+
+    Each trace has (time, its node, event) in the trace's own order, which stays. `too_early` is `Passages.too_early`
+    of who takes the events, and knows all that were taken so far. Only one event of each trace is held.
+    """
+    rests = list(traces)
+    heads = ((place, next(rest, None)) for place, rest in enumerate(rests))
+    waiting = [(head[0], place, head) for place, head in heads if head is not None]
+    heapify(waiting)
+    while waiting:
+        now = [heappop(waiting)]  # of this moment: the next of each trace, in the order of the traces
+        moment = now[0][0]
+        while waiting and waiting[0][0] == moment:
+            now.append(heappop(waiting))
+        while now:
+            first = _first(now, too_early) if len(now) > 1 else 0
+            _, place, head = now[first]
+            yield head
+            following = next(rests[place], None)
+            if following is not None and following[0] <= moment:
+                now[first] = moment, place, following
+                continue
+            del now[first]
+            if following is not None:
+                heappush(waiting, (following[0], place, following))
+
+
+def _first(now: list[tuple[float, int, tuple[float, Node, Event]]], too_early: Callable[[Event], int]) -> int:
+    """Which of these is the least early; the first of equal ones."""
+    least, found = None, 0
+    for index, (_, _, (_, _, event)) in enumerate(now):
+        how = too_early(event)
+        if how == 0:
+            return index
+        if least is None or how < least:
+            least, found = how, index
+    return found
 
 
 @dataclass(slots=True, eq=False)
@@ -89,9 +133,16 @@ class Passages(Generic[Row]):
         self._ways: defaultdict[tuple[str, str], _Way[Row]] = defaultdict(_Way)  # source, destination
         self._hosts: defaultdict[tuple[str, str], _Between[Row]] = defaultdict(_Between)  # the same, without ports
 
-    def is_known(self, source: str, destination: str, what: What) -> bool:
-        """Whether such a segment was sent, or came before."""
-        return self._equal(source, destination, what) is not None
+    def too_early(self, event: Event) -> int:
+        """The more, the later this is, of what has one time: 0 for all but arrivals, 3 if it was not sent yet.
+
+        Raises KeyError, TypeError, ValueError or AttributeError if it is not as docs/trace.schema.json says.
+        """
+        if event["event"] != "received" and event.get("direction") != "received":
+            return 0
+        if "flags" in event and self._equal(event["peer"], event["local"], what(event)) is not None:
+            return 1
+        return 2 if event["event"] == "dropped" else 3  # what is damaged may be anything
 
     def _equal(self, source: str, destination: str, what: What) -> _Equal[Row] | None:
         way = self._ways.get((source, destination))

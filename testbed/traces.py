@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -135,6 +136,7 @@ class Flow:
     bytes: int
     first: float  # when the first such segment was seen, and the last: seconds since the epoch
     last: float
+    segments: int = 1
 
     @property
     def seconds(self) -> float:
@@ -143,15 +145,17 @@ class Flow:
 
     @property
     def bits_per_second(self) -> float:
-        """The goodput; 0 if there was no time in which it could be measured."""
-        return self.bytes * 8 / self.seconds if self.seconds > 0 else 0.0
+        """The goodput; 0 of a single segment, for it has no time, and infinite if more were seen at one moment."""
+        if self.seconds > 0:
+            return self.bytes * 8 / self.seconds
+        return math.inf if self.segments > 1 and self.bytes else 0.0
 
 
 def flow(events: Iterable[Event]) -> Flow | None:
     """What one end has seen: what it has sent, and what it has received. None if there was no data."""
     found = None
     for t, new in _crossed(events):
-        found = Flow(found.bytes + new, found.first, t) if found else Flow(new, t, t)
+        found = Flow(found.bytes + new, found.first, t, found.segments + 1) if found else Flow(new, t, t)
     return found
 
 

@@ -83,11 +83,13 @@ class Transfer:
 
     def line(self, verb: str) -> str:
         """What is printed of it."""
-        rate = self.done / max(self._seconds, 1e-6) / 1e6
-        return (
-            f"{verb} {self.name}: {self.done} bytes in {self._seconds:.2f} s, "
-            f"{rate:.2f} MB/s ({rate * 8:.1f} Mbit/s), sha256 {self.sha256()}"
-        )
+        return f"{verb} {self.name}: {self.done} bytes in {self._speed()}, sha256 {self.sha256()}"
+
+    def _speed(self) -> str:
+        if self._seconds <= 0:
+            return "no time"  # as over a link without delay or rate in a simulation
+        rate = self.done / self._seconds / 1e6
+        return f"{self._seconds:.2f} s, {rate:.2f} MB/s ({rate * 8:.1f} Mbit/s)"
 
 
 class Wire:

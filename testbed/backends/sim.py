@@ -40,6 +40,10 @@ _GRACE = 3.0  # virtual seconds between SIGTERM and SIGKILL
 _SEARCH_WITHIN = 10  # seconds, of the wall clock
 _LIMITS = Limits()
 _NO_WIRE = "no capture of the wire: a simulation has none"
+_NO_TIME = (
+    "no link has a delay or a rate: in a simulation what crosses it takes no time then, so there is little or nothing "
+    "to plot. Try `delay: 10ms, rate: 10mbit`"
+)
 _KEEP_IT = ("a simulation lives only while `testbed run` does.", "Use docker or local: --backend local.")
 
 
@@ -83,6 +87,9 @@ class SimBackend:
         limited = [app.name for app in plan.apps if (app.memory, app.processes) != (_LIMITS.memory, _LIMITS.processes)]
         if limited:
             notes.append(f"limits of {', '.join(limited)}: a simulation limits nothing")
+        shapes = [end.shape for node in plan.nodes for end in node.interfaces]
+        if shapes and not any(shape.delay or shape.jitter or shape.rate for shape in shapes):
+            notes.append(_NO_TIME)
         return Built(
             mechanisms=[_mechanism(node, end) for node in plan.nodes for end in node.interfaces],
             versions={"chitcpd": chitcpd.__version__, "kernel": "none"},

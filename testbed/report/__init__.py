@@ -34,7 +34,7 @@ class Report:
             self.summary()
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise Unreadable(f"{folder / 'manifest.json'} is not as docs/output.md says: {error!r}") from error
-        for event in self._traces.events():
+        for event in self._traces.events(self.collected.too_early):
             self.collected.add(*event)
         self.collected.finish()
 

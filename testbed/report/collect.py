@@ -175,6 +175,13 @@ class Collector:
         """When the run's clock begins, seconds since the epoch."""
         return self._zero or 0.0
 
+    def too_early(self, event: Event) -> int:
+        """As `Passages.too_early`; 0 of what is not as docs/trace.md says: `add` counts that."""
+        try:
+            return self._passages.too_early(event)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return 0
+
     def add(self, t: float, node: int, event: Event) -> None:
         """An event of a node. One that is not as docs/trace.md says is counted, and no more."""
         if self._zero is None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import calendar
-import heapq
 import json
 import math
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from testbed.passages import in_order
 from testbed.traces import Event
 
 Seen = tuple[float, int, Event]  # seconds since the epoch, which of the nodes, what
@@ -128,9 +127,12 @@ class Traces:
     def __post_init__(self) -> None:
         self._paths = [inside(self.folder, "hosts", node, "trace.jsonl") for node in self.nodes]
 
-    def events(self) -> Iterator[Seen]:
-        """All events in the order in which they happened, of all nodes; only a few are in memory at a time."""
-        return heapq.merge(*map(self._of, range(len(self.nodes))), key=itemgetter(0))
+    def events(self, too_early: Callable[[Event], int]) -> Iterator[Seen]:
+        """All events in the order in which they happened, of all nodes; `too_early` as of `testbed.passages`.
+
+        Only a few are in memory at a time.
+        """
+        return in_order(map(self._of, range(len(self.nodes))), too_early)
 
     def _of(self, index: int) -> Iterator[Seen]:
         path, loads = self._paths[index], json.loads

@@ -177,6 +177,21 @@ def test_goodput_as_the_app_s_host_has_seen_it(tmp_path: Path) -> None:
     assert not verdict(check(goodput={"app": "client", "min": "9kbit"}), tmp_path)[0]
 
 
+@pytest.mark.parametrize(
+    ("segments", "good", "said"),
+    [
+        ([sent(10.0, 1, 1000), sent(10.0, 1001, 1000)], True, "2000 bytes in no time"),
+        ([sent(10.0, 1, 1000)], False, "1000 bytes in one segment, which takes no time: too few to tell how fast"),
+        ([], False, "no data"),
+    ],
+)
+def test_goodput_in_no_time(tmp_path: Path, segments: list[dict[str, object]], good: bool, said: str) -> None:
+    """As over a link without delay or rate in a simulation."""
+    trace(tmp_path, "alice", *segments)
+    ok, _, message = verdict(check(goodput={"app": "client", "min": "1mbit"}), tmp_path)
+    assert (ok, message) == (good, f"{said}, expected at least 1 mbit")
+
+
 def test_states(tmp_path: Path) -> None:
     trace(tmp_path, "alice", *({"event": "state", "to": state} for state in ("SYN_SENT", "ESTABLISHED")))
     good = check(states={"app": "client", "all": ["ESTABLISHED", "SYN_SENT"]})

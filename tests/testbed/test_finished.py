@@ -200,3 +200,12 @@ class TestCommands:
         assert "has no trace" in capsys.readouterr().err
         assert main(["merge", "empty"]) == 2
         assert "has no captures" in capsys.readouterr().err
+
+    def test_a_run_in_which_no_segment_was_sent(self, runs: Path, capsys: Captured) -> None:
+        host = runs / "silent" / "20260101T000009Z" / "hosts" / "alice"
+        host.mkdir(parents=True)
+        (host / "trace.jsonl").touch()
+        assert main(["ladder", "silent"]) == 2
+        assert capsys.readouterr().err == (
+            "testbed: there is nothing to draw: no segment was sent, so the TCP of the client never sent a SYN.\n"
+        )

@@ -23,6 +23,7 @@ from scapy.utils import rdpcap
 from testbed import topology, traces
 from testbed.backends import sim_apps
 from testbed.cli import main
+from testbed.report import Report
 from tests.testbed.conftest import PROJECT
 from tests.testbed.schemas import faults
 from tests.testbed.test_local import TESTBED, run_testbed
@@ -95,6 +96,25 @@ events:
   - {at: 1700ms, link: alice-r1, set: {rate: 8mbit, loss: 0%}, for: 200ms}
   - {at: 2s, partition: [[alice], [bob]], for: 200ms}
 checks: [{integrity: client}, {integrity: other}, {retransmissions: {app: client, max: 1000}}]
+"""
+
+
+INSTANT = """
+name: instant
+hosts: {alice: {}, bob: {}}
+links: [{endpoints: [alice, bob]}]
+apps:
+  server:
+    host: bob
+    run: [python, -m, chisocket.apps.file, serve, --port, "7000"]
+    files: {payload.bin: {random: 100kB}}
+    ready: {listening: 7000}
+  client:
+    host: alice
+    run: [python, -m, chisocket.apps.file, fetch, "bob:7000", payload.bin]
+    needs: [server]
+    expect: {exit: 0}
+checks: [{integrity: client}, {goodput: {app: client, min: 1mbit}}]
 """
 
 
@@ -205,6 +225,19 @@ def test_the_run_folder_says_what_a_simulation_has_not() -> None:
     assert float(segments[0].time) == 0.0
     assert float(segments[1].time) == pytest.approx(0.02, abs=0.001)  # the round trip
     assert "virtual time" in (folder / "hosts/alice/chitcpd.log").read_text()
+
+
+def test_where_nothing_takes_time(capsys: pytest.CaptureFixture[str]) -> None:
+    """All happens in one instant, and yet in an order; more data than that was never fast enough."""
+    folder = simulate(INSTANT)
+    said = capsys.readouterr().out
+    assert "note: no link has a delay or a rate" in said
+    assert "client: fetched payload.bin: 100000 bytes in no time, sha256 " in said
+    assert re.search(r"^pass goodput client: \d+ bytes in no time, expected at least 1 mbit$", said, re.MULTILINE)
+    report = Report(folder).summary()
+    assert report["segments"] == sum(len(events(folder, host, "sent")) for host in ("alice", "bob"))
+    assert report["bytes"] >= 100_000
+    assert report["retransmissions"] == 0
 
 
 def test_virtual_time_takes_none() -> None:
