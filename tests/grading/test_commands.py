@@ -272,3 +272,12 @@ def test_a_submission_in_a_container_gets_the_same(engine: None, capsys: Capture
     assert main(["grade", "alice.py", *TWO, "--sandbox", "process", "--format", "json"]) == 1
     assert in_container == json.loads(capsys.readouterr().out)
     assert containers_of(os.getpid()) == []
+
+
+def test_no_ladder_folds_what_is_judged(capsys: Captured) -> None:
+    """Fast retransmit is about the third duplicate: all three are seen, before what they lead to."""
+    assert main(["grade", "alice.py", "--only", "fast-retransmit", "--sandbox", "process", "--format", "json"]) == 1
+    [stage] = json.loads(capsys.readouterr().out)["stages"]
+    *_, first, second, third, again = stage["tests"][0]["expected"].splitlines()
+    assert all("--- . ack 1 wnd 60000 --" in line for line in (first, second, third))
+    assert "<-- . seq 1:1001 ack 1" in again
