@@ -19,6 +19,7 @@ from testbed.backends.base import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # an application's output must not steer the terminal
+_SPINNER = 3  # columns of what turns in front of a step, and one that stays free
 _LEAST = 12  # columns for the widest cells of a table: in fewer they can't be read
 _STYLES = {
     "good": "green",
@@ -110,7 +111,13 @@ def progress() -> Iterator[Report]:
         yield say
         return
     with console.status("") as status:
-        yield lambda step: status.update(Text(step, overflow="ellipsis", no_wrap=True))
+
+        def update(step: str) -> None:
+            text = Text(step)
+            text.truncate(console.width - _SPINNER, overflow="ellipsis")  # the spinner's line would be broken
+            status.update(text)
+
+        yield update
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
