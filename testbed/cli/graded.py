@@ -189,10 +189,18 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
         for at, verdict in enumerate(failed if everything else failed[:_IN_FULL]):
             _tell_failure(result, verdict, path, ladder=everything or not at)
         if len(failed) > _IN_FULL and not everything:
-            say(f"✗ and {len(failed) - _IN_FULL} more: {', '.join(v.test.id for v in failed[_IN_FULL:])}\n", "bad")
+            say(
+                f"✗ and {len(failed) - _IN_FULL} more: {', '.join(v.test.id for v in failed[_IN_FULL:])}\n",
+                "bad",
+                wrap=True,
+            )
         if too_early:
             ids = ", ".join(verdict.test.id for verdict in too_early)
-            say(f"✗ {stage}: it does not come to the state in which {len(too_early)} tests begin: {ids}\n", "bad")
+            say(
+                f"✗ {stage}: it does not come to the state in which {len(too_early)} tests begin: {ids}\n",
+                "bad",
+                wrap=True,
+            )
     rows = [
         (
             stage,
@@ -207,7 +215,7 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
         say(f"note: {note}", "note")
     if result.left_out:
         unseen = [verdict.test.id for verdict in result.verdicts if verdict.unseen]
-        say(f"not judged, {reports.number(result.left_out)} points: {', '.join(unseen)}", "note")
+        say(f"not judged, {reports.number(result.left_out)} points: {', '.join(unseen)}", "note", wrap=True)
     if result.trouble:
         complain(f"{path}: {result.trouble}")
     points = f"{reports.number(result.earned)} of {reports.number(result.points)} points"

@@ -76,9 +76,12 @@ format_option = click.option(
 )
 
 
-def say(text: str, style: str = "plain") -> None:
-    """Print lines as they are: the terminal breaks what is too long, and a copy of them stays whole."""
-    _say(Console(highlight=False), text, style)
+def say(text: str, style: str = "plain", *, wrap: bool = False) -> None:
+    """Print lines as they are: the terminal breaks what is too long, and a copy of them stays whole.
+
+    `wrap`: on a terminal, break them between words.
+    """
+    _say(Console(highlight=False), text, style, wrap=wrap)
 
 
 def say_all(lines: Iterable[tuple[str, str]]) -> None:
@@ -96,9 +99,9 @@ def complain(text: str, remedy: str = "") -> None:
         _say(console, remedy, "plain")
 
 
-def _say(console: Console, text: str, style: str) -> None:
+def _say(console: Console, text: str, style: str, *, wrap: bool = False) -> None:
     if console.is_terminal:
-        console.print(Text(_CONTROL.sub("?", text), style=_STYLES[style]), soft_wrap=True)
+        console.print(Text(_CONTROL.sub("?", text), style=_STYLES[style]), soft_wrap=not wrap)
     else:
         click.echo(_CONTROL.sub("?", text), err=console.stderr)
 
