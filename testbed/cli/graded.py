@@ -236,7 +236,7 @@ def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool) -
     say(f"  again: {reports.replay(result, verdict, path)}")
     happened, expected = reports.diagrams(result, verdict)
     if ladder and happened:
-        say(f"\n  what happened:\n{happened}\n  what should have:\n{expected}")
+        say(f"\n  what happened:\n{happened}\n  what should have happened:\n{expected}")
     say("")
 
 

@@ -83,7 +83,7 @@ def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
     happened, expected = diagrams(grade, verdict)
     ladders = (
         f"<div class=beside><div><b>what happened</b><pre>{escape(happened)}</pre></div>"
-        f"<div><b>what should have</b><pre>{escape(expected)}</pre></div></div>"
+        f"<div><b>what should have happened</b><pre>{escape(expected)}</pre></div></div>"
         if happened
         else ""
     )

@@ -59,7 +59,7 @@ def test_grade_shows_what_failed_its_ladders_and_how_to_see_it_again(capsys: Cap
     said = capsys.readouterr().out
     assert "✗ RTO: A segment that was sent twice gives no round trip" in said
     assert "again: testbed grade alice.py --only karn --seed 7" in said
-    assert said.index("what happened:") < said.index("what should have:")
+    assert said.index("what happened:") < said.index("what should have happened:")
     assert "alice.py: 2 of 4 points" in said
 
 
