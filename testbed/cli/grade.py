@@ -96,7 +96,7 @@ def grade_(
 
 
 @click.command()
-@click.argument("paths", metavar="FILE.py...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="FILE.py|DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_seed_option
 @_sandbox_option
 @_jobs_option
@@ -108,7 +108,7 @@ def matrix(paths: tuple[Path, ...], seed: int, sandbox: str, jobs: int, output_f
     \b
     Examples:
       testbed matrix alice.py bob.py examples/stop_and_wait.py
-      testbed matrix submissions/*.py --format json
+      testbed matrix submissions/ --format json
 
     Each is client and server, over a clean link and over one that loses, swaps and doubles segments; 40 kB go each way
     and must come whole. The exit status is 1 if some pair does not get along.

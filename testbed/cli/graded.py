@@ -17,6 +17,7 @@ from testbed.grading.runner import Grade, Verdict
 from testbed.grading.sandbox import Source, Unreadable
 from testbed.grading.weights import Weights
 from testbed.grading.weights import load as load_weights
+from testbed.topology.faults import nearest
 from testbed.whole import whole
 
 _IN_FULL = 3  # failed tests of a stage that are told of in full, if nobody has asked for it
@@ -48,7 +49,8 @@ def _only(weights: Weights, only: tuple[str, ...]) -> Weights:
     known = {*STAGES, *(test.id for test in catalog())}
     for name in only:
         if name not in known:
-            raise click.UsageError(f"there is no test and no stage {name!r}; testbed grade --list shows them")
+            hint = nearest(name, sorted(known)) or "; testbed grade --list shows them"
+            raise click.UsageError(f"there is no test and no stage {name!r}{hint}")
     return replace(weights, only=only)
 
 
@@ -148,7 +150,7 @@ def grade_class(folder: Path, how: How, *, junit: Path | None, output: Path | No
 
 def matrix(paths: Sequence[Path], *, seed: int, sandbox: str, jobs: int, output_format: str) -> int:
     """Let all talk to all; the exit status."""
-    sources = [_read(path) for path in paths]
+    sources = [source for path in paths for source in _all_of(path)]
     if len({source.name for source in sources}) < len(sources):
         raise click.UsageError("two files have the same name; give each its own, or the table can't be read")
 
@@ -266,6 +268,15 @@ def _read(path: Path) -> Source:
         return Source.read(path)
     except Unreadable as error:
         raise click.UsageError(f"{error}.") from error
+
+
+def _all_of(path: Path) -> list[Source]:
+    """A file, or all *.py of a folder, as `grade` takes them."""
+    if not path.is_dir():
+        return [_read(path)]
+    if not (found := many.submissions(path)):
+        raise click.UsageError(f"{path} has no *.py")
+    return [source for _, source in found]
 
 
 def _make(folder: Path) -> None:

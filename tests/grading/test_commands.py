@@ -281,3 +281,8 @@ def test_no_ladder_folds_what_is_judged(capsys: Captured) -> None:
     *_, first, second, third, again = stage["tests"][0]["expected"].splitlines()
     assert all("--- . ack 1 wnd 60000 --" in line for line in (first, second, third))
     assert "<-- . seq 1:1001 ack 1" in again
+
+
+def test_a_name_that_is_nearly_one_of_a_stage_is_understood(capsys: Captured) -> None:
+    assert main(["grade", "alice.py", "--only", "los"]) == 2
+    assert "did you mean 'loss'?" in capsys.readouterr().err
