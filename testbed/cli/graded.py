@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from testbed.backends.base import Report
-from testbed.cli.output import complain, print_json, progress, result_for, say, table
+from testbed.cli.output import print_json, progress, result_for, say, table
 from testbed.grading import many, page, reports
 from testbed.grading.catalog import STAGES, catalog
 from testbed.grading.runner import Grade, Verdict
@@ -219,10 +219,18 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
         unseen = [verdict.test.id for verdict in result.verdicts if verdict.unseen]
         say(f"not judged, {reports.number(result.left_out)} points: {', '.join(unseen)}", "note", wrap=True)
     if result.trouble:
-        complain(f"{path}: {result.trouble}")
+        _tell_why((result.trouble if result.name in result.trouble else f"{path}: {result.trouble}", *result.way))
     points = f"{reports.number(result.earned)} of {reports.number(result.points)} points"
     of = " that can be judged from outside" if result.is_image else ""
     say(f"{path}: {points}{of}", "good" if result.good else "bad")
+
+
+def _tell_why(lines: Sequence[str]) -> None:
+    """What is wrong with a file, and the lines of it that show it."""
+    first, *way = lines
+    say(first, "bad")
+    for line in way:
+        say(f"  {line}")
 
 
 def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool) -> None:
@@ -251,8 +259,10 @@ def _tell_meetings(names: list[str], meetings: list[many.Meeting]) -> None:
         return "good" if not bad else "fails" if len(bad) == len(many.LINKS) else f"fails: {bad[0]}"
 
     table(("CLIENT \\ SERVER", *names), [(client, *(cell(client, server) for server in names)) for client in names])
+    for lines in dict.fromkeys(meeting.unusable for meeting in meetings if meeting.unusable):
+        _tell_why(lines)
     for meeting in meetings:
-        if meeting.trouble:
+        if meeting.trouble and not meeting.unusable:
             say(f"{meeting.client} to {meeting.server}, {meeting.link}: {meeting.trouble}", "bad")
 
 

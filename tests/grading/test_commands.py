@@ -286,3 +286,19 @@ def test_no_ladder_folds_what_is_judged(capsys: Captured) -> None:
 def test_a_name_that_is_nearly_one_of_a_stage_is_understood(capsys: Captured) -> None:
     assert main(["grade", "alice.py", "--only", "los"]) == 2
     assert "did you mean 'loss'?" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_loaded_is_shown_once_as_python_shows_it(capsys: Captured) -> None:
+    Path("class").mkdir()
+    Path("class/alice.py").write_text(STOP_AND_WAIT)
+    Path("class/broken.py").write_text("def f(:\n    pass\n")
+    shown = '  File "broken.py", line 1\n'
+    assert main(["grade", "class/broken.py", "--sandbox", "process", "--html", "page.html"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("SyntaxError") == said.count(shown) == 1
+    assert "def f(:" in said
+    assert "^" in said
+    assert Path("page.html").read_text().count("SyntaxError") == 1
+    assert main(["matrix", "class", "--sandbox", "process"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("SyntaxError") == said.count(shown) == 1
