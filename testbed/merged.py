@@ -6,9 +6,9 @@ Everything is read once and side by side, and only what is near in time is held,
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import ipaddress
-import json
 import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +21,7 @@ from typing import IO
 from chitcpd.pcap import packet_block, section
 from testbed import finished
 from testbed.passages import flag_bits
+from testbed.report.read import manifest
 from testbed.traces import Event, Seen
 from testbed.unavailable import Unavailable
 from testbed.whole import whole
@@ -95,9 +96,9 @@ def why_no_wire(folder: Path) -> str | None:
     if any(path.stat().st_size for path in folder.glob(f"hosts/*/{_WIRE_FILE}") if path.is_file()):
         return None
     try:
-        notes = json.loads((folder / "manifest.json").read_text())["notes"]
+        notes = manifest(folder)["notes"]
         told = next(str(note) for note in notes if str(note).startswith("no capture of the wire"))
-    except (OSError, ValueError, LookupError, TypeError, StopIteration, RecursionError):
+    except (ValueError, LookupError, TypeError, StopIteration):
         return f"no capture of the wire: there is no hosts/HOST/{_WIRE_FILE}; `capture: {{wire: false}}` asks for none"
     return told
 
@@ -130,20 +131,20 @@ class _Once:
     """Tells what the other end of a link has captured as well: the same bytes, from the IP header on."""
 
     def __init__(self) -> None:
-        self._lately: dict[bytes, tuple[int, int]] = {}  # bytes -> which capture, and when
+        self._lately: dict[bytes, tuple[int, int]] = {}  # digest of the bytes -> which capture, and when
 
     def was_seen(self, capture: int, packet: _Packet, link_type: int) -> bool:
         """Whether another capture has had this packet just before."""
         begin = _IP_AT.get(link_type)
         if begin is None:
             return False
-        raw = packet.raw[begin:]
-        earlier = self._lately.pop(raw, None)  # so that the newest stand at the end
+        digest = hashlib.blake2b(packet.raw[begin:], digest_size=16).digest()
+        earlier = self._lately.pop(digest, None)  # so that the newest stand at the end
         if earlier is not None and earlier[0] != capture and packet.time - earlier[1] < _TWICE_WITHIN:
             return True
         if len(self._lately) >= _MOST_LATELY:
             del self._lately[next(iter(self._lately))]
-        self._lately[raw] = capture, packet.time
+        self._lately[digest] = capture, packet.time
         return False
 
 

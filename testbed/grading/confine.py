@@ -19,7 +19,7 @@ import platform
 import resource
 import struct
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 # By name: its number on x86_64 and on aarch64; None: there is none.
@@ -74,9 +74,10 @@ def limit(*, memory: int, cpu: int) -> None:
         resource.setrlimit(name, (soft, hard))
 
 
-def hide_files(readable: Iterable[str]) -> bool:
+def hide_files(readable: Iterable[str], but: str) -> bool:
     """From now on only what is below these paths, and below Python's library, can be read; nothing can be written.
 
+    And nothing below the folder `but`: ours may be installed in the middle of Python's library.
     False: this kernel has no Landlock, and nothing has changed. Raises OSError.
     """
     libc = ctypes.CDLL(None, use_errno=True)
@@ -90,10 +91,11 @@ def hide_files(readable: Iterable[str]) -> bool:
     if version >= 6:
         attributes += struct.pack("=Q", 3)  # no abstract sockets, no signals, of others
     ruleset = _checked(libc.syscall(_CREATE_RULESET, attributes, ctypes.c_size_t(len(attributes)), 0))
-    for path in [*readable, *_library()]:
+    hidden = os.path.realpath(but)
+    parts = [part for path in [*readable, *_library()] for part in _parts(os.path.realpath(path), hidden)]
+    for path, rights in dict.fromkeys(parts):
         with suppress(FileNotFoundError):
             at = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            rights = _EXECUTE | _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0)
             rule = struct.pack("=Qi", rights, at)
             _checked(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0))
             os.close(at)
@@ -123,6 +125,19 @@ def leave_few_calls() -> None:
     _prctl(_PR_SET_DUMPABLE, 0)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, header)
+
+
+def _parts(path: str, hidden: str) -> Iterator[tuple[str, int]]:
+    """What is to be read for all below a path but one, and with which rights: a rule holds for all below its path."""
+    if path == hidden or os.path.commonpath([path, hidden]) != path:
+        yield path, _EXECUTE | _READ_FILE | (_READ_DIR if os.path.isdir(path) else 0)
+        return
+    yield path, _READ_DIR
+    with os.scandir(path) as entries:
+        below = [entry.path for entry in entries if not entry.is_symlink()]  # a rule is of what a link leads to
+    for each in below:
+        if each != hidden:
+            yield from _parts(each, hidden)
 
 
 def _library() -> list[str]:

@@ -247,10 +247,11 @@ def test_an_image_of_another_version_is_not_taken(engine: None, monkeypatch: pyt
         ("import socket; socket.socket()", "Operation not permitted"),
         ("open('/tmp/here', 'w')", "Operation not permitted"),
         ("open('/etc/passwd')", "Permission denied"),
+        ("import chitcpd.tcp.api as api; open(api.__file__.replace('api', 'connection'))", "Permission denied"),
         ("[bytearray(1 << 29), bytearray(1 << 29)]", "MemoryError"),
         ("import os; os._exit(3)", "ended itself with status 3"),
     ],
-    ids=["loop", "fork", "network", "write", "read", "memory", "exit"],
+    ids=["loop", "fork", "network", "write", "read", "reference", "memory", "exit"],
 )
 def test_the_limits_hold_in_a_container_too(engine: None, handler: str, said: str) -> None:
     del engine

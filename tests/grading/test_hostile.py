@@ -402,3 +402,24 @@ def test_any_name_of_a_file_will_do(name: str, tmp_path: Path) -> None:
     result = graded(Source.read(tmp_path / name), 1)
     assert result.verdicts[0].passed, result.verdicts[0].message
     assert result.name.encode()
+
+
+def test_what_is_ours_is_hidden_in_the_middle_of_pythons_library(tmp_path: Path) -> None:
+    """There it is installed: who could read the reference could hand it in."""
+    for name in ("lib/own/reference.py", "lib/other/plain.py", "lib/plain.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("text")
+    (tmp_path / "lib" / "link").symlink_to("own")
+    script = (
+        "import os; from testbed.grading import confine\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        "if not confine.hide_files(['lib'], but='lib/own'): raise SystemExit('no Landlock')\n"
+        "print(open('lib/plain.py').read(), open('lib/other/plain.py').read(), sorted(os.listdir('lib')))\n"
+        "for path in 'lib/own/reference.py', 'lib/link/reference.py':\n"
+        "    try: print(open(path).read())\n"
+        "    except PermissionError: print('hidden')\n"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    if "no Landlock" in run.stderr:
+        pytest.skip("this kernel has no Landlock")
+    assert run.stdout == "text text ['link', 'other', 'own', 'plain.py']\nhidden\nhidden\n"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -18,7 +19,10 @@ import pytest
 
 from chitcpd import loader
 from testbed.grading import catalog
+from testbed.grading.outside import docker_image
+from testbed.grading.outside import judge as judges
 from testbed.grading.outside.judge import event_of, judge
+from testbed.grading.outside.live import LiveScript
 from testbed.grading.outside.tests import UNSEEN, reference_of
 from testbed.grading.script import Bench
 from tests.grading.mutants import Mutant, mutants
@@ -138,3 +142,40 @@ def test_what_answers_is_no_chitcpd(tmp_path: Path, what: bytes) -> None:
         thread.join()
     assert [*told[-1]] == ["trouble"]
     assert "no application can talk to it" in told[-1]["trouble"]
+
+
+def test_a_second_connect_that_nobody_answers_is_not_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = LiveScript._connect
+    monkeypatch.setattr(
+        LiveScript, "_connect", lambda live, sockfd: connect(live, sockfd) if live.opening is None else Future()
+    )
+    with a_daemon(tmp_path) as job:
+        wrong, _ = judged(job, ["misuse-is-told"])
+    assert wrong["misuse-is-told"].startswith("expected CONNECT to be answered")
+
+
+def test_a_fault_of_the_judge_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(_: Bench) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(judges, "asked", lambda _: breaks)
+    with a_daemon(tmp_path) as job:
+        wrong, told = judged(job, ["active-open"])
+    assert wrong == {"active-open": 'the judge could not go on: RuntimeError("can\'t start new thread")'}
+    assert told[-1] == {"over": True}
+
+
+def test_a_judge_that_is_killed_in_the_middle_of_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the kernel, or when its time is over."""
+
+    @contextmanager
+    def lines(_lab: docker_image._Lab, _job: str) -> Iterator[Iterator[str]]:
+        yield iter(['{"begun": "active-open"}', '{"ended": "active-open", "mess'])
+
+    lab = object.__new__(docker_image._Lab)
+    monkeypatch.setattr(docker_image._Lab, "_lines", lines)
+    monkeypatch.setattr(docker_image._Lab, "_address", lambda _lab, _container: "172.18.0.2")
+    monkeypatch.setattr(docker_image._Lab, "_how_it_ended", lambda _lab: "")
+    lab._daemon = lab._beside = ""
+    said = lab.judge(["active-open"], 1, 1, lambda _: None)
+    assert (said.unfinished, said.over, said.late) == (["active-open"], False, True)

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import docker
 import pytest
 
-from testbed.backends.docker_labels import FOREIGN, image
+from testbed.backends.docker_labels import FOREIGN, SOCKET_DIRECTORY, image
 from tests.grading.mutants import mutants
 from tests.integration.conftest import Bench
 
@@ -31,17 +31,40 @@ while True:
     print("x" * 1_000_000, flush=True)
 """
 
+# Whoever has an address there answers, be it that nothing listens. And what may be written has a bound.
+LOOKS_AROUND = """\
+import ipaddress, socket
+routes = [line.split() for line in open("/proc/net/route").readlines()[1:]]
+network = max(int.from_bytes(bytes.fromhex(route[1]), "little") for route in routes)
+gateway = str(ipaddress.ip_address(network + 1))
+try:
+    socket.create_connection((gateway, 9), 2)
+    print("the gateway answers")
+except OSError as error:
+    print("the gateway answers" if isinstance(error, ConnectionRefusedError) else "no gateway answers")
+written = 0
+try:
+    with open("/stays/in/file", "wb", buffering=0) as file:
+        while written < 200:
+            file.write(bytes(1 << 20))
+            written += 1
+except OSError:
+    pass
+print("the volume is", "bounded" if 0 < written < 200 else f"not: {written}")
+raise SystemExit(7)
+"""
+
 
 @pytest.fixture(scope="module")
 def build(client: docker.DockerClient) -> Iterator[Callable[..., str]]:
-    """Makes an image from ours: its command, and a file /it.py. They are removed at the end."""
+    """Makes an image from ours: its command, a file /it.py, and more of a Dockerfile. They are removed at the end."""
     tags: list[str] = []
 
-    def build(command: list[str], text: str = "") -> str:
+    def build(command: list[str], text: str = "", more: str = "") -> str:
         tag = f"chitcp-test:foreign-{os.getpid()}-{len(tags)}"
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as archive:
-            dockerfile = f"FROM {image()}\nCOPY it.py /it.py\nCMD {json.dumps(command)}\n"
+            dockerfile = f"FROM {image()}\nCOPY it.py /it.py\n{more}CMD {json.dumps(command)}\n"
             for name, content in (("Dockerfile", dockerfile), ("it.py", text)):
                 member = tarfile.TarInfo(name)
                 member.size, member.mode = len(content.encode()), 0o644
@@ -116,6 +139,13 @@ def test_what_is_no_chitcpd_gets_nothing_and_is_told_why(
     assert command.status == 1, command.output
     assert reason in command.output
     assert f"{tag}: 0 of " in command.output
+    assert left(bench.client, tag) == []
+
+
+def test_it_reaches_nobody_but_the_judge_and_fills_no_disk(bench: Bench, build: Callable[..., str]) -> None:
+    tag = build(["python", "/it.py"], LOOKS_AROUND, f"USER root\nVOLUME /stays/in/ {SOCKET_DIRECTORY} /tmp\n")
+    command = bench.command("grade", "--image", tag)
+    assert "its last lines: no gateway answers / the volume is bounded" in command.output
     assert left(bench.client, tag) == []
 
 

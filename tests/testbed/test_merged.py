@@ -8,6 +8,7 @@ import re
 import shutil
 import struct
 import subprocess
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -117,6 +118,29 @@ def test_a_packet_that_both_ends_have_captured_is_there_once(tmp_path: Path) -> 
     assert (done.packets - plain.packets, done.twice) == (3, 3)
     assert done.interfaces == ["alice", "bob", "wire"]
     assert merged.why_no_wire(folder) is None
+
+
+def test_a_manifest_that_is_a_link_out_of_the_folder_is_not_read(tmp_path: Path) -> None:
+    folder = record(1, Shape(), size=10).write(tmp_path / "run")
+    (tmp_path / "elsewhere").write_text('{"notes": ["no capture of the wire: of somebody else\'s"]}')
+    (folder / "manifest.json").unlink(missing_ok=True)
+    (folder / "manifest.json").symlink_to(tmp_path / "elsewhere")
+    assert "somebody else" not in (merged.why_no_wire(folder) or "")
+
+
+def test_of_what_one_end_alone_has_captured_little_is_held(tmp_path: Path) -> None:
+    """As large as packets are where the network card cuts them."""
+    folder = record(1, Shape(delay=0.01), size=10, epoch=NOON).write(tmp_path)
+    packets = ((number, bytes(14) + b"\x45" + number.to_bytes(4) + bytes(60_000)) for number in range(1000))
+    (folder / "hosts" / "alice" / "wire.pcap").write_bytes(pcap(1, *packets))
+    tracemalloc.start()
+    try:
+        with (tmp_path / "merged").open("wb") as output:
+            merged.merge(folder, output)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 10_000_000, "bytes, of 60,000,000"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from posixpath import normpath
 from random import Random
 from secrets import token_hex
 from typing import Any
@@ -31,7 +32,6 @@ from testbed.backends.docker_labels import (
     SOCKET_DIRECTORY,
     confined,
     image,
-    image_id,
     owner,
 )
 from testbed.backends.docker_things import Things
@@ -52,6 +52,8 @@ _WAIT = ["python", "-c", f"import time; time.sleep({2 * LONGEST})"]
 _JUDGE = ["python", "-s", "-P", "-m", "testbed.grading.outside.judge"]
 _FOR_ANYBODY = DriverConfig("local", {"type": "tmpfs", "device": "tmpfs", "o": "mode=1777,size=16m"})
 _WRITABLE = {"/tmp": "size=64m", "/run": "size=16m", "/var/log": "size=16m", "/var/tmp": "size=16m"}
+_VOLUME = "size=16m"  # instead of each that the image asks for: on the engine's disk it would have no bound
+_NO_GATEWAY = {"com.docker.network.bridge.inhibit_ipv4": "true"}  # else the engine's host is there, with all it serves
 _LOG = LogConfig(type="json-file", config={"max-size": "4m"})
 _LAST_LINES, _LONGEST_LINE = 5, 160
 _NOT_PRINTABLE = re.compile("[^\x20-\x7e]")
@@ -163,7 +165,8 @@ class _Lab:
         job = {"tests": tests, "seed": seed, "jobs": at_once, "socket": _SOCKET, "ours": ours, "theirs": theirs}
         with engine.faults(), self._lines(json.dumps(job)) as lines:
             for line in lines:
-                self._take(json.loads(line), said)
+                with suppress(ValueError):  # the last one, of a judge that was killed
+                    self._take(json.loads(line), said)
                 done(len(said.ended))
         if not said.over:
             how = self._how_it_ended()
@@ -204,12 +207,16 @@ class _Lab:
     def _make(self) -> None:
         api = self._api
         try:
-            image_id(api, self._foreign)
+            volumes = api.inspect_image(self._foreign)["Config"]["Volumes"] or {}  # type: ignore[no-untyped-call]
         except ImageNotFound as error:
             what = f"the Docker engine does not have the image {self._foreign}."
             raise Unavailable(what, f"Build it, or pull it: docker pull {self._foreign}") from error
         network = api.create_network(
-            f"chitcp-{self._lab}", driver="bridge", internal=True, labels=self._labels("link", "wire")
+            f"chitcp-{self._lab}",
+            driver="bridge",
+            internal=True,
+            options=_NO_GATEWAY,
+            labels=self._labels("link", "wire"),
         )["Id"]
         volume = Mount(
             SOCKET_DIRECTORY,
@@ -218,7 +225,9 @@ class _Lab:
             no_copy=True,
             driver_config=_FOR_ANYBODY,
         )
-        self._daemon = self._start(network, volume, self._foreign, None, "host", tmpfs=_WRITABLE)
+        paths = {normpath(path) for path in volumes} - {SOCKET_DIRECTORY}
+        writable = dict.fromkeys(paths, _VOLUME) | _WRITABLE
+        self._daemon = self._start(network, volume, self._foreign, None, "host", tmpfs=writable)
         # The socket is whoever's the image says: the judge may open it all the same.
         self._beside = self._start(network, volume, image(), _WAIT, "beside", user="root", cap_add=["DAC_OVERRIDE"])
         knows = engine.run(api, self._beside, ["python", "-c", "import testbed.grading.outside.judge"])

@@ -120,6 +120,8 @@ def _one(test: Test, seed: int, place: Place, died: threading.Event, tell: Tell)
         message = str(failed)
     except OSError as error:
         message = f"a call was answered with error {error.errno}, where none was expected"
+    except Exception as error:  # in the pool nobody would hear of it
+        message = f"the judge could not go on: {error!r}"
     finally:
         bench.close()
     if message and (died.is_set() or _is_dead(place)):

@@ -114,7 +114,11 @@ class LiveScript(Script):
         """CONNECT, or LISTEN and ACCEPT."""
         self._happens("call", f"open ({'active' if active else 'passive'})", at)
         if active and self._socket is not None:
-            _raise(self._connect(self._socket).result(_OPEN_WITHIN))
+            answer = _answer(self._connect(self._socket), _OPEN_WITHIN)
+            if answer is None:
+                raise Failed(f"expected CONNECT to be answered; it was not for {_OPEN_WITHIN:g} s")
+            _raise(answer)
+            return
         made = _good(self._ask(pb.SOCKET, socket_args=pb.SocketArgs(domain=2, type=1, protocol=0)), "SOCKET")
         if active:
             self._socket = made.ret
