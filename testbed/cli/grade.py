@@ -86,7 +86,7 @@ def grade_(
     if path is None:
         raise click.UsageError("which TCP? Name its file, or a folder with many: testbed grade my_tcp.py")
     how = graded.How(weighed, seed, sandbox, jobs, output_format)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, no error where a name is too long
         if html or gradescope:
             raise click.UsageError("--html and --gradescope are for one submission; a class has -o DIR")
         return graded.grade_class(path, how, junit=junit, output=output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -282,7 +283,7 @@ def _read(path: Path) -> Source:
 
 def _all_of(path: Path) -> list[Source]:
     """A file, or all *.py of a folder, as `grade` takes them."""
-    if not path.is_dir():
+    if not os.path.isdir(path):  # unlike Path.is_dir, no error where a name is too long
         return [_read(path)]
     if not (found := many.submissions(path)):
         raise click.UsageError(f"{path} has no *.py")

@@ -198,6 +198,7 @@ def test_a_matrix_tells_who_talks_to_whom(capsys: Captured) -> None:
         ["grade", "alice.py", "-o", "grades"],
         ["grade", "alice.py", "--only", "nagle", "--weights", "no-nagle.yaml"],
         ["grade", "alice.py", "--only", "active-open", "--html", "no/such/folder.html"],
+        ["grade", "../" + "x" * 300],
         ["matrix"],
         ["matrix", "nothing.py"],
         ["matrix", "alice.py", "../" + "x" * 300],
