@@ -141,7 +141,7 @@ coverage: .venv/installed-dev ## how much of the TCP its fast tests reach, branc
 mutants: .venv/installed-dev ## put 400 small faults into the TCP, one at a time: more than 10 % that no test sees is a failure
 	@$(BIN)/python -m tests.mutants
 
-grading-mutants: .venv/installed-dev ## grade 128 TCPs with a mistake each: more than 5 % that lose no points in its stage is a failure
+grading-mutants: .venv/installed-dev ## grade TCPs with a mistake each: more than 5 % that lose no points in its stage is a failure
 	@$(BIN)/python -m tests.grading.mutants
 
 fuzz: .venv/installed-dev ## bad input, drawn from a seed: 10 million times for the TCP, a million for each socket of the daemon

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
@@ -29,13 +29,20 @@ class Line:
     style: Style = "plain"
 
 
-def render_text(rows: Iterable[Row], width: int = 80, *, start: float | None = None, fold: bool = True) -> str:
+def render_text(
+    rows: Iterable[Row],
+    width: int = 80,
+    *,
+    start: float | None = None,
+    fold: bool = True,
+    kept: Collection[Row] = (),
+) -> str:
     """The diagram as text, with a newline at the end of each line; "" if there is nothing to draw.
 
     `width`: columns, at least 72. `start`: the time that is 0, seconds since the epoch; by default the first row's.
-    Unless `fold` is False, many rows that are alike are one line that counts them.
+    Unless `fold` is False, many rows that are alike are one line that counts them; never those of `kept`.
     """
-    return "".join(f"{line.text}\n" for line in lines(rows, width, start=start, fold=fold))
+    return "".join(f"{line.text}\n" for line in lines(rows, width, start=start, fold=fold, kept=kept))
 
 
 def lines(
@@ -44,6 +51,7 @@ def lines(
     *,
     start: float | None = None,
     fold: bool = True,
+    kept: Collection[Row] = (),
     states: Mapping[int, Sequence[str]] = MappingProxyType({}),
 ) -> Iterator[Line]:
     """The same, line by line: a diagram for each connection.
@@ -53,6 +61,7 @@ def lines(
     by_connection: dict[int, list[Row]] = {}
     for row in rows:
         by_connection.setdefault(row.connection.number, []).append(row)
+    never_folded = {id(row) for row in kept}
     if start is None:
         start = min((group[0].t for group in by_connection.values()), default=0.0)
     for index, (number, group) in enumerate(by_connection.items()):
@@ -61,7 +70,7 @@ def lines(
         if len(by_connection) > 1:
             yield Line(f"connection {number}", "head")
         diagram = _Diagram(group[0].connection, max(width, LEAST_WIDTH), start)
-        yield from diagram.lines(group, states.get(number, ("", "")), fold=fold)
+        yield from diagram.lines(group, states.get(number, ("", "")), fold=fold, kept=never_folded)
 
 
 class _Diagram:
@@ -72,7 +81,7 @@ class _Diagram:
         self._middle = width - _TIME - 2 * _STATE - 3
         self._start = start
 
-    def lines(self, rows: Sequence[Row], states: Sequence[str], *, fold: bool) -> Iterator[Line]:
+    def lines(self, rows: Sequence[Row], states: Sequence[str], *, fold: bool, kept: set[int]) -> Iterator[Line]:
         """All of it."""
         yield self._head()
         if any(states):
@@ -81,7 +90,7 @@ class _Diagram:
         absorbed, cells = _states_on_segments(rows)
         rest = [row for row in rows if id(row) not in absorbed]
         draw = self._row_with(cells)
-        for run in _runs(rest, {key for key, _ in cells}):
+        for run in _runs(rest, kept | {key for key, _ in cells}):
             if len(run) < _LEAST_RUN or not fold:
                 yield from map(draw, run)
             else:
@@ -179,10 +188,10 @@ def _states_on_segments(rows: Sequence[Row]) -> tuple[set[int], dict[tuple[int, 
     return absorbed, cells
 
 
-def _runs(rows: Sequence[Row], with_state: set[int]) -> Iterator[list[Row]]:
-    """Rows that follow each other and are of one kind, together."""
+def _runs(rows: Sequence[Row], single: set[int]) -> Iterator[list[Row]]:
+    """Rows that follow each other and are of one kind, together; those with an identity in `single` alone."""
     alone = iter(range(len(rows)))
-    for _, run in groupby(rows, lambda row: next(alone) if id(row) in with_state else _kind(row) or next(alone)):
+    for _, run in groupby(rows, lambda row: next(alone) if id(row) in single else _kind(row) or next(alone)):
         yield list(run)
 
 

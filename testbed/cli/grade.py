@@ -86,7 +86,7 @@ def grade_(
     if path is None:
         raise click.UsageError("which TCP? Name its file, or a folder with many: testbed grade my_tcp.py")
     how = graded.How(weighed, seed, sandbox, jobs, output_format)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, no error where a name is too long
         if html or gradescope:
             raise click.UsageError("--html and --gradescope are for one submission; a class has -o DIR")
         return graded.grade_class(path, how, junit=junit, output=output)
@@ -96,7 +96,7 @@ def grade_(
 
 
 @click.command()
-@click.argument("paths", metavar="FILE.py...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", metavar="FILE.py|DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @_seed_option
 @_sandbox_option
 @_jobs_option
@@ -108,7 +108,7 @@ def matrix(paths: tuple[Path, ...], seed: int, sandbox: str, jobs: int, output_f
     \b
     Examples:
       testbed matrix alice.py bob.py examples/stop_and_wait.py
-      testbed matrix submissions/*.py --format json
+      testbed matrix submissions/ --format json
 
     Each is client and server, over a clean link and over one that loses, swaps and doubles segments; 40 kB go each way
     and must come whole. The exit status is 1 if some pair does not get along.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +11,14 @@ from pathlib import Path
 import click
 
 from testbed.backends.base import Report
-from testbed.cli.output import complain, print_json, progress, result_for, say, table
+from testbed.cli.output import print_json, progress, result_for, say, table
 from testbed.grading import many, page, reports
 from testbed.grading.catalog import STAGES, catalog
 from testbed.grading.runner import Grade, Verdict
 from testbed.grading.sandbox import Source, Unreadable
 from testbed.grading.weights import Weights
 from testbed.grading.weights import load as load_weights
+from testbed.topology.faults import nearest
 from testbed.whole import whole
 
 _IN_FULL = 3  # failed tests of a stage that are told of in full, if nobody has asked for it
@@ -48,7 +50,8 @@ def _only(weights: Weights, only: tuple[str, ...]) -> Weights:
     known = {*STAGES, *(test.id for test in catalog())}
     for name in only:
         if name not in known:
-            raise click.UsageError(f"there is no test and no stage {name!r}; testbed grade --list shows them")
+            hint = nearest(name, sorted(known)) or "; testbed grade --list shows them"
+            raise click.UsageError(f"there is no test and no stage {name!r}{hint}")
     return replace(weights, only=only)
 
 
@@ -152,7 +155,7 @@ def grade_class(folder: Path, how: How, *, junit: Path | None, output: Path | No
 
 def matrix(paths: Sequence[Path], *, seed: int, sandbox: str, jobs: int, output_format: str) -> int:
     """Let all talk to all; the exit status."""
-    sources = [_read(path) for path in paths]
+    sources = [source for path in paths for source in _all_of(path)]
     if len({source.name for source in sources}) < len(sources):
         raise click.UsageError("two files have the same name; give each its own, or the table can't be read")
 
@@ -193,10 +196,18 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
         for at, verdict in enumerate(failed if everything else failed[:_IN_FULL]):
             _tell_failure(result, verdict, path, ladder=everything or not at)
         if len(failed) > _IN_FULL and not everything:
-            say(f"✗ and {len(failed) - _IN_FULL} more: {', '.join(v.test.id for v in failed[_IN_FULL:])}\n", "bad")
+            say(
+                f"✗ and {len(failed) - _IN_FULL} more: {', '.join(v.test.id for v in failed[_IN_FULL:])}\n",
+                "bad",
+                wrap=True,
+            )
         if too_early:
             ids = ", ".join(verdict.test.id for verdict in too_early)
-            say(f"✗ {stage}: it does not come to the state in which {len(too_early)} tests begin: {ids}\n", "bad")
+            say(
+                f"✗ {stage}: it does not come to the state in which {len(too_early)} tests begin: {ids}\n",
+                "bad",
+                wrap=True,
+            )
     rows = [
         (
             stage,
@@ -211,12 +222,20 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
         say(f"note: {note}", "note")
     if result.left_out:
         unseen = [verdict.test.id for verdict in result.verdicts if verdict.unseen]
-        say(f"not judged, {reports.number(result.left_out)} points: {', '.join(unseen)}", "note")
+        say(f"not judged, {reports.number(result.left_out)} points: {', '.join(unseen)}", "note", wrap=True)
     if result.trouble:
-        complain(f"{path}: {result.trouble}")
+        _tell_why((result.trouble if result.name in result.trouble else f"{path}: {result.trouble}", *result.way))
     points = f"{reports.number(result.earned)} of {reports.number(result.points)} points"
     of = " that can be judged from outside" if result.is_image else ""
     say(f"{path}: {points}{of}", "good" if result.good else "bad")
+
+
+def _tell_why(lines: Sequence[str]) -> None:
+    """What is wrong with a file, and the lines of it that show it."""
+    first, *way = lines
+    say(first, "bad")
+    for line in way:
+        say(f"  {line}")
 
 
 def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool) -> None:
@@ -232,7 +251,7 @@ def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool) -
     say(f"  again: {reports.replay(result, verdict, path)}")
     happened, expected = reports.diagrams(result, verdict)
     if ladder and happened:
-        say(f"\n  what happened:\n{happened}\n  what should have:\n{expected}")
+        say(f"\n  what happened:\n{happened}\n  what should have happened:\n{expected}")
     say("")
 
 
@@ -245,8 +264,10 @@ def _tell_meetings(names: list[str], meetings: list[many.Meeting]) -> None:
         return "good" if not bad else "fails" if len(bad) == len(many.LINKS) else f"fails: {bad[0]}"
 
     table(("CLIENT \\ SERVER", *names), [(client, *(cell(client, server) for server in names)) for client in names])
+    for lines in dict.fromkeys(meeting.unusable for meeting in meetings if meeting.unusable):
+        _tell_why(lines)
     for meeting in meetings:
-        if meeting.trouble:
+        if meeting.trouble and not meeting.unusable:
             say(f"{meeting.client} to {meeting.server}, {meeting.link}: {meeting.trouble}", "bad")
 
 
@@ -262,6 +283,15 @@ def _read(path: Path) -> Source:
         return Source.read(path)
     except Unreadable as error:
         raise click.UsageError(f"{error}.") from error
+
+
+def _all_of(path: Path) -> list[Source]:
+    """A file, or all *.py of a folder, as `grade` takes them."""
+    if not os.path.isdir(path):  # unlike Path.is_dir, no error where a name is too long
+        return [_read(path)]
+    if not (found := many.submissions(path)):
+        raise click.UsageError(f"{path} has no *.py")
+    return [source for _, source in found]
 
 
 def _make(folder: Path) -> None:

@@ -19,6 +19,7 @@ from testbed.backends.base import Report
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # an application's output must not steer the terminal
+_SPINNER = 3  # columns of what turns in front of a step, and one that stays free
 _LEAST = 12  # columns for the widest cells of a table: in fewer they can't be read
 _STYLES = {
     "good": "green",
@@ -75,9 +76,12 @@ format_option = click.option(
 )
 
 
-def say(text: str, style: str = "plain") -> None:
-    """Print lines as they are: the terminal breaks what is too long, and a copy of them stays whole."""
-    _say(Console(highlight=False), text, style)
+def say(text: str, style: str = "plain", *, wrap: bool = False) -> None:
+    """Print lines as they are: the terminal breaks what is too long, and a copy of them stays whole.
+
+    `wrap`: on a terminal, break them between words.
+    """
+    _say(Console(highlight=False), text, style, wrap=wrap)
 
 
 def say_all(lines: Iterable[tuple[str, str]]) -> None:
@@ -95,9 +99,9 @@ def complain(text: str, remedy: str = "") -> None:
         _say(console, remedy, "plain")
 
 
-def _say(console: Console, text: str, style: str) -> None:
+def _say(console: Console, text: str, style: str, *, wrap: bool = False) -> None:
     if console.is_terminal:
-        console.print(Text(_CONTROL.sub("?", text), style=_STYLES[style]), soft_wrap=True)
+        console.print(Text(_CONTROL.sub("?", text), style=_STYLES[style]), soft_wrap=not wrap)
     else:
         click.echo(_CONTROL.sub("?", text), err=console.stderr)
 
@@ -110,7 +114,13 @@ def progress() -> Iterator[Report]:
         yield say
         return
     with console.status("") as status:
-        yield lambda step: status.update(Text(step, overflow="ellipsis", no_wrap=True))
+
+        def update(step: str) -> None:
+            text = Text(step)
+            text.truncate(console.width - _SPINNER, overflow="ellipsis")  # the spinner's line would be broken
+            status.update(text)
+
+        yield update
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

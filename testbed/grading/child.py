@@ -203,6 +203,19 @@ def told(error: BaseException, file: str) -> dict[str, Any]:
     return {"text": text[:600], "line": line, "way": way}
 
 
+def as_python_shows(error: BaseException | None, file: str, name: str) -> list[str]:
+    """The last line of the submission on the way to where it raised, with its carets."""
+    if error is None:
+        return []
+    told = traceback.TracebackException.from_exception(error)
+    frames = [frame for frame in told.stack if frame.filename == file]
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines = list(told.format_exception_only())[:-1]
+    else:
+        lines = traceback.StackSummary.from_list(frames[-1:]).format()
+    return [line[:200] for line in "".join(lines).replace(file, name).splitlines()[:8]]
+
+
 def hang(_number: int, _frame: FrameType | None) -> None:
     """SIGPROF: the time of a call is over."""
     raise Hang
@@ -267,7 +280,8 @@ def main() -> None:
         write({"hang": told(error, file), "printed": printed.take()})
         return
     except loader.LoadError as error:
-        write({"fault": {"text": str(error).replace(file, order["name"])[:600], "line": None, "way": []}})
+        text = str(error).replace(file, order["name"])[:600]
+        write({"fault": {"text": text, "line": None, "way": as_python_shows(error.__cause__, file, order["name"])}})
         return
     except BaseException as error:
         write({"fault": told(error, file), "printed": printed.take()})

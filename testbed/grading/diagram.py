@@ -10,11 +10,17 @@ from testbed import ladder, ladder_text
 from testbed.grading.script import Event
 
 FIRST, LAST = 20, 60  # of a long test, so many events are drawn
+_JUDGED = 12  # rows at the end, which lead to the verdict: not folded
 
 
 def draw(events: Sequence[Event], name: str, *, width: int = 80) -> str:
-    """The diagram: the peer on the left, the TCP called `name` on the right."""
-    return ladder_text.render_text(_rows(events, name), width, start=0.0)
+    """The diagram: the peer on the left, the TCP called `name` on the right.
+
+    What the peer sends is never folded: whether it was two duplicates or three is what a test is about.
+    """
+    rows = _rows(events, name)
+    by_script = [row for row in rows if isinstance(row, ladder.Segment) and row.side == 0]
+    return ladder_text.render_text(rows, width, start=0.0, kept=[*by_script, *rows[-_JUDGED:]])
 
 
 def short(events: Sequence[Event], *, like: Sequence[Event] | None = None) -> tuple[Event, ...]:

@@ -93,6 +93,7 @@ class Meeting:
     server: str
     link: str  # "clean" or "lossy"
     trouble: str | None  # None: all that was sent came whole, and both have closed
+    unusable: tuple[str, ...] = ()  # lines: why one of the files can't meet anybody, whoever the other one is
 
 
 def meet_all(
@@ -112,6 +113,9 @@ def meet_all(
 
 
 def _meet(client: Source, server: Source, link: str, seed: int, kind: str) -> Meeting:
+    for role, source in (("client", client), ("server", server)):
+        if source.trouble:
+            return Meeting(client.name, server.name, link, f"{role}: {source.trouble}", (source.trouble,))
     with (
         Signals() as signals,
         cells(kind) as new_cell,
@@ -124,7 +128,7 @@ def _meet(client: Source, server: Source, link: str, seed: int, kind: str) -> Me
             try:
                 sandbox.load()
             except Broken as broken:
-                return Meeting(client.name, server.name, link, f"{name}: {broken.text}")
+                return Meeting(client.name, server.name, link, f"{name}: {broken.text}", (broken.text, *broken.way))
         bench = Bench(one.tcp, Random(f"{seed} {client.name} {server.name} {link}"))
         try:
             talk = Talk(bench, LINKS[link], settings(rto_min=0.2, msl=1.0, congestion="newreno"), other=other.tcp)

@@ -33,14 +33,15 @@ def page(grade: Grade, path: str | None = None) -> str:
         f"<td><meter value={_sum(verdicts, earned=True)} max={_sum(verdicts)}></meter>"
         for stage, verdicts in grade.stages()
     )
-    trouble = f"<p class=bad>{escape(grade.trouble)}" if grade.trouble else ""
+    ran = [(stage, [verdict for verdict in verdicts if verdict.ran]) for stage, verdicts in grade.stages()]
     stages = "".join(
         f"<h2>{escape(stage)}</h2>" + "".join(_verdict(grade, verdict, path) for verdict in verdicts)
-        for stage, verdicts in grade.stages()
+        for stage, verdicts in ran
+        if verdicts
     )
     body = (
         f"<h1>{escape(grade.name)}: {number(grade.earned)} of {number(grade.points)} points</h1>"
-        f"{trouble}{_left_out(grade)}"
+        f"{_trouble(grade)}{_left_out(grade)}"
         f"<table><tr><th>stage<th class=n>points<th class=n>of<th>{rows}</table>{stages}"
         f"<p class=quiet>seed {grade.seed}; numbers in the diagrams count from the initial sequence numbers"
     )
@@ -83,7 +84,7 @@ def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
     happened, expected = diagrams(grade, verdict)
     ladders = (
         f"<div class=beside><div><b>what happened</b><pre>{escape(happened)}</pre></div>"
-        f"<div><b>what should have</b><pre>{escape(expected)}</pre></div></div>"
+        f"<div><b>what should have happened</b><pre>{escape(expected)}</pre></div></div>"
         if happened
         else ""
     )
@@ -94,6 +95,15 @@ def _verdict(grade: Grade, verdict: Verdict, path: str | None) -> str:
         f"<details><summary><span class=bad>✗</span> {title} <span class=quiet>{rfc}; 0 of "
         f"{_points(verdict.points)}</span><br>{escape(verdict.message)}</summary>{way}{ladders}{printed}{again}</details>"
     )
+
+
+def _trouble(grade: Grade) -> str:
+    """Why tests were not run: once, and not with each of them."""
+    if not grade.trouble:
+        return ""
+    way = f"<pre>{escape(chr(10).join(grade.way))}</pre>" if grade.way else ""
+    count = sum(not verdict.ran for verdict in grade.verdicts)
+    return f"<p class=bad>{escape(grade.trouble)}</p>{way}<p class=quiet>tests that were not run: {count}"
 
 
 def _left_out(grade: Grade) -> str:

@@ -55,6 +55,7 @@ class Grade:
     seed: int
     verdicts: list[Verdict] = field(default_factory=list)
     trouble: str = ""  # why nothing, or not all, could be tested
+    way: tuple[str, ...] = ()  # the lines of the submission that show it
     notes: list[str] = field(default_factory=list)
     is_image: bool = False  # and `name` is the image's
 
@@ -105,7 +106,7 @@ def grade(
             try:
                 sandbox.load()
             except Broken as broken:
-                result.trouble = broken.text
+                result.trouble, result.way = broken.text, broken.way
                 result.verdicts.append(
                     Verdict(test, points, passed=False, message=broken.text, way=broken.way, ran=False)
                 )

@@ -34,6 +34,11 @@ FILE_SIZE = 1 << 20  # bytes of a submission
 _STEERS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+_FORBIDDEN = re.compile(r"(?:^|: )(PermissionError|ModuleNotFoundError): ")
+_MAY_NOT = {
+    "PermissionError": "; a submission may only compute: it can read no files but Python's library, and write none",
+    "ModuleNotFoundError": "; a submission has chitcpd.tcp.api and Python's own library, no other",
+}
 _LENGTH = struct.Struct("!I")
 _MOST = 8 << 20  # bytes of an answer
 _MOST_IN_ALL = 16 << 20  # of one process
@@ -171,7 +176,7 @@ class Sandbox:
     def call(self, number: int, name: str, **arguments: Any) -> dict[str, Any]:
         """One call of a connection, and what it shows afterwards. Raises Broken."""
         self.load()
-        return self._exchange({"connection": number, "call": name, "arguments": arguments}, f"your {name}")
+        return self._exchange({"connection": number, "call": name, "arguments": arguments}, _yours(name))
 
     def number(self) -> int:
         """A number for a new connection."""
@@ -235,13 +240,24 @@ class Sandbox:
         return content
 
 
+def _yours(name: str) -> str:
+    """A call, as an author of a TCP names it."""
+    return "your constructor" if name == "new" else f"your {name}"
+
+
+def _remedy(text: str) -> str:
+    """What a submission may not do, where that is why it raised (docs/grading.md)."""
+    found = _FORBIDDEN.search(text)
+    return _MAY_NOT[found[1]] if found else ""
+
+
 def _told(fault: object, before: str) -> tuple[str, tuple[str, ...]]:
     """The sentence for what a process tells of a fault, and the lines on the way there."""
     if not isinstance(fault, dict):
         return before or "it could not be loaded", ()
     text, line, way = fault.get("text"), fault.get("line"), fault.get("way")
     text = harmless(text) if isinstance(text, str) else "?"
-    where = f" (line {line})" if type(line) is int else ""
+    where = (f" (line {line})" if type(line) is int else "") + _remedy(text)
     lines = tuple(harmless(str(step), 200) for step in way[:8]) if isinstance(way, list) else ()
     if not before:
         return f"{text}{where}", lines
@@ -327,9 +343,9 @@ class Remote(TcpConnection):
                 self._show(answer)
             number = None if answer.get("errno") is None else _whole(answer["errno"], "errno")
         except _NONSENSE as error:
-            raise Broken(f"your {name}: {harmless(str(error), 200)}") from None
+            raise Broken(f"{_yours(name)}: {harmless(str(error), 200)}") from None
         if number is not None:
-            raise Raised(number, *_told(answer.get("raised"), f"your {name} raised"))
+            raise Raised(number, *_told(answer.get("raised"), f"{_yours(name)} raised"))
         return answer.get("value")
 
     def _show(self, answer: dict[str, Any]) -> None:

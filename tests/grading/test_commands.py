@@ -59,7 +59,7 @@ def test_grade_shows_what_failed_its_ladders_and_how_to_see_it_again(capsys: Cap
     said = capsys.readouterr().out
     assert "✗ RTO: A segment that was sent twice gives no round trip" in said
     assert "again: testbed grade alice.py --only karn --seed 7" in said
-    assert said.index("what happened:") < said.index("what should have:")
+    assert said.index("what happened:") < said.index("what should have happened:")
     assert "alice.py: 2 of 4 points" in said
 
 
@@ -198,6 +198,7 @@ def test_a_matrix_tells_who_talks_to_whom(capsys: Captured) -> None:
         ["grade", "alice.py", "-o", "grades"],
         ["grade", "alice.py", "--only", "nagle", "--weights", "no-nagle.yaml"],
         ["grade", "alice.py", "--only", "active-open", "--html", "no/such/folder.html"],
+        ["grade", "../" + "x" * 300],
         ["matrix"],
         ["matrix", "nothing.py"],
         ["matrix", "alice.py", "../" + "x" * 300],
@@ -278,3 +279,33 @@ def test_a_submission_in_a_container_gets_the_same(engine: None, capsys: Capture
 def test_an_image_is_not_asked_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grade", "--image", "any", "--only", "given-iss"]) == 2
     assert "none of these tests can be judged from outside" in capsys.readouterr().err
+
+
+def test_no_ladder_folds_what_is_judged(capsys: Captured) -> None:
+    """Fast retransmit is about the third duplicate: all three are seen, before what they lead to."""
+    assert main(["grade", "alice.py", "--only", "fast-retransmit", "--sandbox", "process", "--format", "json"]) == 1
+    [stage] = json.loads(capsys.readouterr().out)["stages"]
+    *_, first, second, third, again = stage["tests"][0]["expected"].splitlines()
+    assert all("--- . ack 1 wnd 60000 --" in line for line in (first, second, third))
+    assert "<-- . seq 1:1001 ack 1" in again
+
+
+def test_a_name_that_is_nearly_one_of_a_stage_is_understood(capsys: Captured) -> None:
+    assert main(["grade", "alice.py", "--only", "los"]) == 2
+    assert "did you mean 'loss'?" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_loaded_is_shown_once_as_python_shows_it(capsys: Captured) -> None:
+    Path("class").mkdir()
+    Path("class/alice.py").write_text(STOP_AND_WAIT)
+    Path("class/broken.py").write_text("def f(:\n    pass\n")
+    shown = '  File "broken.py", line 1\n'
+    assert main(["grade", "class/broken.py", "--sandbox", "process", "--html", "page.html"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("SyntaxError") == said.count(shown) == 1
+    assert "def f(:" in said
+    assert "^" in said
+    assert Path("page.html").read_text().count("SyntaxError") == 1
+    assert main(["matrix", "class", "--sandbox", "process"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("SyntaxError") == said.count(shown) == 1

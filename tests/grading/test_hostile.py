@@ -184,8 +184,17 @@ def test_an_exception_in_the_constructor_is_told_with_its_line() -> None:
     line = next(at for at, text in enumerate(source.text.splitlines(), 1) if "not today" in text)
     result = graded(source)
     assert result.earned == 0
-    assert result.verdicts[0].message == f"your new raised RuntimeError: not today (line {line})"
+    assert result.verdicts[0].message == f"your constructor raised RuntimeError: not today (line {line})"
     assert result.verdicts[0].way == (f"hostile.py:{line}, in __init__: raise RuntimeError('not today')",)
+
+
+def test_what_a_submission_may_not_do_is_told_where_it_tried() -> None:
+    [verdict, *_] = graded(submission(init="open('/etc/passwd')")).verdicts
+    assert "your constructor raised PermissionError: " in verdict.message
+    assert "it can read no files but Python's library" in verdict.message
+    assert (
+        "a submission has chitcpd.tcp.api and Python's own library" in graded(submission(module="import xyz")).trouble
+    )
 
 
 def test_an_exception_in_a_handler_is_told_with_its_line() -> None:
@@ -351,7 +360,7 @@ def test_an_error_of_the_application_that_was_none_is_told_with_its_line() -> No
     [verdict] = graded(source, 1).verdicts
     at = next(at for at, text in enumerate(source.text.splitlines(), 1) if "/etc/passwd" in text)
     why = "PermissionError: [Errno 13] Permission denied: '/etc/passwd'"
-    assert verdict.message == f"expected no error; got that your open raised {why} (line {at})"
+    assert verdict.message.startswith(f"expected no error; got that your open raised {why} (line {at}); a submission")
     assert verdict.way == (f"x.py:{at}, in open: open('/etc/passwd')",)
 
 
