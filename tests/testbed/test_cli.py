@@ -208,8 +208,14 @@ def test_a_lab_in_use_is_refused_and_its_user_named(capsys: Captured) -> None:
 def test_up_ps_logs_down(capsys: Captured) -> None:
     assert main(["up", "lab.yaml"]) == 0
     assert capsys.readouterr().out.endswith("lab fake-lab is up; testbed down fake-lab takes it down\n")
-    assert main(["up", "lab.yaml"]) == 0  # it is up already
-    assert capsys.readouterr().out.endswith("lab fake-lab was up, just so: nothing was changed\n")
+    with state.allocation_lock(lambda: None):  # another lab comes up: it does not concern one that is up
+        assert main(["up", "lab.yaml"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "backend fake: lab fake-lab is up there"
+    assert said[-1] == "lab fake-lab was up, just so: nothing was changed"
+    assert not any("waiting" in line for line in said)
+    assert main(["up", "lab.yaml", "--backend", "fake"]) == 0
+    assert capsys.readouterr().out.startswith("backend fake: asked for\n")
 
     assert main(["ps", "--format", "json"]) == 0
     items = json.loads(capsys.readouterr().out)
