@@ -6,12 +6,13 @@ import sys
 
 
 def main() -> int:
-    """Run the command line; Ctrl-C ends it quietly even while it is still being imported."""
+    """Run the command line; Ctrl-C ends it without a traceback even while it is still being imported."""
     try:
         from testbed.cli import main as run
 
         return run()
     except KeyboardInterrupt:
+        print("testbed: interrupted.", file=sys.stderr)
         return 130
 
 

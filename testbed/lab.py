@@ -116,14 +116,28 @@ def where(lab: str) -> list[str]:
     return [backend.name for backend, found in asked if lab in found]
 
 
+def choose(lab: str, asked: str | None) -> backends.Choice:
+    """The backend for `up`: without one that was asked for, that on which the lab is up already. Raises as there."""
+    if asked is None and (found := where(lab)):
+        return backends.choose(found[0], f"lab {lab} is up there")
+    return backends.choose(asked)
+
+
 def _change(
     topology: Topology, backend: Backend, lab: str, items: list[Item], report: Report
 ) -> tuple[list[Item], Built | None]:
     keep = {item.name: item.detail for item in items if item.kind == "link"}
-    with state.allocation_lock(lambda: report(_WAITING)):
+
+    def wanted() -> Plan:
         others = {subnet: owner for subnet, owner in backend.subnets_in_use().items() if not _within(subnet, keep)}
-        wanted = plan(topology, run_id=items[0].run_id, lab=lab, pool=backend.pool, in_use=others, keep=keep)
-        built = backend.change(wanted, report)
+        return plan(topology, run_id=items[0].run_id, lab=lab, pool=backend.pool, in_use=others, keep=keep)
+
+    concrete = wanted()
+    if keep == {link.name: link.subnet for link in concrete.links}:  # it takes none: no need to wait for who takes some
+        built = backend.change(concrete, report)
+    else:
+        with state.allocation_lock(lambda: report(_WAITING)):
+            built = backend.change(wanted(), report)
     return backend.ps(lab), built
 
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from testbed.ladder import Connection, Expiry, Row, Segment, StateChange
 
 LEAST_WIDTH = 72
-_TIME, _STATE = 9, 11  # columns
+_TIME, _STATE = 9, 12  # columns
 _AT_ONCE = 0.001  # seconds: a state stands on the line of the segment that led to it, if no more lies between them
 _LONGEST_WHY = 24  # characters
 _LEAST_RUN = 8  # rows that are alike before they are folded
@@ -85,7 +85,7 @@ class _Diagram:
         """All of it."""
         yield self._head()
         if any(states):
-            left, right = states
+            left, right = map(_rfc_name, states)
             yield Line(f"{'':{_TIME}} {left:<{_STATE}} {'':{self._middle}} {right}".rstrip(), "state")
         absorbed, cells = _states_on_segments(rows)
         rest = [row for row in rows if id(row) not in absorbed]
@@ -109,11 +109,11 @@ class _Diagram:
 
     def _row_with(self, cells: dict[tuple[int, int], str]) -> Callable[[Row], Line]:
         def draw(row: Row) -> Line:
-            left, right = (cells.get((id(row), side), "") for side in (0, 1))
+            left, right = (_rfc_name(cells.get((id(row), side), "")) for side in (0, 1))
             if isinstance(row, Segment):
                 return self._line(row.t, left, self._arrow(row), right, _style(row))
             if isinstance(row, StateChange):
-                text, style = row.new, "state"
+                text, style = _rfc_name(row.new), "state"
             elif isinstance(row, Expiry):
                 text, style = f"* {row.timer} timer", "quiet" if row.timer in _QUIET_TIMERS else "note"
             else:
@@ -272,6 +272,11 @@ def _fitting(parts: Iterable[str], room: int) -> str:
             return text or _cut(part, room)
         text = f"{text} {part}" if text else part
     return text
+
+
+def _rfc_name(state: str) -> str:
+    """A state of a trace as RFC 9293 spells it (§3.3.2): SYN-RECEIVED for SYN_RCVD."""
+    return state.replace("RCVD", "RECEIVED").replace("_", "-")
 
 
 def _cut(text: str, room: int) -> str:

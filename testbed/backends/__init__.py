@@ -54,15 +54,15 @@ def get(name: str) -> Backend:
     return FACTORIES[name]()
 
 
-def choose(name: str | None = None) -> Choice:
-    """The named backend, or the first that works on this machine.
+def choose(name: str | None = None, why: str = "asked for") -> Choice:
+    """The named backend, for the reason `why`; or the first that works on this machine.
 
     Raises UnknownBackend, and Unavailable if the named one, or every one, can't work here.
     """
     if name is not None:
         backend = get(name)
         backend.check()
-        return Choice(backend, "asked for")
+        return Choice(backend, why)
     reasons: list[str] = []
     remedy = ""
     for name in [name for name in FACTORIES if name not in _ASKED_FOR_ONLY]:

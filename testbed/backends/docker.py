@@ -122,6 +122,7 @@ class DockerBackend:
         with engine.faults():
             if plan.lab in self.labs():
                 raise Unavailable(f"lab {plan.lab} is up.", f"Take it down: testbed down {plan.lab}")
+            self._hosts.require_images(plan.nodes)
             try:
                 built = self._hosts.build(plan, {}, plan.nodes, report)
                 self._things.mark_whole(plan, stays=stays)
@@ -159,12 +160,14 @@ class DockerBackend:
                 if marks[0]["Labels"][STAYS] != "yes":  # a run that was killed has left it
                     self._things.mark_whole(plan, stays=True)
                 return None
+            fresh = [node for node in plan.nodes if node.name not in kept]
+            self._hosts.require_images(fresh)
             gone = [container for container in containers if host_of(container) not in kept]
             self._take_away(plan, gone, [networks[name] for name in networks.keys() - links], report)
             ids = {name: networks[name]["Id"] for name in links}
             for name in sorted(kept):  # first: the others probe the links to these
                 self._tell_links(plan, after[name])
-            built = self._hosts.build(plan, ids, [node for node in plan.nodes if node.name not in kept], report)
+            built = self._hosts.build(plan, ids, fresh, report)
             self._things.mark_whole(plan, stays=True)
             return built
 

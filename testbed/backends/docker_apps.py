@@ -39,6 +39,12 @@ from testbed.backends.docker_things import Things
 from testbed.plan import AppPlan, Plan
 from testbed.search import LineSearch
 
+# The container's init would say "[FATAL tini (7)]" of a program that is not there.
+_EXEC = """\
+command -v "$1" >/dev/null || { echo "testbed: $0 has no program $1." >&2; exit 127; }
+exec "$@"
+"""
+
 
 class Applications:
     """Those of labs; and the ends of daemons, which are told with theirs."""
@@ -104,7 +110,7 @@ class Applications:
             name = f"exec-{token_hex(4)}"
             container = self._api.create_container(
                 image(),
-                list(command),
+                ["sh", "-c", _EXEC, host, *command],
                 name=name_of(lab, "exec", name),
                 hostname=host,
                 user=USER,

@@ -80,6 +80,17 @@ class Hosts:
     def __init__(self, api: APIClient) -> None:
         self._api = api
 
+    def require_images(self, nodes: Sequence[HostPlan]) -> None:
+        """Raise Unavailable if the engine does not have the image of one of these."""
+        for node in nodes:
+            if node.image is None:
+                continue
+            try:
+                image_id(self._api, node.image)
+            except ImageNotFound as error:
+                what = f"the Docker engine does not have the image {node.image} of host {node.name}."
+                raise Unavailable(what, f"Build it, or pull it: docker pull {node.image}") from error
+
     def build(self, plan: Plan, known: dict[str, str], nodes: Sequence[HostPlan], report: Report) -> Built:
         """Start these hosts and routers of the plan, and make the links that are not `known` (link -> network's id)."""
         if nodes:
@@ -216,26 +227,22 @@ class Hosts:
         """Start another chitcpd: all that is known of it is that it has port 23300, and a UNIX socket."""
         assert node.image is not None
         ends = [(networks[interface.link].result(), interface.address) for interface in node.interfaces]
-        try:
-            container = self._api.create_container(
-                node.image,
-                list(node.command) or None,
-                name=name_of(plan.lab, "host", node.name),
-                hostname=node.name,
-                labels={**labels_of(plan, "host", node.name), PRINT: print_of(plan, node), FOREIGN: node.image},
-                environment={**environment(node), "CHITCPD_SOCK": setup.SOCKET},
-                host_config=self._api.create_host_config(
-                    **confined(),
-                    security_opt=["no-new-privileges"],
-                    network_mode=ends[0][0] if ends else "none",
-                    sysctls=setup.SYSCTLS,
-                    mounts=[volume(plan, "host", node.name, SOCKET_DIRECTORY, driver=_FOR_ANYBODY)],
-                ),
-                networking_config=_endpoint(self._api, *ends[0]) if ends else None,
-            )["Id"]
-        except ImageNotFound as error:
-            what = f"the Docker engine does not have the image {node.image} of host {node.name}."
-            raise Unavailable(what, f"Build it, or pull it: docker pull {node.image}") from error
+        container = self._api.create_container(
+            node.image,
+            list(node.command) or None,
+            name=name_of(plan.lab, "host", node.name),
+            hostname=node.name,
+            labels={**labels_of(plan, "host", node.name), PRINT: print_of(plan, node), FOREIGN: node.image},
+            environment={**environment(node), "CHITCPD_SOCK": setup.SOCKET},
+            host_config=self._api.create_host_config(
+                **confined(),
+                security_opt=["no-new-privileges"],
+                network_mode=ends[0][0] if ends else "none",
+                sysctls=setup.SYSCTLS,
+                mounts=[volume(plan, "host", node.name, SOCKET_DIRECTORY, driver=_FOR_ANYBODY)],
+            ),
+            networking_config=_endpoint(self._api, *ends[0]) if ends else None,
+        )["Id"]
         self._connect(container, ends[1:])
         self._api.start(container)
 

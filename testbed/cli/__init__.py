@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(f"interrupted by {interrupted}; nothing is left behind.")
         return interrupted.status
     except (click.Abort, KeyboardInterrupt):
+        complain("interrupted.")
         return 130
     except BrokenPipeError:
         # Who read our output has gone: nothing is wrong, and Python must not complain about it when it ends.

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from testbed import backends
 from testbed import lab as core
 from testbed.cli.complete import labs, labs_and_topologies
 from testbed.cli.options import Wanted, lab_options
@@ -43,7 +42,7 @@ def up(wanted: Wanted) -> int:
     changed, and nothing else.
     """
     lab = wanted.lab
-    choice = backends.choose(wanted.backend or next(iter(core.where(lab)), None))  # where it is up already
+    choice = core.choose(lab, wanted.backend)
     say(f"backend {choice.backend.name}: {choice.why}")
     with progress() as step:
         items, built = core.up(wanted.topology, choice.backend, lab=lab, report=step)

@@ -74,7 +74,7 @@ def show(lab: str, names: tuple[str, ...], output_format: str) -> int:
     for end in ends:
         does = ", ".join(said(end.now.shape)) or "as it is"
         changed = "" if end.is_as_planned else "changed"
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(end.now.counts.items()))
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(end.now.counts.items())) or "0"
         rows.append((end.interface.link, end.direction, does, changed, counts))
     table(("LINK", "DIRECTION", "DOES", "", "SO FAR"), rows)
     return 0
@@ -171,6 +171,7 @@ def _for_a_while(lab: str, link: str, change: Callable[[], str], duration: float
             return 0
         try:
             _say_what_it_does(lab, link)
+            say(f"for {duration:g} s")
             with signals.interruptible():
                 time.sleep(duration)
         except Interrupted as signal:

@@ -54,7 +54,8 @@ def _tell(outcome: Outcome, settings: Settings) -> None:
         _tell_check(result)
     for note in outcome.notes[len(outcome.built.notes) :]:
         say(f"note: {note}", "note")
-    if outcome.failure is not None:
+    ended_early = outcome.interrupted is not None and outcome.error is None
+    if outcome.failure is not None and not ended_early:
         complain(outcome.failure)
     if outcome.error is not None:
         complain(outcome.error, outcome.traceback if settings.verbose else f"See {outcome.directory}/error.txt")
@@ -63,6 +64,9 @@ def _tell(outcome: Outcome, settings: Settings) -> None:
         say(f"report: {outcome.report}")
     else:
         say(f"note: there is no report ({outcome.no_report}); try: testbed report {outcome.directory}", "note")
+    if ended_early:
+        complain(f"{outcome.failure}; nothing is left behind but the run folder.")
+        return
     say(outcome.verdict, "good" if outcome.status == 0 else "bad")
 
 

@@ -168,7 +168,7 @@ def test_the_ladder_crosses_out_what_was_dropped_and_tells_all_fields(
     ladder.scroll_into_view_if_needed()
     assert ladder.locator(".segment").count() == len(first)
     assert ladder.locator(".segment.dropped .cross").count() == sum(row.kind & DROPPED > 0 for row in first)
-    for state in ("SYN-SENT", "SYN-RCVD", "ESTABLISHED"):
+    for state in ("SYN-SENT", "SYN-RECEIVED", "ESTABLISHED"):
         assert ladder.get_by_text(state, exact=True).count() >= 1
     ladder.locator(".segment").first.locator(".hit").hover(force=True)
     tip = opened.page.locator("#tip")

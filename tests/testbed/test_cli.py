@@ -124,9 +124,20 @@ def test_ctrl_c_is_status_130_and_leaves_nothing_up(programs: dict[str, Program]
 
     programs["client"] = interrupting
     assert main(["run", "lab.yaml"]) == 130
-    assert capsys.readouterr().out.splitlines()[-1] == "interrupted"
+    said = capsys.readouterr()
+    assert said.err == "testbed: interrupted by SIGINT; nothing is left behind but the run folder.\n"
+    assert "interrupted" not in said.out
     assert main(["ps"]) == 0
     assert capsys.readouterr().out == "no lab is up\n"
+
+
+def test_ctrl_c_before_there_is_anything_is_said_too(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def choose(_name: str | None) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(backends, "choose", choose)
+    assert main(["run", "lab.yaml"]) == 130
+    assert capsys.readouterr().err.strip() == "testbed: interrupted."
 
 
 def test_a_fault_of_ours_is_status_4_with_one_sentence(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
@@ -208,8 +219,14 @@ def test_a_lab_in_use_is_refused_and_its_user_named(capsys: Captured) -> None:
 def test_up_ps_logs_down(capsys: Captured) -> None:
     assert main(["up", "lab.yaml"]) == 0
     assert capsys.readouterr().out.endswith("lab fake-lab is up; testbed down fake-lab takes it down\n")
-    assert main(["up", "lab.yaml"]) == 0  # it is up already
-    assert capsys.readouterr().out.endswith("lab fake-lab was up, just so: nothing was changed\n")
+    with state.allocation_lock(lambda: None):  # another lab comes up: it does not concern one that is up
+        assert main(["up", "lab.yaml"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "backend fake: lab fake-lab is up there"
+    assert said[-1] == "lab fake-lab was up, just so: nothing was changed"
+    assert not any("waiting" in line for line in said)
+    assert main(["up", "lab.yaml", "--backend", "fake"]) == 0
+    assert capsys.readouterr().out.startswith("backend fake: asked for\n")
 
     assert main(["ps", "--format", "json"]) == 0
     items = json.loads(capsys.readouterr().out)
@@ -257,22 +274,22 @@ def test_links_are_shown_and_changed(capsys: Captured) -> None:
         return str(json.loads(capsys.readouterr().out)[-1]["state"])
 
     assert main(["up", "lab.yaml"]) == 0
-    assert shown() == {"alice->bob": "as it is", "bob->alice": "as it is"}
+    assert shown() == {"alice->bob": "as it is 0", "bob->alice": "as it is 0"}
 
     assert main(["link", "set", "fake-lab", "alice-bob", "delay=50ms", "loss=2%", "--from", "alice"]) == 0
     assert capsys.readouterr().out == "alice->bob: 50ms, loss 2%\nbob->alice: as it is\n"
-    assert shown() == {"alice->bob": "50ms, loss 2% changed", "bob->alice": "as it is"}
+    assert shown() == {"alice->bob": "50ms, loss 2% changed 0", "bob->alice": "as it is 0"}
 
     assert main(["link", "down", "fake-lab", "alice-bob"]) == 0
-    assert shown() == {"alice->bob": "down, 50ms, loss 2% changed", "bob->alice": "down changed"}
+    assert shown() == {"alice->bob": "down, 50ms, loss 2% changed 0", "bob->alice": "down changed 0"}
     assert link_in_ps() == "down"
     assert main(["link", "up", "fake-lab", "alice-bob"]) == 0
     assert link_in_ps() == "up"
-    assert shown()["alice->bob"] == "50ms, loss 2% changed"
+    assert shown()["alice->bob"] == "50ms, loss 2% changed 0"
 
     assert main(["link", "reset", "fake-lab"]) == 0
     assert capsys.readouterr().out.endswith("every link of fake-lab is as the topology says\n")
-    assert shown() == {"alice->bob": "as it is", "bob->alice": "as it is"}
+    assert shown() == {"alice->bob": "as it is 0", "bob->alice": "as it is 0"}
 
 
 @pytest.mark.parametrize(("silent", "state"), [(["alice"], "down"), (["bob"], "down"), (["alice", "bob"], "up")])
@@ -299,7 +316,8 @@ def test_a_link_is_as_it_was_after_a_while(command: list[str], capsys: Captured)
     assert main(["up", "lab.yaml"]) == 0
     assert main(["link", *command, "--for", "10ms"]) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[-3].startswith("alice->bob: ")
+    assert said[-4].startswith("alice->bob: ")
+    assert said[-2] == "for 0.01 s"
     assert said[-1] == "alice-bob is as it was"
     assert main(["link", "show", "fake-lab"]) == 0
     assert "changed" not in capsys.readouterr().out

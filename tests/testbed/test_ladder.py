@@ -422,22 +422,22 @@ def test_a_diagram() -> None:
 
 DIAGRAM = """\
   seconds alice 10.0.0.2:52868                                    bob 10.0.0.3:7
- 0.000000 SYN_SENT    -- S seq 0 wnd 65535 mss 1460 ws 5 sackOK ---> SYN_RCVD
- 0.020000 ESTABLISHED <-- S. seq 0 ack 1 wnd 65535 mss 1460 ws 5 ---
- 0.040000             --- . ack 1 wnd 1048576 ---------------------> ESTABLISHED
- 0.040000             --- . seq 1:1461 ack 1 wnd 1048576 ---X loss
- 0.040000             --- . seq 1461:2921 ack 1 wnd 1048576 ------->
- 0.040000             --- . seq 2921:4381 ack 1 wnd 1048576 ------->
- 0.040000 FIN_WAIT_1  --- P. seq 4381:5001 ack 1 wnd 1048576 ------>
- 0.040000             --- F. seq 5001 ack 1 wnd 1048576 ----------->
- 0.060000             <-- . ack 1 sack 1461:2921 wnd 1048576 -------
- 0.060000             <-- . ack 1 sack 1461:4381 wnd 1048576 -------
- 0.060000             <-- . ack 1 sack 1461:5001 wnd 1048576 -------
- 0.060000             <-- . ack 1 sack 1461:5001 wnd 1048576 -------
- 0.080000             -- . seq 1:1461 ack 1 (again) wnd 1048576 ---> CLOSE_WAIT
- 0.100000 FIN_WAIT_2  <-- . ack 5002 wnd 1043552 -------------------
- 0.100000 TIME_WAIT   <-- F. seq 1 ack 5002 wnd 1048576 ------------ LAST_ACK
- 0.120000             --- . ack 2 wnd 1048544 ---------------------> CLOSED
+ 0.000000 SYN-SENT     - S seq 0 wnd 65535 mss 1460 ws 5 sackOK --> SYN-RECEIVED
+ 0.020000 ESTABLISHED  <-- S. seq 0 ack 1 wnd 65535 mss 1460 ws 5 -
+ 0.040000              --- . ack 1 wnd 1048576 -------------------> ESTABLISHED
+ 0.040000              --- . seq 1:1461 ack 1 wnd 1048576 ---X loss
+ 0.040000              --- . seq 1461:2921 ack 1 wnd 1048576 ----->
+ 0.040000              --- . seq 2921:4381 ack 1 wnd 1048576 ----->
+ 0.040000 FIN-WAIT-1   --- P. seq 4381:5001 ack 1 wnd 1048576 ---->
+ 0.040000              --- F. seq 5001 ack 1 wnd 1048576 --------->
+ 0.060000              <-- . ack 1 sack 1461:2921 wnd 1048576 -----
+ 0.060000              <-- . ack 1 sack 1461:4381 wnd 1048576 -----
+ 0.060000              <-- . ack 1 sack 1461:5001 wnd 1048576 -----
+ 0.060000              <-- . ack 1 sack 1461:5001 wnd 1048576 -----
+ 0.080000              - . seq 1:1461 ack 1 (again) wnd 1048576 --> CLOSE-WAIT
+ 0.100000 FIN-WAIT-2   <-- . ack 5002 wnd 1043552 -----------------
+ 0.100000 TIME-WAIT    <-- F. seq 1 ack 5002 wnd 1048576 ---------- LAST-ACK
+ 0.120000              --- . ack 2 wnd 1048544 -------------------> CLOSED
  2.120000 * TIME_WAIT timer
  2.120000 CLOSED
 """

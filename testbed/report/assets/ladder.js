@@ -90,7 +90,7 @@ function place(events) {
 }
 
 const listened = ({what}) => D.states[what[0]] === "LISTEN";
-const stateWords = (name) => name.replaceAll("_", "-");
+const stateWords = (name) => name.replace("RCVD", "RECEIVED").replaceAll("_", "-");  // as RFC 9293 spells it
 
 function drawLadder(connection, rows, start, behind, mark) {
   const events = ladderEvents(connection, rows, start, behind), {gaps, height} = place(events);

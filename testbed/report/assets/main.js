@@ -7,10 +7,11 @@ const total = (of) => Object.values(of).reduce((sum, value) => sum + value, 0);
 const reasons = (of) => total(of) ? Object.entries(of).map(([why, number]) => `${count(number)} ${why}`).join(", ") : "none";
 
 function header() {
+  // A simulation has no date, no duration and no kernel: its files are the same each time.
   const when = D.run_id.replace(/^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)Z.*/, "$1-$2-$3 $4:$5:$6 UTC");
   return el("header", {}, el("h1", {}, D.lab, " ", D.status === NONE ? el("span", {class: "badge"}, D.verdict) : badge(D.status === 0, "passed", D.verdict)),
-    el("p", {class: "note"}, `Run ${when}` + (D.status === NONE ? ". " : `, backend ${D.backend.name}, seed ${D.seed}, ${digits(D.run_seconds)} s. `) +
-      Object.entries(D.versions).map(([name, version]) => `${name} ${/^[0-9a-f]{64}$/.test(version) ? version.slice(0, 12) : version}`).join(", ")));
+    el("p", {class: "note"}, (D.status === NONE ? `Run ${when}. ` : `Run ${when === D.run_id ? "on " : `${when}, `}backend ${D.backend.name}, seed ${D.seed}${D.run_seconds ? `, ${digits(D.run_seconds)} s` : ""}. `) +
+      Object.entries(D.versions).filter(([, version]) => version !== "none").map(([name, version]) => `${name} ${/^[0-9a-f]{64}$/.test(version) ? version.slice(0, 12) : version}`).join(", ")));
 }
 
 function summary() {
