@@ -114,7 +114,7 @@ def test_a_mistake_loses_points_in_its_stage_with_the_ladder_and_the_command(
     assert command.status == 1, command.output
     assert f"again: testbed grade --image {tag} --only fin-with-ack-of-ours" in command.output
     assert "what happened:" in command.output
-    assert "what should have:" in command.output
+    assert "what should have happened:" in command.output
     rows = {
         line.split()[0]: line.split()[1:] for line in command.output.splitlines() if line.endswith(("16/16", "0/2"))
     }

@@ -165,7 +165,7 @@ def test_a_signal_in_the_middle_leaves_a_run_folder_and_nothing_else(state: Path
         controller.send_signal(number)
         said, _ = controller.communicate(timeout=60)
     assert controller.returncode == 128 + number
-    assert said.endswith("\ninterrupted\n")
+    assert said.endswith(f"interrupted by {signal.Signals(number).name}; nothing is left behind but the run folder.\n")
     assert_nothing_is_left(state)
     assert Path("runs/waiting/latest/hosts/bob/segments.pcap").exists()
 
