@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from testbed import ladder, traces
+from testbed.report.read import Unreadable, manifest
 
-_LONGEST_MANIFEST = 1 << 26  # bytes
 _LONGEST_TEXT = 200  # characters: what is read ends on somebody's terminal
 _ADDRESS = re.compile(r"([0-9.]{1,15}|\[[0-9a-f:.]{1,45}\]):[0-9]{1,5}")
 _BARE = re.compile(r"[0-9a-f.:]{1,45}")
@@ -62,13 +62,9 @@ def ladder_of(folder: Path) -> ladder.Ladder:
 
 def began(folder: Path) -> float | None:
     """When the first application of a run began, seconds since the epoch: what reports call 0. None: nobody knows."""
-    path = folder / "manifest.json"
-    if not path.is_file():
-        return None
     try:
-        with path.open("rb") as file:
-            found = json.loads(file.read(_LONGEST_MANIFEST))["began"]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        found = manifest(folder)["began"]
+    except (Unreadable, LookupError):
         return None
     return float(found) if is_time(found) else None
 

@@ -169,7 +169,7 @@ class Bench:
         real_irs = self.random.getrandbits(32) if irs is None else irs
         config = config or settings()
         script = Script(self, self.tcp(iss=real_iss, config=config), config, offers, real_iss, real_irs)
-        _ROUTES[state](script)
+        ROUTES[state](script)
         if script.state != state:
             found = state_name(script.state)
             raise NotThere(f"expected that it comes to {state_name(state)}, by the ordinary way; it is in {found}")
@@ -277,10 +277,10 @@ class Script:
     def sends(self, flags: int, seq: int, ack: int | None, data: bytes = b"", *, within: float = 0.0) -> Segment:
         """Just this went out since the last look, apart from repeated ACKs; with `within`, by then at the latest."""
         wanted = Segment(seq, ack or 0, flags | (0 if ack is None else ACK), data=data)
-        self._wait_for(lambda: any(_same(seg, wanted) for seg in self.sent), within)
+        self._wait_for(lambda: any(same(seg, wanted) for seg in self.sent), within)
         sent = self.take()
-        found = [seg for seg in sent if _same(seg, wanted)]
-        others = [seg for seg in sent if not _same(seg, wanted) and (len(seg) or seg.flags & RST)]
+        found = [seg for seg in sent if same(seg, wanted)]
+        others = [seg for seg in sent if not same(seg, wanted) and (len(seg) or seg.flags & RST)]
         check(bool(found) and not others, told([wanted]), told(sent))
         return found[0]
 
@@ -304,9 +304,9 @@ class Script:
     def resent(self, seq: int, *, within: float = 70.0) -> float:
         """Wait until something that begins at `seq`, or before and covers it, is sent; the seconds that it took."""
         began = self.now
-        self._wait_for(lambda: any(_covers(seg, seq) for seg in self.sent), within)
+        self._wait_for(lambda: any(covers(seg, seq) for seg in self.sent), within)
         for seg, at in zip(self.sent, self.times, strict=True):
-            if _covers(seg, seq):
+            if covers(seg, seq):
                 self.take()
                 return at - began
         raise Failed(f"expected seq {seq} to be sent again within {within:g} s; got {told(self.take())}")
@@ -418,7 +418,7 @@ class Script:
             elif isinstance(output, Expiry):
                 self._log("timer", Timer(output.timer).name)
             elif isinstance(output, Segment):
-                ack = _signed(output.ack - self._irs) if output.flags & ACK else 0
+                ack = signed(output.ack - self._irs) if output.flags & ACK else 0
                 seg = replace(output, seq=self._relative(output), ack=ack)
                 self._bench.events.append(Event(self.now, "sent", segment=seg))
                 self.sent.append(seg)
@@ -428,7 +428,7 @@ class Script:
         """From our ISS; but a reset that acknowledges has the number 0, whatever that is (§3.10.7.1)."""
         if seg.flags & RST and seg.flags & ACK and seg.seq == 0:
             return 0
-        return _signed(seg.seq - self._iss)
+        return signed(seg.seq - self._iss)
 
 
 def in_place(seg: Segment) -> None:
@@ -437,18 +437,21 @@ def in_place(seg: Segment) -> None:
     check(good or not seg.data, f"the bytes of the stream from {seg.seq} on", f"others, in {told([seg])}")
 
 
-def _signed(number: int) -> int:
+def signed(number: int) -> int:
+    """A difference of sequence numbers, which may be negative."""
     number &= 0xFFFFFFFF
     return number - (1 << 32) if number >= 1 << 31 else number
 
 
-def _same(seg: Segment, wanted: Segment) -> bool:
+def same(seg: Segment, wanted: Segment) -> bool:
+    """Whether it says what was wanted; of a segment without ACK, its acknowledgement says nothing."""
     mask = SYN | ACK | FIN | RST
-    same = (seg.seq, seg.flags & mask, seg.data) == (wanted.seq, wanted.flags & mask, wanted.data)
-    return same and (not wanted.flags & ACK or seg.ack == wanted.ack)
+    alike = (seg.seq, seg.flags & mask, seg.data) == (wanted.seq, wanted.flags & mask, wanted.data)
+    return alike and (not wanted.flags & ACK or seg.ack == wanted.ack)
 
 
-def _covers(seg: Segment, seq: int) -> bool:
+def covers(seg: Segment, seq: int) -> bool:
+    """Whether it has this sequence number."""
     return seg.seq <= seq < seg.seq + len(seg)
 
 
@@ -507,7 +510,7 @@ def _time_wait(script: Script) -> None:
     script.arrives(peer(ack=2, flags=FIN))
 
 
-_ROUTES: dict[State, Callable[[Script], None]] = {
+ROUTES: dict[State, Callable[[Script], None]] = {
     State.CLOSED: _closed,
     State.LISTEN: _listen,
     State.SYN_SENT: _syn_sent,

@@ -439,7 +439,8 @@ class TestInterruptions:
             while alice.peers.has_room(alice.address, address, again.set):
                 alice.send(address, segment(1, 60_000))
             async with asyncio.timeout(PATIENCE):
-                await again.wait()
+                assert await again.wait()
+            assert set(alice.drops) == {"unreachable"}  # what had waited
 
     @in_event_loop
     async def test_on_a_link_of_a_lab_nobody_waits(self) -> None:

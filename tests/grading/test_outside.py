@@ -71,7 +71,9 @@ def judged(job: dict[str, Any], tests: list[str]) -> tuple[dict[str, str], list[
 @pytest.mark.parametrize("test", ASKED, ids=lambda test: test.id)
 def test_what_is_asked_of_a_daemon_holds_of_the_reference_in_virtual_time(test: catalog.Test) -> None:
     for seed in (1, 2):
-        reference_of(test)(Bench(loader.load(loader.REFERENCE), Random(seed)))
+        bench = Bench(loader.load(loader.REFERENCE), Random(seed))
+        reference_of(test)(bench)  # raises Failed if something is not as it should be
+        assert bench.events
 
 
 @pytest.mark.parametrize("profile", ["modern", "classic"])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from posixpath import normpath
 from random import Random
@@ -45,7 +46,7 @@ from testbed.signals import Signals
 from testbed.unavailable import Unavailable
 
 AT_ONCE = (32, 4, 1)  # tests: they mostly wait. Fewer of those that ran when the daemon died, to find which it was
-LONGEST = 300.0  # seconds for all tests together
+LONGEST = 300.0  # seconds for all tests together, however often the daemon dies
 MOST_DEATHS = 6  # of the daemon: then no further test is run
 _SOCKET = f"{SOCKET_DIRECTORY}/chitcpd.sock"
 _WAIT = ["python", "-c", f"import time; time.sleep({2 * LONGEST})"]
@@ -84,11 +85,13 @@ def grade_image(name: str, tests: Sequence[tuple[Test, float]], *, seed: int = 1
     ended: dict[str, dict[str, Any]] = {}
     suspects: list[str] = []
     narrow, deaths = 0, 0
+    end = time.monotonic() + LONGEST
     with Signals() as signals:
         while waiting:
             step(f"{name}: starting it")
             with _Lab(name) as lab, signals.interruptible():
-                said = lab.judge(waiting, seed, AT_ONCE[narrow], _counted(step, f"{name}: ", len(ended), len(tests)))
+                done = _counted(step, f"{name}: ", len(ended), len(tests))
+                said = lab.judge(waiting, seed, AT_ONCE[narrow], end, done)
             ended |= said.ended
             result.notes += [note for note in said.notes if note not in result.notes]
             if said.over:
@@ -155,15 +158,15 @@ class _Lab:
     def __exit__(self, *_: object) -> None:
         self._remove()
 
-    def judge(self, tests: list[str], seed: int, at_once: int, done: Callable[[int], None]) -> _Said:
-        """Let the judge do its work."""
+    def judge(self, tests: list[str], seed: int, at_once: int, end: float, done: Callable[[int], None]) -> _Said:
+        """Let the judge do its work until `end`, a time.monotonic()."""
         said = _Said()
         theirs, ours = self._address(self._daemon), self._address(self._beside)
         if not theirs:
             said.trouble = self._how_it_ended()
             return said
         job = {"tests": tests, "seed": seed, "jobs": at_once, "socket": _SOCKET, "ours": ours, "theirs": theirs}
-        with engine.faults(), self._lines(json.dumps(job)) as lines:
+        with engine.faults(), self._lines(json.dumps(job), end) as lines:
             for line in lines:
                 with suppress(ValueError):  # the last one, of a judge that was killed
                     self._take(json.loads(line), said)
@@ -185,10 +188,10 @@ class _Lab:
         said.over = said.over or "over" in line
 
     @contextmanager
-    def _lines(self, job: str) -> Iterator[Iterator[str]]:
+    def _lines(self, job: str, end: float) -> Iterator[Iterator[str]]:
         execution = self._api.exec_create(self._beside, _JUDGE, stdin=True, stderr=False)["Id"]
         stream: Any = self._api.exec_start(execution, socket=True)
-        late = threading.Timer(LONGEST, lambda: self._kill(self._beside))
+        late = threading.Timer(max(end - time.monotonic(), 0), lambda: self._kill(self._beside))
         late.daemon = True
         late.start()
         try:
@@ -268,7 +271,7 @@ class _Lab:
             )
         except ImageNotFound as error:
             raise Unavailable(f"there is no image {image()}.", "Build it: make image.") from error
-        with suppress(APIError) if kind == "host" else _nothing():  # what can't be started is graded: with nothing
+        with suppress(APIError) if kind == "host" else nullcontext():  # what can't be started is graded: with nothing
             api.start(container)
         return container
 
@@ -301,8 +304,3 @@ class _Lab:
         with engine.faults():
             Things(self._api).remove(f"{LAB}={self._lab}", f"{RUN}={self._lab}")
         self._api.close()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield

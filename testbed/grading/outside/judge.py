@@ -74,7 +74,7 @@ def _why_not(place: Place, tell: Tell) -> str:
             time.sleep(0.1)
         else:
             break
-    answers = _tries(place, lambda bench: _answers_a_syn(bench))
+    answers = _tries(place, _answers_a_syn)
     wire.hang_up()
     opens = _tries(place, lambda bench: _opens(bench, tell))
     return f"it answers no SYN ({answers}), and sends none ({opens})" if answers and opens else ""

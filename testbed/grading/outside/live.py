@@ -63,7 +63,7 @@ class LiveBench(Bench):
         real_irs = self.random.getrandbits(32) if irs is None else irs
         live = LiveScript(self, config or settings(), offers, self.random.getrandbits(32), real_irs)
         self._scripts.append(live)
-        script._ROUTES[state](live)
+        script.ROUTES[state](live)
         live.begin(state)
         return live
 
@@ -196,14 +196,14 @@ class LiveScript(Script):
     def sends(self, flags: int, seq: int, ack: int | None, data: bytes = b"", *, within: float = 0.0) -> Segment:
         """As in virtual time, but what was sent before may come again."""
         wanted = Segment(seq, ack or 0, flags | (0 if ack is None else ACK), data=data)
-        self._wait_for(lambda: any(script._same(seg, wanted) for seg in self._sent), within)
+        self._wait_for(lambda: any(script.same(seg, wanted) for seg in self._sent), within)
         earlier = set(self._earlier)
         sent = self.take()
-        found = [seg for seg in sent if script._same(seg, wanted)]
+        found = [seg for seg in sent if script.same(seg, wanted)]
         others = [
             seg
             for seg in sent
-            if not script._same(seg, wanted) and (len(seg) or seg.flags & RST) and (seg.seq, len(seg)) not in earlier
+            if not script.same(seg, wanted) and (len(seg) or seg.flags & RST) and (seg.seq, len(seg)) not in earlier
         ]
         check(bool(found) and not others, told([wanted]), told(sent))
         return found[0]
@@ -216,8 +216,8 @@ class LiveScript(Script):
     def resent(self, seq: int, *, within: float = 70.0) -> float:
         """The seconds until something that covers `seq` is sent; `now` is the moment when it came."""
         began = self.now
-        self._wait_for(lambda: any(script._covers(seg, seq) for seg in self._sent), within)
-        found = next((at for at, seg in enumerate(self._sent) if script._covers(seg, seq)), None)
+        self._wait_for(lambda: any(script.covers(seg, seq) for seg in self._sent), within)
+        found = next((at for at, seg in enumerate(self._sent) if script.covers(seg, seq)), None)
         if found is None:
             raise Failed(f"expected seq {seq} to be sent again within {within:g} s; got {told(self.take())}")
         self.now = max(began, self.times[found])
@@ -419,7 +419,7 @@ class LiveScript(Script):
                 self.mss = _DEFAULT_MSS if seg.options is None or not seg.options.mss else seg.options.mss
             elif port != self.their_port:
                 continue
-            ack = script._signed(seg.ack - self._irs) if seg.flags & ACK else 0
+            ack = script.signed(seg.ack - self._irs) if seg.flags & ACK else 0
             seg = replace(seg, seq=self._relative(seg), ack=ack)
             self._note(Event(at - self._began, "sent", segment=seg))
             self._sent.append(seg)

@@ -27,6 +27,7 @@ from testbed.grading.script import (
     stream,
     told,
 )
+from testbed.grading.stages import flow_control, loss, reordering
 
 _ISS = "it chooses its initial sequence numbers itself"
 _CALLS = "the UNIX protocol has no call for it"
@@ -271,14 +272,7 @@ def close_before_anything(bench: Bench) -> None:
 
 @_instead
 def lost_data_comes_again(bench: Bench) -> None:
-    tcp = bench.connection()
-    tcp.send(stream(500), at=0.5)
-    tcp.take()
-    tcp.resent(1, within=5.0)
-    tcp.arrives(peer(ack=501), at=tcp.now + 0.1)
-    tcp.take()
-    tcp.waits(tcp.now + 5.0)
-    tcp.sends_nothing("nothing to be sent again once it was acknowledged")
+    loss.sent_again_and_no_more(bench, 5.0)
 
 
 @_instead
@@ -355,31 +349,12 @@ def beyond_the_window(bench: Bench) -> None:
 @_instead
 def any_order(bench: Bench) -> None:
     for _ in range(3):
-        tcp = bench.connection(irs=2**32 - 2000)
-        pieces = [(at, bench.random.randrange(1, 400)) for at in range(1, _SPAN, 100) for _ in range(2)]
-        pieces += [(at, 100) for at in range(1, _SPAN, 100)]
-        bench.random.shuffle(pieces)
-        for at, length in pieces:
-            length = min(length, _SPAN + 1 - at)
-            tcp.arrives(peer(stream(length, at=at), seq=at))
-        tcp.hands_out(stream(_SPAN))
+        reordering.shuffled(bench, bench.connection(irs=2**32 - 2000), _SPAN, 100)
 
 
 @_instead
 def dropped_data_comes_again(bench: Bench) -> None:
-    tcp = bench.connection()
-    pieces = list(range(1, _SPAN, 500))
-    rounds = 0
-    while (following := (tcp.connection.rcv_nxt - tcp.connection.irs) & 0xFFFFFFFF) < _SPAN + 1:
-        rounds += 1
-        check(rounds <= len(pieces), f"{_SPAN} bytes after {len(pieces)} rounds", f"{following - 1} bytes")
-        bench.random.shuffle(pieces)
-        for at in pieces:
-            if at >= following:
-                tcp.arrives(peer(stream(500, at=at), seq=at))
-    tcp.hands_out(stream(_SPAN))
-    late = [seg for seg in tcp.take() if len(seg)]
-    check(not late, "nothing but ACKs", told(late))
+    reordering.sent_until_it_is_there(bench, _SPAN, 500)
 
 
 # ---- flow control
@@ -398,16 +373,7 @@ def whole_window_is_used(bench: Bench) -> None:
 
 @_instead
 def closed_window_is_probed(bench: Bench) -> None:
-    tcp = bench.connection()
-    tcp.arrives(peer(wnd=0), at=0.0)
-    tcp.send(stream(300))
-    tcp.sends_nothing("no data into a closed window at once")
-    for _ in range(4):
-        tcp.resent(1, within=20.0)
-        tcp.arrives(peer(wnd=0), at=tcp.now + 0.01)
-        tcp.is_in(State.ESTABLISHED)
-    tcp.arrives(peer(wnd=WINDOW), at=tcp.now + 0.01)
-    tcp.pulls(301)
+    flow_control.probed(bench.connection(), times=4, within=20.0)
 
 
 @_instead

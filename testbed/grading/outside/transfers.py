@@ -192,7 +192,7 @@ class _Transfer:
 
     def _note(self, kind: str, at: float, seg: Segment, ours: int, theirs: int) -> None:
         ack = (seg.ack - theirs) & 0xFFFFFFFF if seg.flags & ACK else 0
-        relative = replace(seg, seq=script._signed(seg.seq - ours), ack=ack)
+        relative = replace(seg, seq=script.signed(seg.seq - ours), ack=ack)
         self._bench.events.append(Event(at - self._began, kind, segment=relative))
 
     def _carry(self, to_us: bool, raw: bytes) -> None:

@@ -99,12 +99,16 @@ def shrinking_window(bench: Bench) -> None:
 @graded(STAGE, 2, "RFC 9293 §3.8.6.1 (MUST-36)")
 def closed_window_is_probed(bench: Bench) -> None:
     """A closed window is probed with at least a byte, again and again, and never given up while the peer answers."""
-    tcp = bench.connection(config=settings(retries=2))
+    probed(bench.connection(config=settings(retries=2)), times=8, within=70.0)
+
+
+def probed(tcp: Script, *, times: int, within: float) -> None:
+    """A closed window is probed so often, each time within so many seconds; then it opens."""
     tcp.arrives(peer(wnd=0), at=0.0)
     tcp.send(stream(300))
     tcp.sends_nothing("no data into a closed window at once")
-    for _ in range(8):
-        tcp.resent(1, within=70.0)
+    for _ in range(times):
+        tcp.resent(1, within=within)
         tcp.arrives(peer(wnd=0), at=tcp.now + 0.01)
         tcp.is_in(State.ESTABLISHED)
     tcp.arrives(peer(wnd=WINDOW), at=tcp.now + 0.01)

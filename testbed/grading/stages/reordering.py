@@ -6,7 +6,7 @@ from chitcpd.sim import Shape
 from chitcpd.tcp.api import FIN, State
 from testbed.grading.catalog import graded
 from testbed.grading.network import transfer
-from testbed.grading.script import BUFFER, Bench, check, peer, settings, stream, told
+from testbed.grading.script import BUFFER, Bench, Script, check, peer, settings, stream, told
 
 STAGE = "reordering"
 
@@ -141,30 +141,39 @@ def beyond_the_window(bench: Bench) -> None:
 def any_order(bench: Bench) -> None:
     """Whatever the order, the repetitions and the cuts, the stream comes out as it was sent."""
     for _ in range(5):
-        tcp = bench.connection(irs=2**32 - 4000)
-        pieces = [(at, bench.random.randrange(1, 900)) for at in range(1, BUFFER, 200) for _ in range(2)]
-        pieces += [(at, 200) for at in range(1, BUFFER, 200)]
-        bench.random.shuffle(pieces)
-        for at, length in pieces:
-            length = min(length, BUFFER + 1 - at)
-            tcp.arrives(peer(stream(length, at=at), seq=at))
-        tcp.hands_out(stream(BUFFER))
+        shuffled(bench, bench.connection(irs=2**32 - 4000), BUFFER, 200)
+
+
+def shuffled(bench: Bench, tcp: Script, size: int, step: int) -> None:
+    """A stream of so many bytes comes in pieces of `step`, and twice over in pieces that overlap, in any order."""
+    pieces = [(at, bench.random.randrange(1, step * 9 // 2)) for at in range(1, size, step) for _ in range(2)]
+    pieces += [(at, step) for at in range(1, size, step)]
+    bench.random.shuffle(pieces)
+    for at, length in pieces:
+        length = min(length, size + 1 - at)
+        tcp.arrives(peer(stream(length, at=at), seq=at))
+    tcp.hands_out(stream(size))
 
 
 @graded(STAGE, 1, "RFC 9293 §3.10.7.4")
 def dropped_data_comes_again(bench: Bench) -> None:
     """Even if what comes ahead is dropped: a peer that sends again gets all of it through, in its order."""
+    sent_until_it_is_there(bench, BUFFER, 1000)
+
+
+def sent_until_it_is_there(bench: Bench, size: int, step: int) -> None:
+    """A stream of so many bytes is sent in pieces, in any order, and what is missing once more, until nothing is."""
     tcp = bench.connection()
-    pieces = list(range(1, BUFFER, 1000))
+    pieces = list(range(1, size, step))
     rounds = 0
-    while (following := (tcp.connection.rcv_nxt - tcp.connection.irs) & 0xFFFFFFFF) < BUFFER + 1:
+    while (following := (tcp.connection.rcv_nxt - tcp.connection.irs) & 0xFFFFFFFF) < size + 1:
         rounds += 1
-        check(rounds <= len(pieces), f"{BUFFER} bytes after {len(pieces)} rounds", f"{following - 1} bytes")
+        check(rounds <= len(pieces), f"{size} bytes after {len(pieces)} rounds", f"{following - 1} bytes")
         bench.random.shuffle(pieces)
         for at in pieces:
             if at >= following:
-                tcp.arrives(peer(stream(1000, at=at), seq=at))
-    tcp.hands_out(stream(BUFFER))
+                tcp.arrives(peer(stream(step, at=at), seq=at))
+    tcp.hands_out(stream(size))
     late = [seg for seg in tcp.take() if len(seg)]
     check(not late, "nothing but ACKs", told(late))
 
