@@ -129,7 +129,7 @@ class Bench:
     def left(self) -> list[str]:
         """Everything on the engine that bears the lab's label."""
         label: dict[str, Any] = {"label": f"{LAB}={self.lab}"}
-        containers = self.client.containers.list(all=True, filters=label)
+        containers = self.client.containers.list(all=True, filters=label, ignore_removed=True)
         networks = self.client.networks.list(filters=label)
         things: list[Any] = [*containers, *networks, *self.client.volumes.list(filters=label)]
         return sorted(thing.name for thing in things)

@@ -105,21 +105,19 @@ name: shared
 hosts: {{alice: {{tcp: {{congestion: newreno}}}}, bob: {{}}, carol: {{}}}}
 links: [{{name: shared, endpoints: [alice, bob, carol], delay: 10ms, rate: {RATE:.0f}bit, queue: 1bdp}}]
 apps:
-  server:
+  first: {{host: bob, run: [python, -m, chisocket.apps.file, serve, --port, "7000"], ready: {{listening: 7000}}}}
+  second: {{host: carol, run: [python, -m, chisocket.apps.file, serve, --port, "7000"], ready: {{listening: 7000}}}}
+  both: # by one application: a slow machine takes seconds between the starts of two
     host: alice
-    run: [python, -m, chisocket.apps.file, serve, --port, "7000"]
+    run:
+      - sh
+      - -c
+      - |
+        python -m chisocket.apps.file push bob:7000 one.bin &
+        python -m chisocket.apps.file push carol:7000 two.bin
+        wait
     files: {{one.bin: {{random: 5MB}}, two.bin: {{random: 5MB}}}}
-    ready: {{listening: 7000}}
-  first:
-    host: bob
-    run: [python, -m, chisocket.apps.file, fetch, "alice:7000", one.bin]
-    needs: [server]
-    expect: {{exit: 0}}
-    timeout: 120s
-  second:
-    host: carol
-    run: [python, -m, chisocket.apps.file, fetch, "alice:7000", two.bin]
-    needs: [server]
+    needs: [first, second]
     expect: {{exit: 0}}
     timeout: 120s
 capture: {{wire: false, segments: false}} # they cost as much as the segments do, and are nobody's here
