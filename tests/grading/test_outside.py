@@ -171,7 +171,7 @@ def test_a_judge_that_is_killed_in_the_middle_of_a_line(monkeypatch: pytest.Monk
     """By the kernel, or when its time is over."""
 
     @contextmanager
-    def lines(_lab: docker_image._Lab, _job: str) -> Iterator[Iterator[str]]:
+    def lines(_lab: docker_image._Lab, _job: str, _end: float) -> Iterator[Iterator[str]]:
         yield iter(['{"begun": "active-open"}', '{"ended": "active-open", "mess'])
 
     lab = object.__new__(docker_image._Lab)
@@ -179,5 +179,5 @@ def test_a_judge_that_is_killed_in_the_middle_of_a_line(monkeypatch: pytest.Monk
     monkeypatch.setattr(docker_image._Lab, "_address", lambda _lab, _container: "172.18.0.2")
     monkeypatch.setattr(docker_image._Lab, "_how_it_ended", lambda _lab: "")
     lab._daemon = lab._beside = ""
-    said = lab.judge(["active-open"], 1, 1, lambda _: None)
+    said = lab.judge(["active-open"], 1, 1, 0.0, lambda _: None)
     assert (said.unfinished, said.over, said.late) == (["active-open"], False, True)
