@@ -87,7 +87,7 @@ def test_chisocket_is_light() -> None:
 
 
 def test_testbed_uses_the_public_faces_of_the_others() -> None:
-    faces = (
+    faces: tuple[str, ...] = (
         "chitcpd",
         "chitcpd.__version__",
         "chitcpd.ctl",

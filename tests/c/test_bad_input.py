@@ -49,7 +49,7 @@ class TestArguments:
     @pytest.mark.parametrize("sockfd", NO_SOCKETS)
     def test_bad_descriptors(self, client: Calls, way: str, sockfd: int) -> None:
         expected = {errno.EBADF} if way != "chirun" else {errno.EBADF, errno.ENOTSOCK}
-        for call, *arguments in [
+        calls: list[tuple[str, *tuple[object, ...]]] = [
             ("bind", addr("127.0.0.1", 7)),
             ("connect", addr("127.0.0.1", 7)),
             ("listen", 1),
@@ -61,7 +61,8 @@ class TestArguments:
             ("getpeername", 128),
             ("getsockopt", 1, 4, 4),
             ("setsockopt", 1, 9, b"\1\0\0\0"),
-        ]:
+        ]
+        for call, *arguments in calls:
             assert client(call, sockfd, *arguments).errno in expected, call
         if way != "chirun":  # the program's own standard output is nothing to close
             assert client("close", sockfd).errno == errno.EBADF

@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -441,7 +442,8 @@ class TestCommand:
     def test_a_lab_that_nobody_can_read(
         self, build: Path, alice_daemon: Daemon, variable: str, value: str, expected: str
     ) -> None:
-        done = chirun(build, alice_daemon, "true", **{variable: value})
+        more: dict[str, Any] = {variable: value}
+        done = chirun(build, alice_daemon, "true", **more)
         assert (done.returncode, done.stderr) == (125, f"chirun: {variable} has {expected}\n")
 
     def test_no_daemon(self, build: Path, alice_daemon: Daemon) -> None:

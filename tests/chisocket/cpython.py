@@ -138,8 +138,8 @@ class _Teller(unittest.TestResult):
     def addSkip(self, test: unittest.TestCase, why: str) -> None:  # noqa: N802
         self._tell("skipped", test, why)
 
-    def addError(self, test: object, error: object) -> None:  # noqa: N802
-        self._tell("failed", test, self._exc_info_to_string(error, test))  # type: ignore[attr-defined]
+    def addError(self, test: object, err: object) -> None:  # noqa: N802
+        self._tell("failed", test, self._exc_info_to_string(err, test))  # type: ignore[attr-defined]
 
     def addSubTest(self, test: unittest.TestCase, subtest: unittest.TestCase, error: object) -> None:  # noqa: N802
         if error is not None:

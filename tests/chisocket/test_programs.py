@@ -333,7 +333,7 @@ def test_socketserver(host: str) -> None:
     with (
         socketserver.ThreadingTCPServer((host, 0), Handler) as server,
         served(server),
-        socket.create_connection(server.server_address, timeout=PATIENCE) as sock,
+        socket.create_connection((host, server.server_address[1]), timeout=PATIENCE) as sock,
         sock.makefile("rw") as file,
     ):
         file.write("one\ntwo\n")

@@ -185,7 +185,7 @@ class TestConnect:
         with chisocket.socket() as sock:
             for call in (sock.connect, sock.connect_ex, sock.bind):
                 with pytest.raises(error):
-                    call(address)  # type: ignore[operator]
+                    call(address)
 
     def test_of_an_address_that_is_not_ours(self, bob_daemon: Daemon) -> None:
         with chisocket.socket() as sock, pytest.raises(OSError) as caught:

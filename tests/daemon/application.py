@@ -33,6 +33,8 @@ ARGUMENTS = {
     pb.WAIT_FOR_STATE: "wait_for_state_args",
 }
 
+Descriptor = socket.socket  # Application.socket is a call
+
 
 def sockaddr_in(host: str, port: int) -> bytes:
     """The 16 bytes of a Linux sockaddr_in, spelled out."""
@@ -122,7 +124,7 @@ class Application:
         """A fresh socket's descriptor."""
         return self.good(pb.SOCKET, domain=socket.AF_INET, type=socket.SOCK_STREAM, protocol=0).ret
 
-    def opened(self) -> tuple[int, socket.socket]:
+    def opened(self) -> tuple[int, Descriptor]:
         """(number, the descriptor) of a fresh socket with a pair."""
         self.ask(pb.OPEN, domain=socket.AF_INET, type=socket.SOCK_STREAM, protocol=0)
         frame, fds, _, _ = socket.recv_fds(self.raw, 4096, 1)

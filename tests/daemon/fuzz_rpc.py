@@ -109,7 +109,7 @@ def _garbage(random: Random) -> bytes:
     return struct.pack("=Q", length) + random.randbytes(length)
 
 
-def _message(random: Random, daemon: Daemon, code: int) -> pb.ChitcpdMsg:
+def _message(random: Random, daemon: Daemon, code: pb.MsgCode) -> pb.ChitcpdMsg:
     """A request, each field of its own kind but with any value."""
     message = pb.ChitcpdMsg(code=code if random.random() < 0.97 else random.randrange(-5, 200))
     arguments = getattr(message, ARGUMENTS[code])

@@ -290,7 +290,7 @@ class TestManyConnections:
 
     def carry(self, poll: select.poll, ends: dict[int, tuple[chisocket.socket, bytes]]) -> list[bytes]:
         """Send and receive on all of them; what has come on each."""
-        whole = []
+        whole: list[bytes] = []
         while len(whole) < self.COUNT:
             events = poll.poll(PATIENCE * 1000)
             assert events, f"{len(whole)} of {self.COUNT} have come whole"

@@ -21,7 +21,7 @@ MBIT = 1e6
 
 
 @asynccontextmanager
-async def alice_router_bob(**shape: float) -> AsyncIterator[tuple[Node, Node, Node]]:
+async def alice_router_bob(shape: Shape | None = None) -> AsyncIterator[tuple[Node, Node, Node]]:
     """`shape`: of the link from the router to bob."""
     ends = [free_address() for _ in range(2)]
     async with node() as alice, node(*ends, forwards=True) as router, node() as bob:
@@ -30,7 +30,7 @@ async def alice_router_bob(**shape: float) -> AsyncIterator[tuple[Node, Node, No
         bob.peers.links.set_shape([ends[1]], Shape(), 1, {"own": bob.address})
         bob.peers.links.set_route([alice.address], ends[1], {})
         router.peers.links.set_shape([alice.address], Shape(), 1, {"own": ends[0]})
-        router.peers.links.set_shape([bob.address], Shape(**shape), 1, {"own": ends[1]})
+        router.peers.links.set_shape([bob.address], shape or Shape(), 1, {"own": ends[1]})
         yield alice, router, bob
 
 
@@ -48,7 +48,7 @@ class TestRoutes:
 
     @in_event_loop
     async def test_what_a_router_carries_on_is_told_once_and_before_it_may_be_lost(self) -> None:
-        async with alice_router_bob(loss=1.0) as (alice, router, bob):
+        async with alice_router_bob(Shape(loss=1.0)) as (alice, router, bob):
             seen: list[object] = []
             router.peers.passed = lambda *told: seen.append((told, list(router.drops)))
             alice.send(bob, segment(1))
@@ -57,14 +57,14 @@ class TestRoutes:
 
     @in_event_loop
     async def test_the_router_s_link_does_what_it_does_to_all(self) -> None:
-        async with alice_router_bob(loss=1.0) as (alice, router, bob):
+        async with alice_router_bob(Shape(loss=1.0)) as (alice, router, bob):
             alice.send(bob, segment(1))
             await until(lambda: router.drops == ["loss"])
             assert router.peers.links.counts() == {bob.address: {"loss": 1}}
 
     @in_event_loop
     async def test_flows_share_the_queue_of_the_link_behind_the_router(self) -> None:
-        async with alice_router_bob(rate=MBIT, queue_packets=5) as (alice, router, bob):
+        async with alice_router_bob(Shape(rate=MBIT, queue_packets=5)) as (alice, router, bob):
             for number in range(10):
                 alice.send(bob, segment(number, 1000))
             await until(lambda: len(router.drops) == 4)  # one is being sent, five wait

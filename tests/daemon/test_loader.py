@@ -180,7 +180,7 @@ class TestTriedOut:
 
     def test_a_class_from_a_module(self) -> None:
         class Bare(TcpConnection):
-            __init__ = object.__init__  # type: ignore[assignment]
+            __init__ = object.__init__
 
         Bare.__abstractmethods__ = frozenset()
         with pytest.raises(LoadError, match=r"Bare can't make a connection: TypeError: .*; expected `def __init__"):

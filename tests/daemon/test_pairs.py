@@ -8,6 +8,7 @@ import os
 import select
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -97,8 +98,8 @@ class TestTheEnd:
         with Application(one.socket) as app:
             app.ask(pb.OPEN, domain=socket.AF_INET, type=socket.SOCK_STREAM, protocol=0)
             _, fds, _, _ = socket.recv_fds(app.raw, 4096, 1)
-            extra = {pb.SEND: {"flags": 0, "buf": b"x"}, pb.RECV: {"flags": 0, "len": 1}}.get(code, {})
-            assert app.call(code, sockfd=0, **extra).error_code in (errno.EOPNOTSUPP, errno.EINVAL)
+            more: dict[int, dict[str, Any]] = {pb.SEND: {"flags": 0, "buf": b"x"}, pb.RECV: {"flags": 0, "len": 1}}
+            assert app.call(code, sockfd=0, **more.get(code, {})).error_code in (errno.EOPNOTSUPP, errno.EINVAL)
             os.close(fds[0])
 
 

@@ -185,7 +185,8 @@ class TestCapture:
             pcapng=True,
         )
         with RawPcapNgReader(io.BytesIO(capture)) as reader:  # type: ignore[arg-type]  # a file will do
-            (first, queue), (second, whole) = reader
+            records: list[tuple[bytes, Any]] = list(reader)  # scapy types them as those of a pcap
+        (first, queue), (second, whole) = records
         assert (queue.direction, queue.comments) == (2, [b"dropped: queue"])  # outbound
         assert (whole.direction, whole.comments) == (1, None)  # inbound
         assert ((queue.tshigh << 32) + queue.tslow, (whole.tshigh << 32) + whole.tslow) == (NOON, NOON + 1)
@@ -430,7 +431,8 @@ def test_a_daemon_writes_pcapng_if_the_name_says_so(directory: Path) -> None:
             assert resp.error_code == errno.ETIMEDOUT
         assert daemon.end() == 0
     with RawPcapNgReader(str(capture)) as reader:
-        assert next(reader)[1].comments == [b"dropped: loss"]
+        told: Any = next(reader)[1]
+        assert told.comments == [b"dropped: loss"]
 
 
 class TestOfARealDaemon:

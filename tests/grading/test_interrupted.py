@@ -85,8 +85,8 @@ def grading(
 
 
 def running_in_container(pid: int) -> bool:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return any(containers_of(int(one), status="running") for one in (pid, *children))
+    children = map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return any(containers_of(one, status="running") for one in (pid, *children))
 
 
 @pytest.mark.parametrize("grading", ["one", "class"], indirect=True)

@@ -49,8 +49,9 @@ def test_any_part_of_a_manifest_may_be_strange(folder: Path) -> None:
     whole = json.loads((folder / "manifest.json").read_text())
     for trace in folder.glob("hosts/*/trace.jsonl"):
         trace.unlink()  # so that it takes a second, not twenty
+    strange: list[Any] = [None, 7, "x", [], [[]], {"x": {}}, {"x": None}]
     for key in whole:
-        for value in (None, 7, "x", [], [[]], {"x": {}}, {"x": None}):
+        for value in strange:
             change(folder, **{**whole, key: value})
             try:
                 page = Report(folder).html()

@@ -22,7 +22,7 @@ from itertools import pairwise
 from random import Random
 
 from chitcpd.tcp import congestion, wire
-from chitcpd.tcp.api import ACK, FIN, PSH, SYN, URG, Config, Options, Segment, State, Timer, Transition
+from chitcpd.tcp.api import ACK, FIN, PSH, SYN, URG, Config, Options, Segment, State, TcpConnection, Timer, Transition
 from chitcpd.tcp.connection import Connection
 from chitcpd.tcp.seq import add, diff, le, lt
 from chitcpd.trace import flag_letters
@@ -48,7 +48,10 @@ _STATES = (*State, State.ESTABLISHED, State.ESTABLISHED, State.ESTABLISHED, Stat
 _MAX_CHALLENGES, _MAX_BLOCKS = 10, 1024  # what connection.py and receive.py promise
 
 # Data or a FIN that a closed window keeps back is not acknowledged either, so the user time-out may run.
-_MAY_RUN = {**MAY_RUN, Timer.USER_TIMEOUT: lambda tcp: tcp.snd_una != tcp.snd_nxt or MAY_RUN[Timer.PERSIST](tcp)}
+_MAY_RUN: dict[Timer, Callable[[TcpConnection], bool]] = {
+    **MAY_RUN,
+    Timer.USER_TIMEOUT: lambda tcp: tcp.snd_una != tcp.snd_nxt or MAY_RUN[Timer.PERSIST](tcp),
+}
 
 
 # ---- the codec ---------------------------------------------------------------------------------------------

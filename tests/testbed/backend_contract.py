@@ -220,7 +220,7 @@ def next_exit(backend: Backend, plan: Plan) -> Exit:
 def assert_no_exit(backend: Backend, plan: Plan) -> None:
     """Nothing has been told that nobody has taken."""
     with pytest.raises(Empty):
-        backend.exits(plan).get_nowait()
+        backend.exits(plan).get(timeout=0)
 
 
 @contextmanager
@@ -717,7 +717,7 @@ class BackendContract:
         with up(backend, plan):
             for kind in ("segments", "wire"):
                 with pytest.raises(Unavailable, match=f"no capture of {kind}"):
-                    list(backend.recording(plan.lab, "alice", kind, follow=False))  # type: ignore[arg-type]
+                    list(backend.recording(plan.lab, "alice", kind, follow=False))
 
     def test_a_command_runs_as_an_application_of_a_host(
         self, backend: Backend, capfd: pytest.CaptureFixture[str]

@@ -71,9 +71,9 @@ def record(
         recorder.connections = host.driver.demux.connections
         files[name] = trace, capture_file, capture
         hosts.append(host)
-    for impairment, passages in zip(simulation.link(*hosts, shape), recorded.truth, strict=True):
-        _watch(impairment, passages)
     alice, bob = hosts
+    for impairment, passages in zip(simulation.link(alice, bob, shape), recorded.truth, strict=True):
+        _watch(impairment, passages)
     bob.start(_serve(bob, Random(seed).randbytes(answer)))
     alice.start(_ask(alice, Random(seed).randbytes(size)))
     simulation.run()

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def verdict(asked: Check, directory: Path, *, seconds: float = 1.0) -> tuple[boo
     return result.ok, result.check, result.message
 
 
-def trace(directory: Path, host: str, *events: dict[str, object]) -> None:
+def trace(directory: Path, host: str, *events: dict[str, Any]) -> None:
     """What a host's daemon has written: `event`, and what else it is to have."""
     ends = ("10.0.0.2:5", "10.0.0.3:7") if host == "alice" else ("10.0.0.3:7", "10.0.0.2:5")
     folder = directory / "hosts" / host

@@ -46,7 +46,8 @@ def packets(pieces: Iterable[bytes], client_port: int = 40_000) -> list[Packet]:
     answer = IP(src="10.0.0.3", dst="10.0.0.2") / TCP(sport=23300, dport=client_port, flags="SA", seq=500, ack=101)
     syn = ends.copy()
     syn[TCP].flags, syn[TCP].seq = "S", 100
-    made, seq = [syn, answer], 101
+    made: list[Packet] = [syn, answer]
+    seq = 101
     for piece in pieces:
         packet = ends.copy() / Raw(piece)
         packet[TCP].flags, packet[TCP].seq, packet[TCP].ack = "PA", seq, 501

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from chitcpd.faults import Shape
@@ -22,7 +24,7 @@ LAB: Written = {
 }
 
 
-def steps(*events: dict[str, object], **changes: object) -> tuple[Step, ...]:
+def steps(*events: Mapping[str, object], **changes: object) -> tuple[Step, ...]:
     written = LAB | {"events": list(events)} | changes
     return timeline(Topology.model_validate(written), plan_of(written))
 

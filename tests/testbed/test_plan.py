@@ -29,7 +29,7 @@ def with_apps(**apps: Written) -> Written:
     return CHAIN | {"apps": {name: {"host": "alice", "run": ["x"]} | app for name, app in apps.items()}}
 
 
-def with_link(**link: str) -> Written:
+def with_link(**link: object) -> Written:
     return CHAIN | {"links": [{"endpoints": ["alice", "bob"], **link}]}
 
 

@@ -127,7 +127,7 @@ def here(own_state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-def pair(events: str = "", restart: str = "", **changes: str) -> str:
+def pair(events: str = "", restart: str = "", /, **changes: tuple[str, str]) -> str:
     """PAIR with these events and changes."""
     text = PAIR.replace("EVENTS", f"events:\n{events}" if events else "").replace("RESTART", restart)
     for found, put in changes.values():
@@ -372,7 +372,7 @@ def test_one_that_is_killed_while_it_connects_sends_no_more() -> None:
     later = '  later: {host: alice, run: [python, -m, chisocket.apps.echo, send, "bob:1", hi], expect: {exit: 1}}\n'
     down = "  - {at: 0s, link: alice-bob, down: true}\n  - {at: 10s, app: client, kill: SIGKILL}"
     folder = simulate(pair(down, other=("timeout: 30s\n", f"timeout: 30s\n{later}")), status=1)
-    times = {port: [] for port in ("7000", "1")}
+    times: dict[str, list[int]] = {port: [] for port in ("7000", "1")}
     for event in events(folder, "alice", "sent"):
         times[event["peer"].rpartition(":")[2]].append(round(event["t"]))
     assert times["7000"] == [0, 1, 3, 7]
@@ -393,7 +393,7 @@ def test_a_listener_is_waited_for_in_vain() -> None:
 # ---- somebody's own TCP
 
 
-def own_tcp(body: str, status: int = 0, **changes: str) -> Path:
+def own_tcp(body: str, status: int = 0, **changes: tuple[str, str]) -> Path:
     Path("mine.py").write_text(f"{MINE.replace(': ...', ':')}{body}")
     return simulate(
         pair(own=("hosts: {alice: {}", "hosts: {alice: {tcp: {implementation: ./mine.py}}"), **changes), status=status

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hypothesis import HealthCheck, given, settings
@@ -110,7 +112,7 @@ def test_the_good_one_is_good(tmp_path: Path) -> None:
     load(tmp_path / "good.yaml")
 
 
-def mutated(node: object, draw: st.DrawFn) -> object:
+def mutated(node: object, draw: Callable[[st.SearchStrategy[Any]], Any]) -> object:
     """The same, but something in it is replaced, gone, there twice, or under another key."""
     if isinstance(node, dict) and node:
         key = draw(st.sampled_from(sorted(node, key=str)))

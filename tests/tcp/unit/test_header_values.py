@@ -47,6 +47,7 @@ def test_a_window_is_rounded_down_to_its_unit_and_what_was_offered_is_taken() ->
 
 def stamped(**settings: object) -> Script:
     tcp = a_connection(in_state=State.ESTABLISHED, settings=config(timestamps=True, **settings), offers=STAMPED)
+    assert isinstance(tcp.connection, Connection)
     assert tcp.connection.mss == MSS - 12
     return tcp
 

@@ -117,7 +117,8 @@ def told(tcp: Script, *blocks: tuple[int, int], ack: int = 1001, at: float, echo
 
 
 def cwnd(tcp: Script) -> int:
-    return tcp.connection._congestion.cwnd  # type: ignore[attr-defined]
+    assert isinstance(tcp.connection, Connection)
+    return tcp.connection._congestion.cwnd
 
 
 def test_a_duplicate_is_no_news_of_the_blocks_behind_it() -> None:
