@@ -7,9 +7,10 @@ has no hop left (TTL 0; others have 64); in pcapng a comment says why besides, a
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import IO, Protocol
 
@@ -41,15 +42,15 @@ class Sink(Protocol):
 
 
 @dataclass(slots=True)
-class Packet:
-    """What is known of a packet in a capture."""
+class Packets:
+    """What is known of packets in a capture that went one way at one moment."""
 
     time: int  # nanoseconds since the epoch
     source: str
     destination: str
-    segment: bytes
+    segments: Sequence[bytes]
     sent: bool  # by the host that captures; else received
-    dropped: str | None = None  # why, if it went no further
+    dropped: str | None = None  # why, if they went no further
 
 
 class Capture:
@@ -58,34 +59,46 @@ class Capture:
     def __init__(self, sink: Sink, *, pcapng: bool = False, begun: bool = False) -> None:
         """`begun`: the sink has a capture already, with which this one goes on."""
         self._sink = sink
-        self._encode = _enhanced_packet if pcapng else _record
-        self._held: dict[int, Packet] = {}  # by the identity of the segment
+        self._encode = _enhanced_packets if pcapng else _records
+        self._held: list[Packets] = []
+        self._count = 0  # packets in them
         if pcapng:
             sink.write(section(("chitcp", LINKTYPE_RAW)))  # a file may have more than one
         elif not begun:
             sink.write(_file_header())
         sink.flush()  # a capture without a packet can be opened too
 
-    def take(self, packet: Packet) -> None:
-        """A packet was sent or received; or dropped, and then this may be one that is held, again."""
-        key = id(packet.segment)
-        held = self._held.get(key)
-        if held is not None and packet.dropped is not None:
-            held.dropped = packet.dropped
+    def take(self, packets: Packets) -> None:
+        """Packets were sent or received; or one was dropped, and then it may be one that is held."""
+        if packets.dropped is not None and self._mark(packets.segments[0], packets.dropped):
             return
-        if held is not None or len(self._held) >= _MOST_HELD:
+        if self._count >= _MOST_HELD:
             self._write_held()
-        self._held[key] = packet
+        self._held.append(packets)
+        self._count += len(packets.segments)
 
     def flush(self) -> None:
         """Write out all that was taken."""
         self._write_held()
         self._sink.flush()
 
+    def _mark(self, segment: bytes, why: str) -> bool:
+        """One of the held packets, the latest that is this very object, was dropped; False if there is none."""
+        for place in reversed(range(len(self._held))):
+            packets = self._held[place]
+            at = next((at for at, held in enumerate(packets.segments) if held is segment), None)
+            if at is not None and packets.dropped is None:
+                fates = ((packets.segments[:at], None), ((segment,), why), (packets.segments[at + 1 :], None))
+                parts = [replace(packets, segments=segments, dropped=fate) for segments, fate in fates if segments]
+                self._held[place : place + 1] = parts
+                return True
+        return False
+
     def _write_held(self) -> None:
         if self._held:
-            self._sink.write(b"".join([part for packet in self._held.values() for part in self._encode(packet)]))
+            self._sink.write(b"".join([part for packets in self._held for part in self._encode(packets)]))
             self._held.clear()
+            self._count = 0
 
 
 def whole_packets(file: IO[bytes]) -> int:
@@ -112,11 +125,15 @@ def _file_header() -> bytes:
     return _FILE_HEADER.pack(_MAGIC_NANOSECONDS, 2, 4, 0, 0, _SNAPSHOT, LINKTYPE_RAW)
 
 
-def _record(packet: Packet) -> tuple[bytes, ...]:
-    header = _ip_header_of(packet)
-    length = len(header) + len(packet.segment)
-    record = _RECORD_HEADER.pack(packet.time // _BILLION, packet.time % _BILLION, length, length)
-    return record, header, packet.segment
+def _records(packets: Packets) -> Iterator[bytes]:
+    """Those of one length have the same headers, put before all of them in one step: that is most of the speed."""
+    seconds, nanoseconds = divmod(packets.time, _BILLION)
+    for length, segments in itertools.groupby(packets.segments, len):
+        header = _ip_header_of(packets, length)
+        whole = len(header) + length
+        header = _RECORD_HEADER.pack(seconds, nanoseconds, whole, whole) + header
+        yield header
+        yield header.join(segments)
 
 
 def section(*interfaces: tuple[str, int]) -> bytes:
@@ -140,10 +157,11 @@ def packet_block(
     return _block(_PACKET, head + _padded(raw) + (options + _option(0, b"") if options else b""))
 
 
-def _enhanced_packet(packet: Packet) -> tuple[bytes, ...]:
-    raw = _ip_header_of(packet) + packet.segment
-    comments = () if packet.dropped is None else (f"dropped: {packet.dropped}",)
-    return (packet_block(0, packet.time, raw, len(raw), packet.sent, comments),)
+def _enhanced_packets(packets: Packets) -> Iterator[bytes]:
+    comments = () if packets.dropped is None else (f"dropped: {packets.dropped}",)
+    for segment in packets.segments:
+        raw = _ip_header_of(packets, len(segment)) + segment
+        yield packet_block(0, packets.time, raw, len(raw), packets.sent, comments)
 
 
 def _block(kind: int, body: bytes) -> bytes:
@@ -159,9 +177,9 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-def _ip_header_of(packet: Packet) -> bytes:
-    hops = _HOPS if packet.dropped is None else 0
-    return _ip_header(packet.source, packet.destination, len(packet.segment), hops)
+def _ip_header_of(packets: Packets, length: int) -> bytes:
+    """That of each whose segment has so many bytes."""
+    return _ip_header(packets.source, packets.destination, length, _HOPS if packets.dropped is None else 0)
 
 
 @lru_cache(maxsize=4096)

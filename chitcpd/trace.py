@@ -13,7 +13,7 @@ from typing import IO
 
 from chitcpd.demux import FourTuple
 from chitcpd.driver import Endpoint
-from chitcpd.pcap import Capture, Packet, Sink
+from chitcpd.pcap import Capture, Packets, Sink
 from chitcpd.tcp import wire
 from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Expiry, Info, Options, Segment, State, Timer, Transition
 
@@ -158,8 +158,7 @@ class Recorder:
     def _take(self, at: int, sent: bool, local: str, peer: str, raws: Sequence[bytes], dropped: str | None) -> None:
         assert self._capture is not None
         source, destination = (local, peer) if sent else (peer, local)
-        for raw in raws:
-            self._capture.take(Packet(at, source, destination, raw, sent, dropped))
+        self._capture.take(Packets(at, source, destination, raws, sent, dropped))
         self._written()
 
     def _write(

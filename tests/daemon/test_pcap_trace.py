@@ -25,7 +25,7 @@ from chisocket.protocol import chitcpd_pb2 as pb
 from chitcpd.demux import FourTuple
 from chitcpd.loader import load
 from chitcpd.pcap import Capture, whole_packets
-from chitcpd.pcap import Packet as Captured
+from chitcpd.pcap import Packets as Captured
 from chitcpd.tcp import wire
 from chitcpd.tcp.api import ACK, FIN, PSH, RST, SYN, URG, Info, Options, Segment, State, TcpConnection, Timer
 from chitcpd.tcp.connection import Connection
@@ -119,7 +119,7 @@ class TestCapture:
 
     def test_times_are_in_nanoseconds(self) -> None:
         segment = wire.encode(Segment(1, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB))
-        capture = a_capture(Captured(NOON, ALICE, BOB, segment, sent=True))
+        capture = a_capture(Captured(NOON, ALICE, BOB, (segment,), sent=True))
         assert capture[:4] == struct.pack("=I", 0xA1B23C4D)
         with RawPcapReader(io.BytesIO(capture)) as reader:  # type: ignore[arg-type]  # a file will do
             [(_, about)] = reader
@@ -128,14 +128,14 @@ class TestCapture:
 
     def test_ipv6(self) -> None:
         segment = wire.encode(Segment(1, flags=SYN), 1, 2, wire.pseudo_header("fd00::2", "fd00::3"))
-        [packet] = packets(a_capture(Captured(NOON, "fd00::2", "fd00::3", segment, sent=True)))
+        [packet] = packets(a_capture(Captured(NOON, "fd00::2", "fd00::3", (segment,), sent=True)))
         assert (packet[IPv6].src, packet[IPv6].dst, packet[TCP].flags) == ("fd00::2", "fd00::3", "S")
         assert packet[IPv6].plen == 20
 
     def test_a_segment_longer_than_an_ip_packet_can_be(self) -> None:
         """A C peer's could not be; ours, over a link of the largest MTU, has room for no IP header."""
         segment = wire.encode(Segment(1, data=bytes(65_515)), 1, 2, 0)
-        [packet] = packets(a_capture(Captured(NOON, ALICE, BOB, segment, sent=True)))
+        [packet] = packets(a_capture(Captured(NOON, ALICE, BOB, (segment,), sent=True)))
         assert packet[IP].len == 0  # analysers look at the record then, as with TSO
         assert len(packet[TCP].payload) == 65_515
 
@@ -144,8 +144,8 @@ class TestCapture:
     def test_a_dropped_segment_has_no_hop_left(self, ours: str, theirs: str, pcapng: bool) -> None:
         """It is one packet, with the time at which it was sent."""
         raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ours, theirs)) for n in range(3)]
-        sent = [Captured(NOON + n, ours, theirs, raw[n], sent=True) for n in range(3)]
-        lost = Captured(NOON + 9, ours, theirs, raw[1], sent=True, dropped="loss")
+        sent = [Captured(NOON + n, ours, theirs, (raw[n],), sent=True) for n in range(3)]
+        lost = Captured(NOON + 9, ours, theirs, (raw[1],), sent=True, dropped="loss")
         found = packets(a_capture(sent[0], sent[1], lost, sent[2], pcapng=pcapng))
         hops = [packet[IP].ttl if IP in packet else packet[IPv6].hlim for packet in found]
         assert (hops, [packet[TCP].seq for packet in found]) == ([64, 0, 64], [0, 1, 2])
@@ -153,26 +153,33 @@ class TestCapture:
 
     def test_what_is_dropped_later_is_a_packet_of_its_own(self) -> None:
         raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
-        sent = [Captured(NOON, ALICE, BOB, segment, sent=True) for segment in raw]
+        sent = [Captured(NOON, ALICE, BOB, (segment,), sent=True) for segment in raw]
         file = io.BytesIO()
         capture = Capture(file)
         for packet in sent:
             capture.take(packet)
         capture.flush()
-        capture.take(Captured(NOON + 9, ALICE, BOB, raw[0], sent=True, dropped="unreachable"))
+        capture.take(Captured(NOON + 9, ALICE, BOB, (raw[0],), sent=True, dropped="unreachable"))
         capture.flush()
         found = packets(file.getvalue())
         assert [(packet[IP].ttl, packet[TCP].seq) for packet in found] == [(64, 0), (64, 1), (0, 0)]
 
-    def test_any_of_those_that_are_not_written_yet_may_be_dropped(self) -> None:
-        raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(3)]
-        sent = [Captured(NOON, ALICE, BOB, segment, sent=True) for segment in raw]
-        found = packets(a_capture(*sent, Captured(NOON + 9, ALICE, BOB, raw[1], sent=True, dropped="queue")))
-        assert [(packet[IP].ttl, packet[TCP].seq) for packet in found] == [(64, 0), (0, 1), (64, 2)]
+    @pytest.mark.parametrize("pcapng", [False, True])
+    @pytest.mark.parametrize("lost", range(3))
+    def test_any_of_those_that_are_not_written_yet_may_be_dropped(self, lost: int, pcapng: bool) -> None:
+        pseudo = wire.pseudo_header(ALICE, BOB)
+        segments = [Segment(n, flags=ACK, data=data) for n, data in enumerate((b"a", b"b", b"cd"))]
+        raw = [wire.encode(segment, 1, 2, pseudo) for segment in segments]
+        burst = Captured(NOON, ALICE, BOB, raw, sent=True)
+        drop = Captured(NOON + 9, ALICE, BOB, (raw[lost],), sent=True, dropped="queue")
+        found = packets(a_capture(burst, burst, drop, pcapng=pcapng))
+        assert [packet[TCP].payload.load for packet in found] == [b"a", b"b", b"cd"] * 2
+        assert [packet[IP].ttl for packet in found] == [64] * 3 + [0 if n == lost else 64 for n in range(3)]
+        assert {int(packet.time * 10**9) for packet in found} == {NOON}
 
     def test_checksums_of_dropped_packets_are_right(self) -> None:
         raw = wire.encode(Segment(1, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB))
-        [packet] = packets(a_capture(Captured(NOON, ALICE, BOB, raw, sent=True, dropped="loss")))
+        [packet] = packets(a_capture(Captured(NOON, ALICE, BOB, (raw,), sent=True, dropped="loss")))
         again = IP(bytes(packet))
         del again[IP].chksum
         assert bytes(IP(bytes(again))) == bytes(packet)
@@ -180,8 +187,8 @@ class TestCapture:
     def test_a_pcapng_says_why_and_which_way(self) -> None:
         raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
         capture = a_capture(
-            Captured(NOON, ALICE, BOB, raw[0], sent=True, dropped="queue"),
-            Captured(NOON + 1, BOB, ALICE, raw[1] + b"odd", sent=False),
+            Captured(NOON, ALICE, BOB, (raw[0],), sent=True, dropped="queue"),
+            Captured(NOON + 1, BOB, ALICE, (raw[1] + b"odd",), sent=False),
             pcapng=True,
         )
         with RawPcapNgReader(io.BytesIO(capture)) as reader:  # type: ignore[arg-type]  # a file will do
@@ -196,8 +203,8 @@ class TestCapture:
     @pytest.mark.parametrize("name", ["segments.pcap", "segments.pcapng"])
     def test_wireshark_reads_it(self, name: str, tmp_path: Path) -> None:
         raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
-        sent = Captured(NOON, ALICE, BOB, raw[0], sent=True)
-        lost = Captured(NOON, ALICE, BOB, raw[1], sent=True, dropped="loss")
+        sent = Captured(NOON, ALICE, BOB, (raw[0],), sent=True)
+        lost = Captured(NOON, ALICE, BOB, (raw[1],), sent=True, dropped="loss")
         (tmp_path / name).write_bytes(a_capture(sent, lost, pcapng=name.endswith("ng")))
         columns = ["frame.time_epoch", "ip.checksum.status", "tcp.checksum.status", "frame.comment", "tcp.seq_raw"]
         checks = ["-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE"]
@@ -574,7 +581,7 @@ def test_a_capture_is_cut_back_to_whole_packets(tmp_path: Path, pcapng: bool) ->
     with path.open("wb") as file:
         capture = Capture(file, pcapng=pcapng)
         for number in range(3):
-            capture.take(Captured(number, "10.0.0.2", "10.0.0.3", bytes(21), sent=True))
+            capture.take(Captured(number, "10.0.0.2", "10.0.0.3", (bytes(21),), sent=True))
         capture.flush()
     content = path.read_bytes()
     with path.open("rb") as file:
