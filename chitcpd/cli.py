@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import grp
 import ipaddress
 import json
@@ -45,6 +46,7 @@ def main() -> None:
     _set_up_logging(arguments.verbose)
     announcement = _announcement(arguments.announce)  # first: what a TCP prints as it is loaded is for the log
     try:
+        _collect_less()
         asyncio.run(serve(_settings(arguments, config, announcement)))
     except LoadError as error:
         print(f"chitcpd: --tcp: {error}", file=sys.stderr)
@@ -201,6 +203,12 @@ def _port(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 0xFFFF:
         raise argparse.ArgumentTypeError(f"{text!r} is no port: 1 to 65535")
     return int(text)
+
+
+def _collect_less() -> None:
+    """Each connection leaves cycles behind, so the garbage collector stays; but its work was a tenth of all."""
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 class _Formatter(logging.Formatter):
