@@ -70,8 +70,6 @@ def compare(first: Path, second: Path, *, exact: bool) -> Comparison:
             _compare_bytes(result)
         else:
             _compare_what_lasts(result, then, now)
-    except (Unreadable, finished.BadTrace):
-        raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:  # somebody else has written it
         raise Unreadable(f"{first}/manifest.json is not what a run writes: {error!r:.200}") from error
     return result

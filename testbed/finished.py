@@ -11,6 +11,7 @@ from typing import Any
 
 from testbed import ladder, traces
 from testbed.report.read import Unreadable, manifest
+from testbed.wrong import Wrong
 
 _LONGEST_TEXT = 200  # characters: what is read ends on somebody's terminal
 _ADDRESS = re.compile(r"([0-9.]{1,15}|\[[0-9a-f:.]{1,45}\]):[0-9]{1,5}")
@@ -21,11 +22,11 @@ _SHIFTS = range(15)  # of windows (RFC 7323 §2.3)
 _MOST_BLOCKS = 16  # of SACK; a header has room for 4
 
 
-class NoSuchRun(LookupError):
+class NoSuchRun(Wrong):
     """There is no such run, or it has not what is asked for; the message says what there is."""
 
 
-class BadTrace(ValueError):
+class BadTrace(Wrong):
     """A trace is not as docs/trace.schema.json says; the message says where."""
 
 

@@ -18,15 +18,16 @@ from testbed.signals import Signals
 from testbed.topology import Fault, Topology, TopologyError
 from testbed.topology.model import LabName
 from testbed.unavailable import Unavailable
+from testbed.wrong import Wrong
 
 _WAITING = "waiting for another lab to come up"
 
 
-class NoSuchLab(LookupError):
+class NoSuchLab(Wrong):
     """No backend that can be asked has anything of this lab."""
 
 
-class UnknownName(LookupError):
+class UnknownName(Wrong):
     """The lab has no host and no application of this name; the message lists those that it has."""
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from testbed.ladder import Connection, Ladder, Row, StateChange
+from testbed.wrong import Wrong
 
 
-class NoSuchConnection(LookupError):
+class NoSuchConnection(Wrong):
     """Nothing is left of the choice; the message says what there is."""
 
 

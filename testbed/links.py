@@ -24,13 +24,14 @@ from testbed.events import Reshape
 from testbed.lab import NoSuchLab, UnknownName, having
 from testbed.plan import HostPlan, Interface
 from testbed.topology.model import LinkChanges, LinkSettings
+from testbed.wrong import Wrong
 
 SETTINGS = tuple(name for name in LinkChanges.model_fields if name != "underlay")
 _QUEUE = {"queue_packets", "queue_bytes"}  # what `queue` is in a Shape
 _PATIENCE = 30.0  # seconds for which a link that is to be as it was waits for another command
 
 
-class BadSetting(ValueError):
+class BadSetting(Wrong):
     """What a link is to do can't be; the message says what can."""
 
 

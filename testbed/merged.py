@@ -21,7 +21,7 @@ from typing import IO
 from chitcpd.pcap import packet_block, section
 from testbed import finished
 from testbed.passages import flag_bits
-from testbed.report.read import manifest
+from testbed.report.read import Unreadable, manifest
 from testbed.traces import Event, Seen
 from testbed.unavailable import Unavailable
 from testbed.whole import whole
@@ -98,7 +98,7 @@ def why_no_wire(folder: Path) -> str | None:
     try:
         notes = manifest(folder)["notes"]
         told = next(str(note) for note in notes if str(note).startswith("no capture of the wire"))
-    except (ValueError, LookupError, TypeError, StopIteration):
+    except (Unreadable, LookupError, TypeError, StopIteration):
         return f"no capture of the wire: there is no hosts/HOST/{_WIRE_FILE}; `capture: {{wire: false}}` asks for none"
     return told
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from testbed.backends.base import Backend
 from testbed.unavailable import Unavailable
+from testbed.wrong import Wrong
 
 
 def _docker() -> Backend:
@@ -33,7 +34,7 @@ FACTORIES: dict[str, Callable[[], Backend]] = {"docker": _docker, "local": _loca
 _ASKED_FOR_ONLY = frozenset({"sim"})  # it does not run all that a topology may ask for
 
 
-class UnknownBackend(ValueError):
+class UnknownBackend(Wrong):
     """No backend has this name; the message lists those that there are."""
 
 

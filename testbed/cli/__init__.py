@@ -6,44 +6,64 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import cast
 
 import click
 
 import chitcpd
-from testbed.backends import UnknownBackend
-from testbed.cli import (
-    completion,
-    dissector,
-    doctor,
-    grade,
-    graph,
-    init,
-    lab,
-    ladder,
-    link,
-    merge,
-    new,
-    plan,
-    replay,
-    report,
-    run,
-    schema,
-    use,
-    validate,
-)
 from testbed.cli.output import Group, Settings, complain
-from testbed.finished import BadTrace, NoSuchRun
-from testbed.lab import NoSuchLab, UnknownName
-from testbed.ladder_choice import NoSuchConnection
-from testbed.links import BadSetting
-from testbed.report import NoSuchPlot, Unreadable
 from testbed.signals import Interrupted
-from testbed.topology import TopologyError
 from testbed.unavailable import Unavailable
+from testbed.wrong import Wrong
+
+# Name -> where it is. Loaded when it is used, for what some need takes long to load.
+_COMMANDS = {
+    "run": "run.run",
+    "up": "lab.up",
+    "down": "lab.down",
+    "ps": "lab.ps",
+    "logs": "lab.logs",
+    "gc": "use.gc",
+    "link": "link.link",
+    "exec": "use.exec_",
+    "shell": "use.shell",
+    "capture": "use.capture",
+    "collect": "use.collect",
+    "init": "init.init",
+    "validate": "validate.validate",
+    "plan": "plan.plan",
+    "graph": "graph.graph",
+    "schema": "schema.schema",
+    "report": "report.report",
+    "ladder": "ladder.ladder",
+    "merge": "merge.merge",
+    "dissector": "dissector.dissector",
+    "replay": "replay.replay",
+    "new": "new.new",
+    "grade": "grade.grade_",
+    "matrix": "grade.matrix",
+    "doctor": "doctor.doctor",
+    "completion": "completion.completion",
+}
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(Mapping[str, click.Command]):
+    """The commands by their names."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        module, _, attribute = _COMMANDS[name].partition(".")
+        return cast(click.Command, getattr(import_module(f"testbed.cli.{module}"), attribute))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+@click.group(cls=Group, commands=_Commands(), context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(chitcpd.__version__, prog_name="testbed")
 def cli() -> None:
     """Labs of hosts, links and applications over a TCP that you can write.
@@ -80,22 +100,6 @@ def cli() -> None:
     """
 
 
-_COMMANDS = (
-    *(run.run, lab.up, lab.down, lab.ps, lab.logs, use.gc),
-    *(link.link, use.exec_, use.shell, use.capture, use.collect),
-    *(init.init, validate.validate, plan.plan, graph.graph, schema.schema),
-    *(report.report, ladder.ladder, merge.merge, dissector.dissector, replay.replay),
-    *(new.new, grade.grade_, grade.matrix),
-    *(doctor.doctor, completion.completion),
-)
-_WRONG = (
-    *(UnknownBackend, NoSuchLab, UnknownName, BadSetting, NoSuchRun, NoSuchConnection, BadTrace),
-    *(NoSuchPlot, Unreadable),
-)
-for command in _COMMANDS:
-    cli.add_command(command)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (sys.argv's if None) and return its exit status."""
     settings = Settings()
@@ -106,12 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return 2
-    except TopologyError as error:
-        for fault in error.faults:
-            complain(str(fault))
-        return 2
-    except _WRONG as error:
-        complain(f"{error}.")
+    except Wrong as error:
+        for sentence in error.sentences:
+            complain(sentence)
         return 2
     except Unavailable as error:
         complain(str(error), error.remedy)

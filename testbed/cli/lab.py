@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from testbed import lab as core
+from testbed.backends.base import Built, Probed
 from testbed.cli.complete import labs, labs_and_topologies
 from testbed.cli.options import Wanted, lab_options
 from testbed.cli.output import (
@@ -21,7 +22,6 @@ from testbed.cli.output import (
     table,
     verbose_option,
 )
-from testbed.cli.run import tell_built
 from testbed.unavailable import Unavailable
 
 
@@ -54,6 +54,25 @@ def up(wanted: Wanted) -> int:
     tell_built(built)
     say(f"lab {lab} is up; testbed down {lab} takes it down", "good")
     return 0
+
+
+def tell_built(built: Built) -> None:
+    """What was measured of links that do something, and what could not be done."""
+    for probed in built.probed:
+        if probed.asked_rate is not None or probed.asked_rtt > 0.0005 or not probed.good:
+            say(f"link {probed.link}: {_measured(probed)}", "plain" if probed.good else "note")
+    for note in built.notes:
+        say(f"note: {note}", "note")
+
+
+def _measured(probed: Probed) -> str:
+    off = "" if probed.good_rtt else f" (off by more than {probed.tolerated_rtt * 1000:.3g} ms)"
+    parts = [f"round trip {probed.measured_rtt * 1000:.2f} ms, asked {probed.asked_rtt * 1000:.4g}{off}"]
+    if probed.asked_rate is not None:
+        off = "" if probed.good_rate else f" (off by more than {probed.TOLERATED_RATE:.0%})"
+        found = "not measured" if probed.measured_rate is None else f"{probed.measured_rate / 1e6:.4g} mbit"
+        parts.append(f"rate {found}, asked {probed.asked_rate / 1e6:.4g}{off}")
+    return f"{probed.direction}: {'; '.join(parts)}"
 
 
 @click.command()

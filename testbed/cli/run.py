@@ -8,7 +8,7 @@ import click
 
 from testbed import backends
 from testbed import run as core
-from testbed.backends.base import Built, Probed
+from testbed.cli.lab import tell_built
 from testbed.cli.options import Wanted, lab_options, runs_option
 from testbed.cli.output import Settings, complain, format_option, progress, result_for, say, verbose_option
 from testbed.outcome import Outcome, Result
@@ -68,25 +68,6 @@ def _tell(outcome: Outcome, settings: Settings) -> None:
         complain(f"{outcome.failure}; nothing is left behind but the run folder.")
         return
     say(outcome.verdict, "good" if outcome.status == 0 else "bad")
-
-
-def tell_built(built: Built) -> None:
-    """What was measured of links that do something, and what could not be done."""
-    for probed in built.probed:
-        if probed.asked_rate is not None or probed.asked_rtt > 0.0005 or not probed.good:
-            say(f"link {probed.link}: {_measured(probed)}", "plain" if probed.good else "note")
-    for note in built.notes:
-        say(f"note: {note}", "note")
-
-
-def _measured(probed: Probed) -> str:
-    off = "" if probed.good_rtt else f" (off by more than {probed.tolerated_rtt * 1000:.3g} ms)"
-    parts = [f"round trip {probed.measured_rtt * 1000:.2f} ms, asked {probed.asked_rtt * 1000:.4g}{off}"]
-    if probed.asked_rate is not None:
-        off = "" if probed.good_rate else f" (off by more than {probed.TOLERATED_RATE:.0%})"
-        found = "not measured" if probed.measured_rate is None else f"{probed.measured_rate / 1e6:.4g} mbit"
-        parts.append(f"rate {found}, asked {probed.asked_rate / 1e6:.4g}{off}")
-    return f"{probed.direction}: {'; '.join(parts)}"
 
 
 def _tell_check(result: Result) -> None:

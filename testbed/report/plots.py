@@ -12,6 +12,7 @@ from testbed.report.collect import Connection, End
 from testbed.report.curves import Curve
 from testbed.report.segments import AGAIN, ARRIVED, DROPPED, FROM_B, SYN_FIN_AGAIN, UNSENT, Row
 from testbed.unavailable import Unavailable
+from testbed.wrong import Wrong
 
 if TYPE_CHECKING:
     from testbed.report import Report
@@ -34,7 +35,7 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-class NoSuchPlot(LookupError):
+class NoSuchPlot(Wrong):
     """The run has no such connection, or not what the plot shows; the message says what there is."""
 
 

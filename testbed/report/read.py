@@ -17,6 +17,7 @@ from typing import Any
 
 from testbed.passages import in_order
 from testbed.traces import Event
+from testbed.wrong import Wrong
 
 Seen = tuple[float, int, Event]  # seconds since the epoch, which of the nodes, what
 
@@ -41,7 +42,7 @@ def finite(value: Any) -> float:
     return number
 
 
-class Unreadable(ValueError):
+class Unreadable(Wrong):
     """This is no run folder, or none that can be read; the message says why."""
 
 

@@ -9,6 +9,8 @@ from difflib import get_close_matches
 
 import yaml
 
+from testbed.wrong import Wrong
+
 Steps = tuple[str | int, ...]  # keys and indexes from the root of the file
 
 
@@ -27,12 +29,17 @@ class Fault:
         return ": ".join(part for part in (place, self.path, self.message) if part)
 
 
-class TopologyError(Exception):
+class TopologyError(Wrong):
     """The topology can't be used: `faults` says all that is wrong with it, in the order of the file."""
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = sorted(set(faults))
         super().__init__("\n".join(map(str, self.faults)))
+
+    @property
+    def sentences(self) -> list[str]:
+        """Each fault."""
+        return list(map(str, self.faults))
 
 
 def fault_at(node: yaml.Node, path: Steps, message: str) -> Fault:
