@@ -15,12 +15,12 @@ from types import FrameType
 import click
 from rich.console import Console
 
-from benchmarks import baseline, classic, flames, idle, labs, report, simulator, traffic
+from benchmarks import baseline, classic, flames, idle, labs, pytcp, report, simulator, traffic
 from benchmarks.measures import BENCHMARKS, QUICK, Effort, Session, Unavailable
 from benchmarks.processes import ProgramFailed
 from benchmarks.report import Report
 
-_MODULES = (traffic, classic, idle, simulator, labs)  # they have put their benchmarks into BENCHMARKS
+_MODULES = (traffic, classic, pytcp, idle, simulator, labs)  # they have put their benchmarks into BENCHMARKS
 
 
 def _known(_context: click.Context, _parameter: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
