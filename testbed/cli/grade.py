@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from testbed.cli.output import format_option, verbose_option
 
@@ -43,7 +44,9 @@ _sandbox_option = click.option(
 @click.option("-o", "--output", metavar="DIR", type=click.Path(path_type=Path), help="Of a class: where pages go.")
 @click.option("--list", "list_", is_flag=True, help="Show the tests, and run none.")
 @verbose_option
+@click.pass_context
 def grade_(
+    context: click.Context,
     path: Path | None,
     image: str | None,
     only: tuple[str, ...],
@@ -79,8 +82,9 @@ def grade_(
         graded.tell_tests(weighed, output_format)
         return 0
     if image is not None:
-        if path is not None or output:
-            raise click.UsageError("--image grades one image, and takes neither FILE.py nor -o DIR")
+        given = any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in ("sandbox", "jobs"))
+        if path is not None or output or given:
+            raise click.UsageError("--image grades one image, and takes neither FILE.py nor -o, --sandbox and --jobs")
         how = graded.How(weighed, seed, sandbox, jobs, output_format)
         return graded.grade_image(image, how, everything=bool(only), junit=junit, gradescope=gradescope, html=html)
     if path is None:

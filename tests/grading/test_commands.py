@@ -276,6 +276,12 @@ def test_a_submission_in_a_container_gets_the_same(engine: None, capsys: Capture
     assert containers_of(os.getpid()) == []
 
 
+@pytest.mark.parametrize("also", [["mine.py"], ["-o", "out"], ["--sandbox", "process"], ["--jobs", "2"]], ids=" ".join)
+def test_what_an_image_has_no_use_for_is_refused(also: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["grade", "--image", "any", *also]) == 2
+    assert "takes neither FILE.py nor -o, --sandbox and --jobs" in capsys.readouterr().err
+
+
 def test_an_image_is_not_asked_for_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["grade", "--image", "any", "--only", "given-iss"]) == 2
     assert "none of these tests can be judged from outside" in capsys.readouterr().err
