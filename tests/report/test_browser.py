@@ -106,6 +106,24 @@ def test_zoom_is_that_of_all_plots_and_of_the_ladder(opener: Opener, page_of: Pa
     assert all(scale == pytest.approx(whole) for scale in opened.scales())
 
 
+def test_plots_begin_shortly_before_the_first_segment(opener: Opener, run_folder: Path, tmp_path: Path) -> None:
+    """However long the applications took to start; before, there is nothing to see."""
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["began"] -= 10.0
+    manifest["events"] = []
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    report = Report(folder)
+    report.write(tmp_path / "late.html")
+    told = report.summary()
+    begins, seconds = told["connections"][0]["begins"], told["seconds"]
+    assert begins > 10
+    first, last = opener(tmp_path / "late.html").zoom()
+    assert begins - (seconds - begins) / 10 < first < begins
+    assert last == pytest.approx(seconds)
+
+
 def test_the_keyboard_zooms_and_pans(opener: Opener, page_of: Path) -> None:
     opened = opener(page_of)
     opened.go_through()

@@ -1,7 +1,14 @@
 // The stretch of time that all plots, the ladder and the list of events show.
 
+/** Before the first segment and the first event there is nothing to see, and a short transfer would stand in a corner. */
+function firstSeen() {
+  const times = [...D.connections.map(({begins}) => begins), ...(D.placed ? D.events.map(({done}) => done) : [])];
+  const first = times.reduce((least, t) => t === NONE ? least : Math.min(least, t), D.seconds);
+  return first > 0.1 * D.seconds && first < D.seconds ? first - 0.05 * (D.seconds - first) : 0;
+}
+
 const zoom = {
-  first: 0,
+  first: firstSeen(),
   last: Math.max(D.seconds, 1e-3),
   least: 2e-5,  // seconds: traces are read in microseconds
   min: 0,
