@@ -81,17 +81,17 @@ def _ballast() -> int:
 def empty(ours: socket.socket) -> None:
     """Throw away what is in the application's end now: who waits to write to it may go on."""
     waiting = struct.unpack("i", fcntl.ioctl(ours, termios.FIONREAD, bytes(4)))[0]
-    source, sink, nowhere = _drain()
+    source, sink, nowhere = drain()
     with suppress(OSError):
         while waiting > 0 and (moved := os.splice(ours.fileno(), sink, min(waiting, _BALLAST))):
             waiting -= os.splice(source, nowhere, moved)
 
 
 @cache
-def _drain() -> tuple[int, int, int]:
+def drain() -> tuple[int, int, int]:
     """A pipe's two ends, and /dev/null: the kernel need not copy what goes that way, nor do our caches fill with it."""
-    source, sink = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    return source, sink, os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    return *os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC), nowhere
 
 
 class Ends:
@@ -108,6 +108,7 @@ class Ends:
         self._turn = turn
         self._epoll = select.epoll()
         self._probe = _unnamed()
+        drain()  # now: strangers may have all descriptors later
         self._closed: dict[int, tuple[bytes, Callable[[], None]]] = {}  # our end -> the other's name, whom to tell
         self._others: dict[int, Callable[[int], None]] = {}  # our end -> whom to tell of other events
         loop.add_reader(self._epoll.fileno(), self._tell)

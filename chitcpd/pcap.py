@@ -9,8 +9,8 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import IO, Protocol
 
@@ -50,7 +50,13 @@ class Packets:
     destination: str
     segments: Sequence[bytes]
     sent: bool  # by the host that captures; else received
-    dropped: str | None = None  # why, if they went no further
+    fates: dict[int, str] = field(default_factory=dict)  # id() of a segment -> why it went no further
+
+    def by_fate(self) -> Iterable[tuple[str | None, Iterable[bytes]]]:
+        """Those that follow each other and have the same fate, with it; None: nothing happened to them."""
+        if not self.fates:
+            return ((None, self.segments),)
+        return itertools.groupby(self.segments, lambda segment: self.fates.get(id(segment)))
 
 
 class Capture:
@@ -61,7 +67,7 @@ class Capture:
         self._sink = sink
         self._encode = _enhanced_packets if pcapng else _records
         self._held: list[Packets] = []
-        self._count = 0  # packets in them
+        self._of: dict[int, Packets] = {}  # id() of a held segment -> those it is among
         if pcapng:
             sink.write(section(("chitcp", LINKTYPE_RAW)))  # a file may have more than one
         elif not begun:
@@ -69,36 +75,31 @@ class Capture:
         sink.flush()  # a capture without a packet can be opened too
 
     def take(self, packets: Packets) -> None:
-        """Packets were sent or received; or one was dropped, and then it may be one that is held."""
-        if packets.dropped is not None and self._mark(packets.segments[0], packets.dropped):
-            return
-        if self._count >= _MOST_HELD:
+        """Packets were sent or received."""
+        if max(len(self._of), len(self._held)) >= _MOST_HELD:
             self._write_held()
         self._held.append(packets)
-        self._count += len(packets.segments)
+        self._of.update(dict.fromkeys(map(id, packets.segments), packets))
+
+    def drop(self, packet: Packets, why: str) -> None:
+        """One went no further: one that was taken and is held, or another."""
+        [segment] = packet.segments
+        among = self._of.get(id(segment))
+        if among is None:
+            self.take(packet)
+            among = packet
+        among.fates[id(segment)] = why
 
     def flush(self) -> None:
         """Write out all that was taken."""
         self._write_held()
         self._sink.flush()
 
-    def _mark(self, segment: bytes, why: str) -> bool:
-        """One of the held packets, the latest that is this very object, was dropped; False if there is none."""
-        for place in reversed(range(len(self._held))):
-            packets = self._held[place]
-            at = next((at for at, held in enumerate(packets.segments) if held is segment), None)
-            if at is not None and packets.dropped is None:
-                fates = ((packets.segments[:at], None), ((segment,), why), (packets.segments[at + 1 :], None))
-                parts = [replace(packets, segments=segments, dropped=fate) for segments, fate in fates if segments]
-                self._held[place : place + 1] = parts
-                return True
-        return False
-
     def _write_held(self) -> None:
         if self._held:
             self._sink.write(b"".join([part for packets in self._held for part in self._encode(packets)]))
             self._held.clear()
-            self._count = 0
+            self._of.clear()
 
 
 def whole_packets(file: IO[bytes]) -> int:
@@ -128,12 +129,13 @@ def _file_header() -> bytes:
 def _records(packets: Packets) -> Iterator[bytes]:
     """Those of one length have the same headers, put before all of them in one step: that is most of the speed."""
     seconds, nanoseconds = divmod(packets.time, _BILLION)
-    for length, segments in itertools.groupby(packets.segments, len):
-        header = _ip_header_of(packets, length)
-        whole = len(header) + length
-        header = _RECORD_HEADER.pack(seconds, nanoseconds, whole, whole) + header
-        yield header
-        yield header.join(segments)
+    for why, segments in packets.by_fate():
+        for length, alike in itertools.groupby(segments, len):
+            header = _ip_header_of(packets, length, why)
+            whole = len(header) + length
+            header = _RECORD_HEADER.pack(seconds, nanoseconds, whole, whole) + header
+            yield header
+            yield header.join(alike)
 
 
 def section(*interfaces: tuple[str, int]) -> bytes:
@@ -158,10 +160,11 @@ def packet_block(
 
 
 def _enhanced_packets(packets: Packets) -> Iterator[bytes]:
-    comments = () if packets.dropped is None else (f"dropped: {packets.dropped}",)
-    for segment in packets.segments:
-        raw = _ip_header_of(packets, len(segment)) + segment
-        yield packet_block(0, packets.time, raw, len(raw), packets.sent, comments)
+    for why, segments in packets.by_fate():
+        comments = () if why is None else (f"dropped: {why}",)
+        for segment in segments:
+            raw = _ip_header_of(packets, len(segment), why) + segment
+            yield packet_block(0, packets.time, raw, len(raw), packets.sent, comments)
 
 
 def _block(kind: int, body: bytes) -> bytes:
@@ -177,9 +180,9 @@ def _padded(data: bytes) -> bytes:
     return data + bytes(-len(data) % 4)
 
 
-def _ip_header_of(packets: Packets, length: int) -> bytes:
-    """That of each whose segment has so many bytes."""
-    return _ip_header(packets.source, packets.destination, length, _HOPS if packets.dropped is None else 0)
+def _ip_header_of(packets: Packets, length: int, why: str | None) -> bytes:
+    """That of each whose segment has so many bytes; `why`: it went no further."""
+    return _ip_header(packets.source, packets.destination, length, _HOPS if why is None else 0)
 
 
 @lru_cache(maxsize=4096)

@@ -79,7 +79,8 @@ class Recorder:
         """
         at = self._clock() if self._capture is not None or self._trace is not None else 0
         if self._capture is not None:
-            self._take(at, event == "sent", four.local, four.peer, raws, None)
+            self._capture.take(_packets(at, event == "sent", four.local, four.peer, raws))
+            self._written()
         if self._trace is not None:
             for one in seg.cut():
                 self._trace_segment(at, event, endpoint, four, one)
@@ -125,7 +126,8 @@ class Recorder:
     def passed(self, source: str, destination: str, raw: bytes) -> None:
         """A router carries a segment on: for the capture, as what it sends. Nothing more happens to it here."""
         if self._capture is not None:
-            self._take(self._clock(), True, source, destination, (raw,), None)
+            self._capture.take(_packets(self._clock(), True, source, destination, (raw,)))
+            self._written()
 
     def lost(self, why: str, local: str, peer: str, raw: bytes) -> None:
         """A segment of ours went no further."""
@@ -138,7 +140,8 @@ class Recorder:
     def _tell_drop(self, sent: bool, why: str, local: str, peer: str, raw: bytes) -> None:
         at = self._clock()
         if self._capture is not None:
-            self._take(at, sent, local, peer, (raw,), why)
+            self._capture.drop(_packets(at, sent, local, peer, (raw,)), why)
+            self._written()
         if self._trace is None and not log.isEnabledFor(VERBOSE):
             return
         about: dict[str, object] = {"why": why, "direction": "sent" if sent else "received", "bytes": len(raw)}
@@ -155,12 +158,6 @@ class Recorder:
             self._write(at, "dropped", endpoint, four, about | _segment_fields(seg))
         log.log(VERBOSE, "%s %s %s (%s)", _name(endpoint), event, _packet_line(sent, four, seg), why)
 
-    def _take(self, at: int, sent: bool, local: str, peer: str, raws: Sequence[bytes], dropped: str | None) -> None:
-        assert self._capture is not None
-        source, destination = (local, peer) if sent else (peer, local)
-        self._capture.take(Packets(at, source, destination, raws, sent, dropped))
-        self._written()
-
     def _write(
         self, at: int, event: str, endpoint: Endpoint | None, four: FourTuple | None, fields: dict[str, object]
     ) -> None:
@@ -173,6 +170,11 @@ class Recorder:
             line["peer"] = _address(four.peer, four.peer_port)
         self._trace.write(_to_json(line | fields).encode() + b"\n")
         self._written()
+
+
+def _packets(at: int, sent: bool, local: str, peer: str, raws: Sequence[bytes]) -> Packets:
+    source, destination = (local, peer) if sent else (peer, local)
+    return Packets(at, source, destination, raws, sent)
 
 
 def _name(endpoint: Endpoint | None) -> str:

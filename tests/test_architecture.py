@@ -108,7 +108,7 @@ def test_testbed_uses_the_public_faces_of_the_others() -> None:
 
 def test_benchmarks_use_the_public_faces_of_the_others() -> None:
     faces = ("chisocket", "chitcpd", "chitcpd.__version__", "chitcpd.ctl", "chitcpd.sim")
-    check("benchmarks", ("benchmarks", *faces), third_party=("click", "matplotlib", "rich"))
+    check("benchmarks", ("benchmarks", *faces), third_party=("click", "matplotlib", "pytcp", "rich"))
 
 
 def test_only_the_plugin_needs_pytest() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import select
 import socket
 from pathlib import Path
@@ -16,6 +17,7 @@ import chisocket
 from chisocket._socket import name_of
 from chisocket.protocol import chitcpd_pb2 as pb
 from chisocket.protocol import descriptors
+from chitcpd import pairs
 from tests.daemon.application import Application, Conversation, sockaddr_in
 from tests.daemon.conftest import PATIENCE, Daemon, StartDaemon
 from tests.daemon.connections import Connection, fill
@@ -125,6 +127,23 @@ class TestAConnectionThatIsOver:
             assert connection.near.recv(10) == b""
             client.wait_until_it_sleeps()
             server.wait_until_it_sleeps()
+
+
+@pytest.mark.parametrize("pieces", [[b"x" * 100_000], [b"x"] * 150], ids=["much", "in many pieces"])
+def test_an_end_is_emptied_also_when_all_descriptors_are_taken(pieces: list[bytes]) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    with ours, theirs:
+        for piece in pieces:
+            theirs.sendall(piece)
+        pairs.drain()  # as the daemon does when it begins
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            pairs.empty(ours)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        with pytest.raises(BlockingIOError):
+            ours.recv(1)
 
 
 def test_close_is_for_those_that_have_no_descriptor(daemon: StartDaemon) -> None:

@@ -48,12 +48,15 @@ def packets(capture: bytes) -> list[Packet]:
     return found
 
 
-def a_capture(*captured: Captured, pcapng: bool = False) -> bytes:
-    """The bytes of a file with these packets."""
+def a_capture(*captured: Captured | tuple[Captured, str], pcapng: bool = False) -> bytes:
+    """The bytes of a file with these packets; of one that is dropped with the reason."""
     file = io.BytesIO()
     capture = Capture(file, pcapng=pcapng)
     for packet in captured:
-        capture.take(packet)
+        if isinstance(packet, tuple):
+            capture.drop(*packet)
+        else:
+            capture.take(packet)
     capture.flush()
     return file.getvalue()
 
@@ -145,7 +148,7 @@ class TestCapture:
         """It is one packet, with the time at which it was sent."""
         raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ours, theirs)) for n in range(3)]
         sent = [Captured(NOON + n, ours, theirs, (raw[n],), sent=True) for n in range(3)]
-        lost = Captured(NOON + 9, ours, theirs, (raw[1],), sent=True, dropped="loss")
+        lost = Captured(NOON + 9, ours, theirs, (raw[1],), sent=True), "loss"
         found = packets(a_capture(sent[0], sent[1], lost, sent[2], pcapng=pcapng))
         hops = [packet[IP].ttl if IP in packet else packet[IPv6].hlim for packet in found]
         assert (hops, [packet[TCP].seq for packet in found]) == ([64, 0, 64], [0, 1, 2])
@@ -159,7 +162,7 @@ class TestCapture:
         for packet in sent:
             capture.take(packet)
         capture.flush()
-        capture.take(Captured(NOON + 9, ALICE, BOB, (raw[0],), sent=True, dropped="unreachable"))
+        capture.drop(Captured(NOON + 9, ALICE, BOB, (raw[0],), sent=True), "unreachable")
         capture.flush()
         found = packets(file.getvalue())
         assert [(packet[IP].ttl, packet[TCP].seq) for packet in found] == [(64, 0), (64, 1), (0, 0)]
@@ -170,16 +173,16 @@ class TestCapture:
         pseudo = wire.pseudo_header(ALICE, BOB)
         segments = [Segment(n, flags=ACK, data=data) for n, data in enumerate((b"a", b"b", b"cd"))]
         raw = [wire.encode(segment, 1, 2, pseudo) for segment in segments]
-        burst = Captured(NOON, ALICE, BOB, raw, sent=True)
-        drop = Captured(NOON + 9, ALICE, BOB, (raw[lost],), sent=True, dropped="queue")
-        found = packets(a_capture(burst, burst, drop, pcapng=pcapng))
+        twice = [Captured(NOON, ALICE, BOB, raw, sent=True) for _ in range(2)]
+        drop = Captured(NOON + 9, ALICE, BOB, (raw[lost],), sent=True), "queue"
+        found = packets(a_capture(*twice, drop, drop, pcapng=pcapng))
         assert [packet[TCP].payload.load for packet in found] == [b"a", b"b", b"cd"] * 2
         assert [packet[IP].ttl for packet in found] == [64] * 3 + [0 if n == lost else 64 for n in range(3)]
         assert {int(packet.time * 10**9) for packet in found} == {NOON}
 
     def test_checksums_of_dropped_packets_are_right(self) -> None:
         raw = wire.encode(Segment(1, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB))
-        [packet] = packets(a_capture(Captured(NOON, ALICE, BOB, (raw,), sent=True, dropped="loss")))
+        [packet] = packets(a_capture((Captured(NOON, ALICE, BOB, (raw,), sent=True), "loss")))
         again = IP(bytes(packet))
         del again[IP].chksum
         assert bytes(IP(bytes(again))) == bytes(packet)
@@ -187,7 +190,7 @@ class TestCapture:
     def test_a_pcapng_says_why_and_which_way(self) -> None:
         raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
         capture = a_capture(
-            Captured(NOON, ALICE, BOB, (raw[0],), sent=True, dropped="queue"),
+            (Captured(NOON, ALICE, BOB, (raw[0],), sent=True), "queue"),
             Captured(NOON + 1, BOB, ALICE, (raw[1] + b"odd",), sent=False),
             pcapng=True,
         )
@@ -204,7 +207,7 @@ class TestCapture:
     def test_wireshark_reads_it(self, name: str, tmp_path: Path) -> None:
         raw = [wire.encode(Segment(n, flags=SYN), 1, 2, wire.pseudo_header(ALICE, BOB)) for n in range(2)]
         sent = Captured(NOON, ALICE, BOB, (raw[0],), sent=True)
-        lost = Captured(NOON, ALICE, BOB, (raw[1],), sent=True, dropped="loss")
+        lost = Captured(NOON, ALICE, BOB, (raw[1],), sent=True), "loss"
         (tmp_path / name).write_bytes(a_capture(sent, lost, pcapng=name.endswith("ng")))
         columns = ["frame.time_epoch", "ip.checksum.status", "tcp.checksum.status", "frame.comment", "tcp.seq_raw"]
         checks = ["-o", "ip.check_checksum:TRUE", "-o", "tcp.check_checksum:TRUE"]

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -558,3 +560,13 @@ def test_help_fits_a_narrow_terminal_and_teaches(
     assert max(len(line) for line in said.splitlines() if not examples.match(line)) <= 40
     if command != ["doctor"]:
         assert "testbed run" in said or f"  testbed {' '.join(command)}" in said
+
+
+def test_a_command_loads_only_what_it_needs() -> None:
+    """What others need takes long to load: an engine's API, plots, grading."""
+    Path("two.yaml").write_text(TOPOLOGY)
+    program = "import sys; from testbed.cli import main; main(['validate', 'two.yaml']); print(*sys.modules)"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    loaded = set(said.split())
+    assert "testbed.cli.validate" in loaded
+    assert not loaded & {"asyncio", "docker", "testbed.grading", "testbed.report", "testbed.run"}
