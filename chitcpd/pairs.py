@@ -83,7 +83,7 @@ def empty(ours: socket.socket) -> None:
     waiting = struct.unpack("i", fcntl.ioctl(ours, termios.FIONREAD, bytes(4)))[0]
     source, sink, nowhere = drain()
     with suppress(OSError):
-        while waiting > 0 and (moved := os.splice(ours.fileno(), sink, min(waiting, _BALLAST))):
+        while waiting > 0 and (moved := os.splice(ours.fileno(), sink, waiting)):
             waiting -= os.splice(source, nowhere, moved)
 
 

@@ -234,6 +234,7 @@ class TestAccept:
     def test_a_port_is_free_as_soon_as_its_listener_is_closed(self, alice: Daemon) -> None:
         for _ in range(3):
             with chisocket.create_server((alice.address, 7777)) as sock:
+                assert sock.getsockname() == (alice.address, 7777)
                 chisocket.create_connection((alice.address, 7777)).close()
                 sock.accept()[0].close()
 
@@ -385,8 +386,9 @@ class TestTheEnd:
         assert caught.value.errno == errno.ETIMEDOUT
 
     def test_a_socket_that_was_never_closed_is_told(self) -> None:
-        with pytest.warns(ResourceWarning, match="unclosed <chisocket"):
+        with pytest.warns(ResourceWarning) as told:
             chisocket.socket()
+        assert [str(one.message)[:19] for one in told] == ["unclosed <chisocket"]
 
 
 class TestLinger:

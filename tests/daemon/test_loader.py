@@ -147,7 +147,10 @@ class TestTriedOut:
 
     @pytest.mark.parametrize("profile", PROFILES)
     def test_the_reference_with_each_profile(self, profile: str) -> None:
-        try_out(Connection, "reference", PROFILES[profile]())
+        try:
+            try_out(Connection, "reference", PROFILES[profile]())
+        except LoadError as error:
+            pytest.fail(f"it is refused: {error}")
 
     def test_it_is_given_the_settings(self, file: Path) -> None:
         body = "    def __init__(self, *, iss, config):\n        raise ValueError(config.mss)\n"

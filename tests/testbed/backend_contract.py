@@ -22,6 +22,7 @@ import pickle
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -233,20 +234,16 @@ def up(backend: Backend, plan: Plan, *, stays: bool = False) -> Iterator[Built]:
         backend.down(plan.lab, ignore)
 
 
-class BackendContract:
-    """Subclass it as a test class; give it `backend`, `kill_host` and `daemon`."""
+class BackendContract(ABC):
+    """Subclass it as a test class; give it a fixture `backend`, and these two."""
 
-    @pytest.fixture
-    def backend(self) -> Iterator[Backend]:
-        raise NotImplementedError
-
+    @abstractmethod
     def kill_host(self, backend: Backend, plan: Plan, name: str) -> None:
         """End this host's chitcpd as nothing orderly would: by SIGKILL, status 137."""
-        raise NotImplementedError
 
+    @abstractmethod
     def daemon(self, backend: Backend, plan: Plan, name: str) -> object:
         """What tells this host's chitcpd from another one that has its place later."""
-        raise NotImplementedError
 
     def test_it_can_work_here(self, backend: Backend) -> None:
         backend.check()

@@ -109,7 +109,7 @@ def test_any_bytes_load_or_are_refused(content: bytes, tmp_path: Path) -> None:
 
 def test_the_good_one_is_good(tmp_path: Path) -> None:
     (tmp_path / "good.yaml").write_text(GOOD)
-    load(tmp_path / "good.yaml")
+    assert load(tmp_path / "good.yaml").name == yaml.safe_load(GOOD)["name"]
 
 
 def mutated(node: object, draw: Callable[[st.SearchStrategy[Any]], Any]) -> object:

@@ -245,6 +245,7 @@ def test_the_time_out_begins_anew_with_the_probe() -> None:
     """§7.3: a whole RTO from then."""
     tcp = probed()
     tcp.sends_stream((1001, MSS), at=3.2)
+    assert cwnd(tcp) == MSS
 
 
 def test_a_probe_keeps_within_the_peers_window() -> None:
@@ -298,6 +299,7 @@ def test_the_tail_of_a_request_does_not_wait_for_what_is_full() -> None:
     tcp.sends()
     tcp.arrives(peer(ack=1501))
     tcp.sends_stream((1501, 300))
+    assert tcp.snd_nxt == 1801
 
 
 def test_what_was_small_holds_nothing_back_once_it_is_acknowledged() -> None:
@@ -308,3 +310,4 @@ def test_what_was_small_holds_nothing_back_once_it_is_acknowledged() -> None:
     tcp.send(stream(MSS, at=2))
     tcp.send(stream(1, at=2 + MSS))
     tcp.sends_stream((2, MSS), (2 + MSS, 1))
+    assert tcp.snd_nxt == 3 + MSS
