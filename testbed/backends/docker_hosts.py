@@ -217,8 +217,10 @@ class Hosts:
             engine.put_files(api, container, setup.DATA, files, owner=UID)
         try:
             api.start(container)
-        except APIError as error:  # the other chitcpd has ended already, and its network with it
-            if node.image is None or not engine.is_status(error, 409):
+        except APIError as error:
+            # Where the other chitcpd has ended already, its network is gone: an engine says so with 409 if it knows by
+            # then, else with 400 or 500 and what its runtime met halfway.
+            if node.image is None or self._ended(name_of(plan.lab, "host", node.name)) is None:
                 raise
             raise self._did_not_start(plan, node, container) from error
         return str(container)

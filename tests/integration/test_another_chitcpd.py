@@ -10,9 +10,14 @@ from typing import Any
 
 import docker
 import pytest
+from docker.errors import APIError
 from scapy.utils import PcapReader
 
+from testbed import topology
 from testbed.backends import docker_labels
+from testbed.backends.docker import DockerBackend
+from testbed.plan import plan
+from testbed.unavailable import Unavailable
 from tests.integration.conftest import Bench
 
 pytestmark = pytest.mark.docker
@@ -92,6 +97,33 @@ def test_one_that_never_serves(bench: Bench, another: str) -> None:
     command = bench.run(bench.topology(LAB.replace(f'image: "{TAG}"', f'image: "{another}", command: ["false"]')))
     assert command.status == 3
     assert "chitcpd of bob ended with status 1 as it started" in command.output
+    assert bench.left() == []
+
+
+@pytest.mark.parametrize("status", [409, 400, 500])
+def test_one_that_ends_while_the_engine_joins_its_network(
+    bench: Bench, another: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine that finds out late answers with what its runtime met, as 400 or 500: each was seen."""
+    file = bench.directory / bench.topology(LAB.replace(f'image: "{TAG}"', f'image: "{another}", command: ["false"]'))
+    backend = DockerBackend()
+    planned = plan(topology.load(file), run_id="1", lab=bench.lab, pool=backend.pool, in_use={})
+    start = docker.APIClient.start
+
+    def start_after_its_end(api: docker.APIClient, container: str) -> None:
+        joined, _, host = api.inspect_container(container)["HostConfig"]["NetworkMode"].partition(":")
+        if joined == "container":
+            api.wait(host, timeout=20)
+        try:
+            start(api, container)
+        except APIError as error:
+            assert error.response is not None
+            error.response.status_code = status
+            raise
+
+    monkeypatch.setattr(docker.APIClient, "start", start_after_its_end)
+    with pytest.raises(Unavailable, match="chitcpd of bob ended with status 1 as it started"):
+        backend.up(planned, print, stays=False)
     assert bench.left() == []
 
 
