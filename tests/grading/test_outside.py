@@ -18,12 +18,14 @@ from typing import Any
 import pytest
 
 from chitcpd import loader
+from chitcpd.tcp.api import Segment
 from testbed.grading import catalog
 from testbed.grading.outside import docker_image
 from testbed.grading.outside import judge as judges
 from testbed.grading.outside.judge import event_of, judge
 from testbed.grading.outside.live import LiveScript
 from testbed.grading.outside.tests import UNSEEN, reference_of
+from testbed.grading.outside.wire import Mailbox
 from testbed.grading.script import Bench
 from tests.grading.mutants import Mutant, mutants
 
@@ -181,3 +183,23 @@ def test_a_judge_that_is_killed_in_the_middle_of_a_line(monkeypatch: pytest.Monk
     lab._daemon = lab._beside = ""
     said = lab.judge(["active-open"], 1, 1, 0.0, lambda _: None)
     assert (said.unfinished, said.over, said.late) == (["active-open"], False, True)
+
+
+@pytest.mark.parametrize(("length", "taken"), [(0, 20_000), (60_000, (64 << 20) // 60_000)])
+def test_nobody_fills_the_judge_while_it_looks_elsewhere(length: int, taken: int) -> None:
+    box, segment = Mailbox(), Segment(0, data=bytes(length))
+    for _ in range(taken):
+        box.put(0.0, 7, segment)
+    assert not box.flooded
+    box.put(0.0, 7, segment)
+    assert box.flooded
+    assert len(box.empty()) == taken
+
+
+def test_a_mailbox_takes_any_amount_that_is_looked_at() -> None:
+    box, segment = Mailbox(), Segment(0, data=bytes(60_000))
+    for _ in range(3):
+        for _ in range(1000):
+            box.put(0.0, 7, segment)
+        assert len(box.empty()) == 1000
+    assert not box.flooded

@@ -425,7 +425,7 @@ class LiveScript(Script):
             self._sent.append(seg)
             self.times.append(at - self._ready)
         if self._box.flooded:
-            raise Failed("expected segments that a peer can look at; got 20000 before it could")
+            raise Failed("expected segments that a peer can look at; got 20,000, or 64 MiB, before it could")
 
 
 class _Seen:

@@ -20,7 +20,7 @@ from chitcpd.tcp.api import ACK, RST, Segment
 HEADER = struct.Struct("!HBB12x")  # payload length, protocol, flags
 _TCP = 1
 _SHORTEST = 20  # bytes of a segment
-_MOST_WAITING = 20_000  # segments that one connection may have sent before anybody looks
+_MOST_SEGMENTS, _MOST_BYTES = 20_000, 1 << 26  # that one connection may have sent before anybody looks
 _DIAL_WITHIN, _PONG_WITHIN = 5.0, 2.0  # seconds
 
 
@@ -35,11 +35,13 @@ class Mailbox:
         self.come = Condition()
         self.flooded = False
         self._segments: deque[tuple[float, int, Segment]] = deque()
+        self._bytes = 0  # of their data
 
     def put(self, at: float, port: int, seg: Segment) -> None:
         """A segment from this port of the daemon's."""
         with self.come:
-            self.flooded = self.flooded or len(self._segments) >= _MOST_WAITING
+            self._bytes += len(seg.data)
+            self.flooded = self.flooded or len(self._segments) >= _MOST_SEGMENTS or self._bytes > _MOST_BYTES
             if not self.flooded:
                 self._segments.append((at, port, seg))
             self.come.notify_all()
@@ -49,6 +51,7 @@ class Mailbox:
         with self.come:
             segments = list(self._segments)
             self._segments.clear()
+            self._bytes = 0
         return segments
 
 
