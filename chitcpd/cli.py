@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import grp
 import ipaddress
@@ -13,6 +14,7 @@ import os
 import shutil
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,9 @@ from chitcpd.trace import VERBOSE
 _DEFAULT_PORT = 23300
 _LEVELS = (logging.INFO, VERBOSE, logging.DEBUG, 1)  # none, -v, -vv, -vvv
 _USAGE, _CANT_START = 2, 3
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+_LARGE = 1 << 22  # bytes: only what is larger is asked of the kernel by itself
+_KEPT = 1 << 26  # bytes that are free at the end of the heap: what is more goes back
 
 
 def main() -> None:
@@ -47,6 +52,7 @@ def main() -> None:
     announcement = _announcement(arguments.announce)  # first: what a TCP prints as it is loaded is for the log
     try:
         _collect_less()
+        _keep_memory()
         asyncio.run(serve(_settings(arguments, config, announcement)))
     except LoadError as error:
         print(f"chitcpd: --tcp: {error}", file=sys.stderr)
@@ -209,6 +215,17 @@ def _collect_less() -> None:
     """Each connection leaves cycles behind, so the garbage collector stays; but its work was a tenth of all."""
     gc.freeze()
     gc.set_threshold(10_000)
+
+
+def _keep_memory() -> None:
+    """What a burst of data took stays for the next one: memory from the kernel costs a page fault for each 4 KiB.
+
+    glibc asks the kernel for all that is large, and gives it back as soon as it is free, unless it is told otherwise.
+    """
+    with suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, _LARGE)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT)
 
 
 class _Formatter(logging.Formatter):

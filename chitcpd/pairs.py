@@ -28,7 +28,7 @@ from chitcpd.turns import Turn
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 1 << 18  # bytes of one system call
-_MOST_BUFFER = 1 << 16  # bytes that one end of a pair holds; the kernel makes it twice as much
+_MOST_BUFFER = 1 << 17  # bytes that one end of a pair holds; the kernel makes it twice as much
 _BALLAST = 1 << 18  # bytes, more than any end holds
 _scratch = memoryview(bytearray(_AT_ONCE))  # what is read from an application: memory that is new costs page faults
 _WORTH_READING = 4  # the part of the TCP's send buffer that must be free again

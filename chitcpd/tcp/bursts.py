@@ -1,6 +1,6 @@
 """Many segments as one, in the manner of a network card: cut when they leave (TSO), joined when they come (GRO).
 
-A TCP that says `takes_bursts` works on 64 KiB at a time; on the wire, in traces and captures each segment is its own.
+A TCP that says `takes_bursts` works on 256 KiB at a time; on the wire, in traces and captures each segment is its own.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from chitcpd.tcp import wire
 from chitcpd.tcp.api import ACK, FIN, PSH, Segment
 
-_MOST = 1 << 16  # bytes of data that are joined
+_MOST = 1 << 18  # bytes of data that are joined
 _FIELDS = struct.Struct("!IIIBBH")  # both ports, seq, ack, data offset, flags, window
 _ACK_PSH = ACK | PSH
 

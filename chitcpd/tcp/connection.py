@@ -51,7 +51,7 @@ _WORTH_AN_ACK = 32  # the part of the receive buffer that reading must have free
 _MAX_BLOCKS = 4  # of SACK that a header holds; 3 beside a timestamp
 _CHALLENGES, _CHALLENGE_PERIOD = 10, 5.0  # at most so many challenge ACKs in so many seconds (RFC 5961 §7)
 _MAX_ACK_DELAY = 0.2  # seconds for which the peer may hold an ACK back (RFC 8985 §7.2, WCDelAckT)
-_BURST = 1 << 16  # bytes of data that leave as one segment, and are cut late
+_BURST = 1 << 18  # bytes of data that leave as one segment, and are cut late
 _IDLE_FOR_PAWS = 24 * 86400.0  # seconds after which TS.Recent is too old to judge by (RFC 7323 §5.5)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from chitcpd.tcp.seq import Block, add, diff, le, lt
 
-_PAGE = 1 << 16  # bytes: the data is kept in pieces, so that what is acknowledged goes without moving the rest
+_PAGE = 1 << 18  # bytes: the data is kept in pieces, so that what is acknowledged goes without moving the rest
 
 
 @dataclass(slots=True)

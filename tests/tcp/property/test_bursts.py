@@ -85,11 +85,11 @@ def test_what_is_damaged_is_not_joined(at: int, bit: int) -> None:
     assert bursts.join(wire.decode(raws[0], PSEUDO)[2], raws, 0, PSEUDO) == 1
 
 
-def test_no_more_than_64_kib_are_joined() -> None:
-    raws = bursts.encode(Segment(5, 3, ACK, 100, bytes(100_000), size=1000), 7, 9, PSEUDO)
+def test_no_more_than_256_kib_are_joined() -> None:
+    raws = bursts.encode(Segment(5, 3, ACK, 100, bytes(300_000), size=1000), 7, 9, PSEUDO)
     first = wire.decode(raws[0], PSEUDO)[2]
-    assert bursts.join(first, raws, 0, PSEUDO) == 65
-    assert len(first.data) == 65_000
+    assert bursts.join(first, raws, 0, PSEUDO) == 262
+    assert len(first.data) == 262_000
 
 
 def test_a_shorter_one_ends_the_row() -> None:
