@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from benchmarks import paths
-from benchmarks.measures import Bar, Findings, Quantities, Session, Unavailable, benchmark, figure
+from benchmarks.measures import MB, Bar, Findings, Quantities, Session, Unavailable, benchmark, figure
 from benchmarks.paths import Way
 from benchmarks.processes import ROOT, running
 from benchmarks.traffic import RELAY, bulk
@@ -14,7 +14,6 @@ from chitcpd import ctl
 _PROGRAM = ROOT / "build/c/chisocket-bulk"
 _PORT = "7000"
 _SEGMENT = 536  # bytes
-_MB = 1_000_000  # bytes
 _C_CHITCP = 0.8  # MB/s, of the C chiTCP, on 2 cores
 _LEAST = 8.0  # MB/s, at which the transfer takes as long as the others
 
@@ -45,7 +44,7 @@ def bulk_classic(session: Session) -> Findings:
 
 
 def _bulk_from_c(way: Way, session: Session, how: dict[str, str]) -> Quantities:
-    count = int(_LEAST * _MB * session.effort.seconds)
+    count = int(_LEAST * MB * session.effort.seconds)
     host = way.listen.split(":")[1]
     with running([str(_PROGRAM), "receive", _PORT], {**way.at_server, **how}) as receiver:
         ctl.request(way.at_server["CHITCPD_SOCK"], "wait_listening", {"port": int(_PORT)}, timeout=10)

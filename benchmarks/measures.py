@@ -17,6 +17,8 @@ from typing import Literal
 from benchmarks import flames, paths
 from benchmarks.paths import Way
 
+KB, MB, GB = 1e3, 1e6, 1e9  # bytes
+US = 1e6  # in a second
 Better = Literal["more", "less"]
 Quantities = Mapping[str, float]  # what one measurement has found: name -> value
 Samples = dict[str, dict[str, list[float]]]  # subject -> quantity -> one value for each round

@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from benchmarks import paths
-from benchmarks.measures import Findings, Quantities, Session, Unavailable, benchmark, figure
+from benchmarks.measures import MB, US, Findings, Quantities, Session, Unavailable, benchmark, figure
 from benchmarks.processes import python, running, succeeds
 from benchmarks.traffic import OURS, bulk, round_trip, segment_size
 
@@ -26,8 +26,6 @@ _NAMESPACE = ["unshare", "--user", "--map-root-user", "--net"]
 _INTERFACE, _KERNEL, _HOST, _PREFIX = "tap7", "10.9.0.1", "10.9.0.2", 24
 _BULK_PORT, _ECHO_PORT = 7000, 7001
 _ROOM = 1 << 16  # bytes that it takes at once
-_US = 1e6  # in a second
-_MB = 1e6  # bytes
 
 
 @benchmark("pytcp", "the same by PyTCP, another TCP in Python: bulk and ping-pong, segments of 1,460 bytes")
@@ -68,7 +66,7 @@ def main() -> None:
     for port, serve in ((_BULK_PORT, _take_all), (_ECHO_PORT, _send_back)):
         threading.Thread(target=_serve, args=(_listening(port), serve), daemon=True).start()
     sent, trips = _client("bulk-client", _BULK_PORT, seconds), _client("echo-client", _ECHO_PORT, seconds)
-    print(json.dumps({"goodput": sent["bytes"] / sent["seconds"] / _MB, "median": trips["median"] * _US}), flush=True)
+    print(json.dumps({"goodput": sent["bytes"] / sent["seconds"] / MB, "median": trips["median"] * US}), flush=True)
     os._exit(0)  # its threads go on
 
 

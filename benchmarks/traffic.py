@@ -8,12 +8,10 @@ from functools import partial
 from statistics import median
 
 from benchmarks import paths
-from benchmarks.measures import Bar, Findings, Quantities, Samples, Series, Session, benchmark, figure
+from benchmarks.measures import GB, MB, US, Bar, Findings, Quantities, Samples, Series, Session, benchmark, figure
 from benchmarks.paths import Way, carry
 
 OURS, RELAY, KERNEL = "chitcpd", "relay", "kernel TCP"
-_MB, _GB = 1e6, 1e9  # bytes
-_US = 1e6  # in a second
 Opener = Callable[[], AbstractContextManager[Way]]  # starts what is between the applications
 
 
@@ -158,13 +156,13 @@ def bulk(way: Way, session: Session) -> Quantities:
     """Goodput in MB/s, and CPU seconds of all processes for a gigabyte."""
     traffic = carry(way, "bulk", client=[f"seconds={session.effort.seconds}"])
     count = traffic.client["bytes"]
-    return {"goodput": count / traffic.client["seconds"] / _MB, "CPU": traffic.cpu / count * _GB}
+    return {"goodput": count / traffic.client["seconds"] / MB, "CPU": traffic.cpu / count * GB}
 
 
 def round_trip(way: Way, session: Session) -> Quantities:
     """Round trips in microseconds."""
     client = carry(way, "echo", client=[f"seconds={session.effort.seconds}"]).client
-    return {"median": client["median"] * _US, "p99": client["p99"] * _US}
+    return {"median": client["median"] * US, "p99": client["p99"] * US}
 
 
 def connections(way: Way, session: Session) -> Quantities:
@@ -190,4 +188,4 @@ def many_at_once(opener: Opener, session: Session, count: int) -> Quantities:
     shares = server["bytes"]
     squares = sum(share**2 for share in shares)
     fairness = sum(shares) ** 2 / (len(shares) * squares) if squares else 0.0
-    return {"goodput": sum(shares) / server["seconds"] / _MB, "fairness": fairness}
+    return {"goodput": sum(shares) / server["seconds"] / MB, "fairness": fairness}
