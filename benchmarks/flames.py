@@ -27,9 +27,11 @@ def recording(programs: Sequence[Program], directory: Path | None, name: str) ->
     recorders = []
     try:
         for number, program in enumerate(programs if directory is not None else (), 1):
-            command = [available() or "py-spy", "record", "--rate", str(_RATE), "--pid", str(program.pid)]
+            command = ["py-spy", "record", "--rate", str(_RATE), "--pid", str(program.pid)]
             command += ["--output", f"{directory}/{name}-{number}.svg", "--format", "flamegraph"]
-            recorders.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, process_group=0))
+            recorders.append(
+                subprocess.Popen(command, executable=available(), stdout=subprocess.DEVNULL, process_group=0)
+            )
         yield
     finally:
         for recorder in recorders:

@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import socket
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,32 @@ class TestFlowControl:
             while data := connection.far.recv(1 << 16):
                 received += len(data)
             assert received == 101_000
+
+
+class TestMemory:
+    def test_what_a_burst_took_stays_for_the_next(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+        """Memory that is new costs a page fault for each page, and each byte is copied a few times on its way."""
+        client, server, count = daemon(), daemon(), 1 << 26
+        with Connection(monkeypatch, client, server) as connection:
+            carry(connection, 1 << 25)
+            before = page_faults(client) + page_faults(server)
+            carry(connection, count)
+            assert page_faults(client) + page_faults(server) - before < count / os.sysconf("SC_PAGE_SIZE") / 4
+
+
+def carry(connection: Connection, count: int) -> None:
+    """Send so many bytes, and receive them."""
+    with ThreadPoolExecutor() as pool:
+        sent = pool.submit(connection.near.sendall, bytes(count))
+        received = 0
+        while received < count:
+            received += len(connection.far.recv(1 << 16))
+        sent.result(PATIENCE)
+
+
+def page_faults(daemon: Daemon) -> int:
+    """Those for which nothing was read from a disk."""
+    return int(Path(f"/proc/{daemon.process.pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 class TestTheEnd:
