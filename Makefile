@@ -48,7 +48,7 @@ test: .venv/installed-dev ## lint, types and all tests; those for Docker, C and 
 	@$(BIN)/clang-format --dry-run -Werror $(C_FILES) || { echo "==> '$(BIN)/clang-format -i FILE' formats a file."; exit 1; }
 	@echo "==> mypy"
 	@$(BIN)/mypy
-	@echo "==> pytest, a process for each processor; then, one after the other, the tests that are marked as alone"
+	@echo "==> pytest, a process for each processor (some twelve minutes on two); then, one by one, the tests marked as alone"
 	@$(BIN)/pytest -n auto --dist worksteal -m "not alone"; beside=$$?; $(BIN)/pytest -m alone && exit $$beside
 
 bench: .venv/installed-bench ## how fast it is, beside a relay in plain Python and the kernel's TCP, and what got slower (minutes)
