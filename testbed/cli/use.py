@@ -32,8 +32,13 @@ def exec_(lab: str, host: str, command: tuple[str, ...]) -> int:
       testbed exec two-hosts alice python -m chisocket.apps.echo send bob:7 hello
       testbed exec two-hosts alice chirun curl http://bob:8000/
 
-    On docker it has a container of its own, as every application has: no network but the host's chitcpd.
+    A `--` in front of the command is left out. On docker the command has a container of its own, as every application
+    has: no network but the host's chitcpd.
     """
+    if command[0] == "--":
+        command = command[1:]
+    if not command:
+        raise click.UsageError("Missing argument 'COMMAND...'.")
     return core.execute(lab, host, command, terminal=_terminal())
 
 

@@ -466,6 +466,14 @@ def test_a_command_in_a_lab_needs_a_backend_that_can(command: list[str], capsys:
     assert "lab fake-lab has no host 'carol'" in capsys.readouterr().err
 
 
+def test_two_dashes_in_front_of_a_command_are_left_out(capsys: Captured) -> None:
+    assert main(["up", "lab.yaml"]) == 0
+    assert main(["exec", "fake-lab", "alice", "--", "ls", "--", "-la"]) == 3
+    assert "ls can't be executed" in capsys.readouterr().err
+    assert main(["exec", "fake-lab", "alice", "--"]) == 2
+    assert "Missing argument 'COMMAND...'" in capsys.readouterr().err
+
+
 def test_down_needs_no_more_of_a_file_than_the_name(capsys: Captured) -> None:
     assert main(["up", "lab.yaml"]) == 0
     Path("lab.yaml").write_text("name: fake-lab\nhosts: gone\n")
