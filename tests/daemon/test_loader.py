@@ -147,10 +147,15 @@ class TestTriedOut:
 
     @pytest.mark.parametrize("profile", PROFILES)
     def test_the_reference_with_each_profile(self, profile: str) -> None:
-        try:
-            try_out(Connection, "reference", PROFILES[profile]())
-        except LoadError as error:
-            pytest.fail(f"it is refused: {error}")
+        made: list[Config] = []
+
+        class Reference(Connection):
+            def __init__(self, *, iss: int, config: Config) -> None:
+                super().__init__(iss=iss, config=config)
+                made.append(self.config)
+
+        try_out(Reference, "reference", PROFILES[profile]())
+        assert made == [PROFILES[profile]()]
 
     def test_it_is_given_the_settings(self, file: Path) -> None:
         body = "    def __init__(self, *, iss, config):\n        raise ValueError(config.mss)\n"
