@@ -190,7 +190,7 @@ def _compare_what_lasts(result: Comparison, then: dict[str, Any], now: dict[str,
     _compare_each(result, "file", "content", *(_contents(one) for one in (result.first, result.second)))
     result.compared = ["verdicts", "how applications ended", "what they wrote, but for numbers", "the files they have"]
     result.not_compared = ["when anything happened, and so which segments there were: times vary on this backend"]
-    _compare_losses(result, then)
+    _compare_losses(result, then, now)
 
 
 def _compare_each(result: Comparison, where: str, what: str, then: dict[str, str], now: dict[str, str]) -> None:
@@ -230,7 +230,7 @@ def _contents(folder: Path) -> dict[str, str]:
     return found
 
 
-def _compare_losses(result: Comparison, manifest: dict[str, Any]) -> None:
+def _compare_losses(result: Comparison, manifest: dict[str, Any], again: dict[str, Any]) -> None:
     """Of each host's link that does nothing else by chance: whether the n-th segment on it was lost."""
     if manifest.get("events"):
         result.not_compared.append("which segments were lost: events change links at a time, not at a segment")
@@ -238,8 +238,9 @@ def _compare_losses(result: Comparison, manifest: dict[str, Any]) -> None:
     count = 0
     for direction in manifest.get("links", []):
         asked, sender = direction["asked"], str(direction["direction"]).partition("->")[0]
-        own = dict(manifest["hosts"].get(sender, {})).get("addresses", {}).get(direction["link"])
-        if not asked.get("loss") or own is None:
+        # Another lab that is up meanwhile may have the addresses of the first run.
+        owns = [_address(one, sender, direction["link"]) for one in (manifest, again)]
+        if not asked.get("loss") or None in owns:
             continue
         if any(asked.get(name) for name in _BY_CHANCE):
             result.not_compared.append(
@@ -247,7 +248,7 @@ def _compare_losses(result: Comparison, manifest: dict[str, Any]) -> None:
             )
             continue
         paths = [inside(folder, "hosts", sender, "trace.jsonl") for folder in (result.first, result.second)]
-        then, now = (_fates(path, own) for path in paths)
+        then, now = (_fates(path, str(own)) for path, own in zip(paths, owns, strict=True))
         length = min(len(then), len(now))
         count += length
         other = next((at for at in range(length) if then[at] != now[at]), None)
@@ -257,6 +258,12 @@ def _compare_losses(result: Comparison, manifest: dict[str, Any]) -> None:
             result.differences.append(Difference(f"host {sender}", what, None, *said))
     if count:
         result.compared.append(f"which of the first {count} segments were lost, by the seed")
+
+
+def _address(manifest: dict[str, Any], host: str, link: str) -> str | None:
+    """The host's own on this link; None for a router's, or somebody else's."""
+    found: str | None = dict(manifest["hosts"].get(host, {})).get("addresses", {}).get(link)
+    return found
 
 
 def _fates(path: Path | None, own: str) -> list[bool]:

@@ -8,6 +8,8 @@ import resource
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,17 @@ def test_another_version_is_told_and_is_no_difference(capsys: Captured) -> None:
 LOCAL = pair(lossy=("rate: 8mbit, queue: 50pkt", "loss: 4%"))
 
 
+@contextmanager
+def another_lab() -> Iterator[None]:
+    """One that is up, and has the addresses which the run before had."""
+    Path("other.yaml").write_text("name: other\nhosts: {bob: {}, carol: {}}\nlinks: [{endpoints: [bob, carol]}]\n")
+    try:
+        assert run_testbed("up", "other.yaml", "--backend", "local").returncode == 0
+        yield
+    finally:
+        assert run_testbed("down", "other").returncode == 0
+
+
 def test_what_lasts_is_compared_where_times_vary(capsys: Captured) -> None:
     """On local: verdicts, ends, outputs, files, and which segments are lost by their number."""
     Path("lab.yaml").write_text(LOCAL)
@@ -119,7 +132,10 @@ def test_what_lasts_is_compared_where_times_vary(capsys: Captured) -> None:
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     folder = Path("runs/pair/latest").resolve()
-    told = replay(capsys, str(folder))
+    with another_lab():
+        told = replay(capsys, str(folder))
+    first, again = (manifest(Path(told[one]))["hosts"]["bob"]["addresses"] for one in ("run", "again"))
+    assert first != again
     assert not told["exact"]
     assert any("times vary" in what for what in told["not_compared"])
     assert told["compared"][-1].startswith("which of the first ")
