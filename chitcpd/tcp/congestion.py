@@ -113,7 +113,8 @@ class Cubic:
         self._w_est = 0.0  # what Reno would have
         self._prior = 0.0  # cwnd_prior: the window when ssthresh was last set
         self._k = 0.0  # seconds from the loss until the window is W_max again
-        self._epoch: float | None = None  # when congestion avoidance began
+        self._epoch: float | None = None  # when congestion avoidance began, later by all time that does not count
+        self._acked_at = 0.0  # when cwnd was last the limit
         self._window = self._initial
         self.ssthresh = UNLIMITED
 
@@ -124,6 +125,7 @@ class Cubic:
 
     def on_ack(self, acked: int, rtt: float, now: float) -> None:
         """Slow start as Reno has it; then along the cubic, or with Reno where that is faster (§4.2 to §4.5)."""
+        since, self._acked_at = now - self._acked_at, now
         slowly = min(acked, _to_threshold(self, self._mss))
         self._window += slowly / self._mss
         if slowly == acked:
@@ -131,6 +133,8 @@ class Cubic:
         segments = (acked - slowly) / self._mss
         if self._epoch is None:
             self._begin_epoch(now)
+        elif since > 2 * rtt:
+            self._epoch += since - rtt  # something else was the limit meanwhile: no time to grow by (§4.2)
         assert self._epoch is not None
         alpha = _ALPHA if self._w_est < self._prior else 1.0  # §4.3
         self._w_est += alpha * segments / self._window

@@ -74,6 +74,21 @@ def test_cubic_falls_to_seven_tenths_and_is_back_after_k() -> None:
         assert window == pytest.approx(expected, abs=2.5), f"at {at:.1f} s"
 
 
+def test_cubic_does_not_grow_by_time_in_which_something_else_was_the_limit() -> None:
+    """RFC 9438 §4.2, RFC 8312 §5.8: t must not include it."""
+    windows = []
+    for pause in (0.0, 30.0):
+        control = controller("cubic", MSS, 100)
+        control.on_loss(100_000, 0.0)
+        now = 0.0
+        for round_trip in range(20):
+            for _ in range(control.cwnd // MSS):
+                control.on_ack(MSS, 0.1, now)
+            now += 0.1 + (pause if round_trip == 10 else 0.0)
+        windows.append(control.cwnd)
+    assert windows[0] == pytest.approx(windows[1])
+
+
 def test_cubic_grows_as_fast_as_reno_where_that_is_faster() -> None:
     """RFC 9438 §4.3: alpha = 3 * 0.3 / 1.7 per round trip, and 1 once the window is what it was before the loss."""
     control = controller("cubic", MSS, 10)
@@ -111,8 +126,9 @@ def test_cubic_after_a_time_out() -> None:
         control.on_ack(1000, 0.1, 4.0)
     assert control.cwnd == 14_000
     control.on_ack(1000, 0.1, 4.0)
-    for _ in range(20):  # K = 0 and W_max = 14: convex from the first
-        control.on_ack(1000, 0.1, 6.0)
+    for round_trip in range(20):  # K = 0 and W_max = 14: convex from the first
+        for _ in range(control.cwnd // MSS):
+            control.on_ack(MSS, 0.1, 4.1 + 0.1 * round_trip)
     assert control.cwnd > 16_000
 
 
