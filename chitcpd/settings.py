@@ -32,6 +32,7 @@ class Setting:
 _SIZE = ("1B", "1GiB")  # RFC 7323 can say no larger window
 _MSS = ("64B", "65495B")  # an IPv4 packet holds no more
 _TIME = ("1ms", "1440min")
+_PROBE_TIME = ("1s", "1440min")  # below, the peer's limit of challenge ACKs (RFC 5961 §7) would leave probes unanswered
 
 TABLE = {
     "mss": Setting("the largest segment that we take, announced in our SYN", "RFC 9293 §3.7.1", *_MSS),
@@ -51,12 +52,12 @@ TABLE = {
     "retries": Setting("retransmissions of a segment, until the connection is given up", "RFC 9293 §3.8.3", "0", "100"),
     "syn_retries": Setting("retransmissions of a SYN, likewise", "RFC 9293 §3.8.3", "0", "100"),
     "user_timeout": Setting("give up what is not acknowledged for so long", "RFC 9293 §3.9.1.1", *_TIME, "30s"),
-    "keep_alive": Setting("probe a connection that was idle for so long", "RFC 9293 §3.8.4", *_TIME, "120min"),
-    "keep_alive_interval": Setting("from one unanswered probe to the next", "RFC 9293 §3.8.4", *_TIME),
+    "keep_alive": Setting("probe a connection that was idle for so long", "RFC 9293 §3.8.4", *_PROBE_TIME, "120min"),
+    "keep_alive_interval": Setting("from one unanswered probe to the next", "RFC 9293 §3.8.4", *_PROBE_TIME),
     "keep_alive_probes": Setting("unanswered probes, until the connection is given up", "RFC 9293 §3.8.4", "1", "100"),
     "msl": Setting("maximum segment lifetime: TIME-WAIT lasts two", "RFC 9293 §3.6.1", "0s", "10min"),
     "delayed_ack": Setting(
-        "wait for a second segment, or data to send, for so long", "RFC 9293 §3.8.6.3", "0s", "500ms"
+        "wait for a second segment, or data to send, for so long", "RFC 9293 §3.8.6.3", "0s", "499ms"
     ),
     "nagle": Setting("hold back a small segment while another one is in flight", "RFC 9293 §3.7.4"),
     "congestion": Setting("congestion control", "RFC 9438, 5681, 6582"),

@@ -57,7 +57,7 @@ EVERYTHING = """
 name: everything
 seed: 3
 hosts:
-  alice: {tcp: {keep_alive: 500ms, keep_alive_interval: 500ms}}
+  alice: {tcp: {keep_alive: 1s, keep_alive_interval: 1s}}
   bob: {}
   carol: {tcp: {implementation: ./mine.py}}
   dave: {tcp: {profile: classic}}
