@@ -49,6 +49,7 @@ _MAX_UNSCALED = 0xFFFF  # the largest window without window scaling
 _TIMESTAMP_BYTES = 12  # of each segment's header, if timestamps are on
 _WORTH_AN_ACK = 32  # the part of the receive buffer that reading must have freed
 _MAX_BLOCKS = 4  # of SACK that a header holds; 3 beside a timestamp
+_LEAST_OVERRIDE, _MOST_OVERRIDE = 0.1, 1.0  # seconds, until a silly window is used after all (3.8.6.2.1)
 _CHALLENGES, _CHALLENGE_PERIOD = 10, 5.0  # at most so many challenge ACKs in so many seconds (RFC 5961 §7)
 _MAX_ACK_DELAY = 0.2  # seconds for which the peer may hold an ACK back (RFC 8985 §7.2, WCDelAckT)
 _BURST = 1 << 18  # bytes of data that leave as one segment, and are cut late
@@ -165,7 +166,9 @@ class Connection(TcpConnection):
     def abort(self, now: float) -> None:
         """ABORT (3.10.5)."""
         if self.state in (SYN_RCVD, ESTABLISHED, FIN_WAIT_1, FIN_WAIT_2, CLOSE_WAIT):
-            self._emit(Segment(seq=self.snd_nxt, ack=self.rcv_nxt, flags=RST | ACK))
+            # A closed window has refused our probe: what the peer expects, and believes, is the octet in it.
+            seq = self.snd_una if self._probing else self.snd_nxt
+            self._emit(Segment(seq=seq, ack=self.rcv_nxt, flags=RST | ACK))
         if self.state != CLOSED:
             self._enter(CLOSED)
 
@@ -388,8 +391,8 @@ class Connection(TcpConnection):
             return seg  # MUST-66; and a SYN is challenged in its turn
         if seg.flags & RST:
             return None
-        if seg.data and le(add(seg.seq, len(seg.data)), self.rcv_nxt):
-            self._has_come_twice(seg.seq, add(seg.seq, len(seg.data)))
+        if seg.data and le(add(seg.seq, len(seg)), self.rcv_nxt):
+            self._has_come_twice(seg.seq, add(seg.seq, len(seg)))
         if closed and seg.flags & ACK:
             self._ack_now = True  # once its ACK has been heeded
             return Segment(seg.seq, seg.ack, seg.flags & ACK, seg.wnd, options=seg.options)  # MUST-66
@@ -399,13 +402,15 @@ class Connection(TcpConnection):
         return None
 
     def _says_something_at_the_edge(self, seg: Segment) -> bool:
-        """A mere ACK at the first number behind the window, from a peer that has filled it.
+        """A mere ACK at the first number behind the window, from a peer that has filled it; or behind its probe.
 
         3.10.7.4 would drop it. But when both ends have filled each other's window, all that they have left to say
-        stands there: if neither listened, they would repeat themselves for ever.
+        stands there: if neither listened, they would repeat themselves for ever. And while a peer's probe (3.8.6.1) of
+        one octet is on its way to a window that stays closed, all its ACKs of our data stand behind that octet.
         """
         mere_ack = not len(seg) and seg.flags & (ACK | RST) == ACK
-        return mere_ack and self.state in _SENDING and seg.seq == add(self.rcv_nxt, self.rcv_wnd)
+        behind = diff(seg.seq, add(self.rcv_nxt, self.rcv_wnd))
+        return mere_ack and self.state in _SENDING and behind in (0, 1)
 
     def _answer_unacceptable(self, seg: Segment, now: float) -> None:
         """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>; throttled for a mere ACK, or two ends could go on for ever."""
@@ -489,8 +494,10 @@ class Connection(TcpConnection):
             beyond = max(beyond, diff(add(seq, len(data)), self._peer_fin))  # nothing comes after a FIN
         if beyond > 0:
             data, fin = data[: max(len(data) - beyond, 0)], False
-        if fin and le(self._receive.end(self.rcv_nxt), add(seq, len(data))):
-            self._peer_fin = add(seq, len(data))
+        end = add(seq, len(data))
+        if fin and self._peer_fin in (None, end) and le(self._receive.end(self.rcv_nxt), end):
+            self._peer_fin = end
+            self._receive.fin_is_ahead(end)
         if data:
             self._take_text(seq, data)
             self._ack_due += -(-len(data) // seg.size) if seg.size else 1
@@ -696,6 +703,7 @@ class Connection(TcpConnection):
             self._disarm(Timer.PERSIST)
         elif self._loss.recover is not None and not self._loss.sack:
             self._loss.on_partial_ack(acked, self.mss)
+            self._retransmit(self._send.records[0], now)  # whatever cwnd says
         elif not in_recovery and self._cwnd_limits:
             if after_timeout:  # what it covers may have arrived before (RFC 3465 §2.3), unless SACK has told
                 acked = sum(record.length for record in news) if self._loss.sack else min(acked, self.mss)
@@ -829,14 +837,23 @@ class Connection(TcpConnection):
         if self._send.records:
             self._disarm(Timer.PERSIST)
             self._arm_for_what_is_in_flight(now)
-        elif (self._send.unsent(self.snd_nxt) or self._fin_waits()) and Timer.PERSIST not in self._deadlines:
-            self._arm(Timer.PERSIST, now + self._rto.rto)
+        elif self._send.unsent(self.snd_nxt) or self._fin_waits():
+            self._arm_persist(now)
 
     def _arm_for_what_is_in_flight(self, now: float) -> None:
         if Timer.RETRANSMISSION not in self._deadlines:
             self._arm(Timer.RETRANSMISSION, now + self._rto.rto)  # RFC 6298 §5.1
         if self._loss.sack and self.config.rack and Timer.PROBE not in self._deadlines:
             self._arm_tail_probe(now)
+
+    def _arm_persist(self, now: float) -> None:
+        """3.8.6.1: a closed window is probed after an RTO (SHLD-29); 3.8.6.2.1: a small one is used sooner."""
+        wait = self._rto.rto
+        if self._usable_window() > 0:
+            wait = min(max(wait, _LEAST_OVERRIDE), _MOST_OVERRIDE)
+        due = now + wait
+        if due < self._deadlines.get(Timer.PERSIST, math.inf):
+            self._arm(Timer.PERSIST, due)
 
     def _arm_user_timeout(self, longest: float, now: float) -> None:
         """3.9.1.1: for the oldest data in flight, and for data that a closed window keeps back."""

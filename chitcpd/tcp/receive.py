@@ -7,7 +7,7 @@ from collections import deque
 from chitcpd.tcp.seq import Block, add, diff, le, lt, newer
 
 _SMALL = 1 << 12  # bytes: less is not kept by itself, or single bytes would cost many times the window
-_MAX_BLOCKS = 1024  # ahead of a gap; beyond, a peer that sends single bytes would cost many times the window
+_MAX_BLOCKS = 1024  # with gaps between them; beyond, a peer that sends single bytes would cost many times the window
 
 
 class ReceiveBuffer:
@@ -21,13 +21,14 @@ class ReceiveBuffer:
         self._ready: deque[bytes | bytearray] = deque()  # in order; small ones are joined in a bytearray
         self._read = 0  # bytes of the first that were handed out
         self.readable = 0  # bytes in order that were not
-        self._ahead: list[tuple[int, bytes]] = []  # (sequence number, data), in order, not overlapping
-        self._ranges: list[Block] = []  # what is ahead, joined, the newest first: what a SACK tells (RFC 2018 §4)
+        self._ahead: list[tuple[int, bytearray]] = []  # (sequence number, data), in order, not overlapping
+        # What is ahead, joined, with a FIN, the newest first: what a SACK tells (RFC 2018 §4).
+        self._ranges: list[Block] = []
 
     @property
     def has_gap(self) -> bool:
         """Something came ahead of what is missing."""
-        return bool(self._ahead)
+        return bool(self._ranges)
 
     def insert(self, seq: int, data: bytes, rcv_nxt: int) -> int:
         """Take in the data at `seq`, not before `rcv_nxt`; return the new RCV.NXT."""
@@ -36,8 +37,9 @@ class ReceiveBuffer:
             return rcv_nxt
         rcv_nxt = self._append(data, rcv_nxt)
         while self._ahead and not lt(rcv_nxt, self._ahead[0][0]):
-            _, data = _cut_front(*self._ahead.pop(0), rcv_nxt)
-            rcv_nxt = self._append(data, rcv_nxt)
+            first, ahead = self._ahead.pop(0)
+            del ahead[: diff(rcv_nxt, first)]
+            rcv_nxt = self._append(ahead, rcv_nxt)
         if self._ranges:
             self._ranges = [block for block in self._ranges if lt(rcv_nxt, block[0])]
         return rcv_nxt
@@ -73,12 +75,16 @@ class ReceiveBuffer:
         """A copy of all that could be read."""
         return b"".join(self._ready)[self._read :]
 
+    def fin_is_ahead(self, seq: int) -> None:
+        """The peer's FIN has come, with this number; a SACK tells of it until all before it is there."""
+        self._join(seq, add(seq, 1))
+
     def clear_ahead(self) -> None:
         """Forget what can never be read any more."""
         self._ahead.clear()
         self._ranges.clear()
 
-    def _append(self, data: bytes, rcv_nxt: int) -> int:
+    def _append(self, data: bytes | bytearray, rcv_nxt: int) -> int:
         last = self._ready[-1] if self._ready else None
         if not data:
             return rcv_nxt
@@ -100,16 +106,28 @@ class ReceiveBuffer:
             at -= 1
         if at > 0:
             seq, data = _cut_front(seq, data, add(blocks[at - 1][0], len(blocks[at - 1][1])))
-        while data and len(blocks) < _MAX_BLOCKS:
+        while data:
             room = diff(blocks[at][0], seq) if at < len(blocks) else len(data)
             if room > 0:
-                blocks.insert(at, (seq, data[:room]))
-                self._join(seq, add(seq, min(room, len(data))))
-                at += 1
+                at = self._keep(at, seq, data[:room])
             if at == len(blocks):
                 return
             seq, data = _cut_front(seq, data, add(blocks[at][0], len(blocks[at][1])))
             at += 1
+
+    def _keep(self, at: int, seq: int, data: bytes) -> int:
+        """Put this before the block at `at`: behind the one before it, if it goes on there. The index behind it."""
+        if at > 0:
+            first, before = self._ahead[at - 1]
+            if add(first, len(before)) == seq:
+                before += data
+                self._join(seq, add(seq, len(data)))
+                return at
+        if len(self._ahead) < _MAX_BLOCKS:
+            self._ahead.insert(at, (seq, bytearray(data)))
+            self._join(seq, add(seq, len(data)))
+            at += 1
+        return at
 
     def _join(self, first: int, behind: int) -> None:
         """Put a block in front of the others, joined with those that it touches."""

@@ -401,7 +401,7 @@ class Sequence:
         assert held <= most, f"{held} bytes received are held, in a buffer of {self._config.receive_buffer}"
         assert tcp._send._length <= self._config.send_buffer
         assert len(ahead) <= _MAX_BLOCKS
-        assert len(tcp._receive._ranges) <= len(ahead)
+        assert len(tcp._receive._ranges) <= len(ahead) + 1  # a FIN
         assert len(tcp._send.records) <= self._config.send_buffer + 2
         assert len(tcp._challenges) <= _MAX_CHALLENGES
 
@@ -423,16 +423,16 @@ class Sequence:
         assert 1 <= tcp._congestion.cwnd <= 1 << 40
 
     def _judge_receive_buffer(self) -> None:
-        """What is ahead of the gap is in order, without overlaps, in the window; and SACK tells of just that."""
+        """What is ahead of the gap is in order, without overlaps, in the window; SACK tells of just that, and a FIN."""
         tcp, ahead = self.tcp, self.tcp._receive._ahead
+        told = sum(diff(behind, first) for first, behind in tcp._receive._ranges)
+        fin = tcp._peer_fin is not None and lt(tcp.rcv_nxt, tcp._peer_fin)
+        assert told == sum(len(data) for _, data in ahead) + fin
         if not ahead:
-            assert not tcp._receive._ranges
             return
         assert lt(tcp.rcv_nxt, ahead[0][0])
         assert all(le(add(a, len(data)), b) for (a, data), (b, _) in pairwise(ahead))
         assert le(add(ahead[-1][0], len(ahead[-1][1])), add(tcp.rcv_nxt, tcp.rcv_wnd))
-        told = sum(diff(behind, first) for first, behind in tcp._receive._ranges)
-        assert told == sum(len(data) for _, data in ahead)
 
     # ---- telling -------------------------------------------------------------------------------------------
 

@@ -119,7 +119,13 @@ GROUPS = {  # as appendix B has them, in its order
             "tcp/connection.py:Connection._effective_mss",
             "536 everywhere: the hosts of a lab have IPv4 addresses",
         ),
-        R("MUST-16", "3.7.1", "send no more than peer and link take", "tcp/connection.py:Connection._effective_mss"),
+        R(
+            "MUST-16",
+            "3.7.1",
+            "send no more than peer and link take",
+            "tcp/connection.py:Connection._effective_mss",
+            "Deviation: a peer that announces less than 64 bytes gets 64, or it could ask for a storm of segments",
+        ),
         R(
             "SHLD-6",
             "3.7.3",
@@ -138,7 +144,7 @@ GROUPS = {  # as appendix B has them, in its order
             "3.1",
             "the receiver checks it",
             "tcp/wire.py:decode",
-            "Deviation: zero means that there is none, for the C chiTCP sends that; our own is never zero",
+            "Deviation: zero means that there is none, for the C chiTCP sends that, until the peer has sent another",
         ),
     ],
     "Initial sequence number": [
@@ -176,6 +182,7 @@ GROUPS = {  # as appendix B has them, in its order
             "3.8.2",
             "backoff, slow start, congestion avoidance",
             "tcp/congestion.py:NewReno tcp/rto.py:RetransmissionTimeout.double",
+            "Deviation: slow start counts all bytes that an ACK covers, and not a segment for each ACK",
         ),
         R("MAY-4", "3.8.1", "the same IP identification", reason="There is no IP header", lower=True),
         R(
@@ -187,7 +194,13 @@ GROUPS = {  # as appendix B has them, in its order
     ],
     "Generating ACKs": [
         R("MUST-58", "3.10.7.4", "one ACK for several segments", "tcp/connection.py:Connection._acknowledge"),
-        R("SHLD-31", "3.10.7.4", "keep what is out of order", "tcp/receive.py:ReceiveBuffer.insert"),
+        R(
+            "SHLD-31",
+            "3.10.7.4",
+            "keep what is out of order",
+            "tcp/receive.py:ReceiveBuffer.insert",
+            "At most 1024 pieces with gaps between them: single bytes would take many times the window",
+        ),
         R("MUST-59", "3.10.7.4", "process all that waits, then ACK", "tcp/receive.py:ReceiveBuffer.insert"),
         R("MAY-13", "3.10.7.4", "ACK what is out of order", "tcp/connection.py:Connection._take_text"),
         R("SHLD-18", "3.8.6.3", "delay ACKs", "tcp/connection.py:Connection._acknowledge"),

@@ -172,6 +172,17 @@ def test_a_window_that_opens_before_a_probe_needs_none(a_connection: Maker) -> N
     tcp.sends_nothing()
 
 
+def test_a_reset_while_a_probe_is_unanswered_is_one_that_the_peer_believes(a_connection: Maker) -> None:
+    """§3.10.7.4, MUST-66: a closed window takes a reset with the number of the octet that it has refused."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    tcp.arrives(peer(wnd=0), at=0.0)
+    tcp.send(b"abc")
+    tcp.waits_until(1.0)
+    tcp.take()
+    tcp.abort()
+    tcp.sends_reset(1)
+
+
 def test_a_probe_that_was_taken_is_not_sent_again(a_connection: Maker) -> None:
     """§3.8.6.1: a probe is data; the peer may acknowledge it and stay closed."""
     tcp = a_connection(in_state=State.ESTABLISHED)
@@ -213,6 +224,18 @@ def test_an_ack_at_the_edge_of_our_window_is_heeded(a_connection: Maker) -> None
     tcp.send(stream(1000))
     tcp.take()
     tcp.arrives(peer(seq=1 + BUFFER, ack=1001))
+    tcp.sends_nothing()
+    assert tcp.snd_una == 1001
+
+
+def test_an_ack_behind_a_probe_of_our_closed_window_is_heeded(a_connection: Maker) -> None:
+    """§3.10.7.4 makes "special allowance" for "valid ACKs": the peer counts the octet that we have refused."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    tcp.arrives(peer(stream(4000)), peer(stream(4000, at=4001), seq=4001))
+    tcp.send(stream(1000))
+    tcp.arrives(peer(b"?", seq=1 + BUFFER))
+    tcp.take()
+    tcp.arrives(peer(seq=2 + BUFFER, ack=1001))
     tcp.sends_nothing()
     assert tcp.snd_una == 1001
 
@@ -399,6 +422,20 @@ def test_after_a_while_a_silly_window_is_used_all_the_same(a_connection: Maker) 
     assert tcp.take()[0].data == stream(100, at=4001)
     tcp.waits_until(30.0)  # it was lost
     assert tcp.take()[0].data == stream(100, at=4001)
+
+
+@pytest.mark.rfc9293("MUST-38")
+def test_a_silly_window_is_used_within_a_second_however_long_the_time_out_is(a_connection: Maker) -> None:
+    """§3.8.6.2.1: the override time-out should be from 0.1 to 1.0 seconds; also of one that was closed before."""
+    tcp = a_connection(in_state=State.ESTABLISHED)
+    tcp.send(stream(1000), at=0.0)
+    tcp.waits_until(20.0)  # lost, and lost again: the time-out is 16 s by now
+    tcp.take()
+    tcp.arrives(peer(ack=1001, wnd=0), at=20.0)
+    tcp.send(stream(1500, at=1001))
+    tcp.sends_nothing()
+    tcp.arrives(peer(ack=1001, wnd=300), at=21.0)
+    tcp.sends_stream((1001, 300), at=22.0)
 
 
 @pytest.mark.rfc9293("MUST-38", "MUST-60")

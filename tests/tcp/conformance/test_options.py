@@ -251,6 +251,18 @@ def test_as_many_blocks_as_the_header_holds(a_connection: Maker) -> None:
     assert (ack, blocks) == (1, [(5001, 5501), (4001, 4501), (3001, 3501)])
 
 
+@pytest.mark.parametrize("with_data", [True, False])
+def test_a_fin_beyond_a_gap_is_told_of_too(a_connection: Maker, with_data: bool) -> None:
+    """RFC 9293 §3.4: it has a sequence number, and a sender that hears of it need not wait for its time-out."""
+    tcp = sacking(a_connection)
+    text = stream(1000, at=1001) if with_data else b""
+    tcp.arrives(peer(text, seq=1001, flags=FIN))
+    assert options_of(tcp.sends_one()).sack == ((IRS + 1001, IRS + 1002 + len(text)),)
+    tcp.arrives(peer(stream(1000)))
+    answer = tcp.sends_one()
+    assert (answer.ack - IRS, options_of(answer).sack) == (1002 + len(text), ())
+
+
 def test_blocks_wrap(a_connection: Maker) -> None:
     """§3.4: modulo 2^32."""
     tcp = a_connection(in_state=State.ESTABLISHED, settings=config(sack=True), offers=SACK_OFFERED, irs=2**32 - 2000)

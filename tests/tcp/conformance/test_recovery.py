@@ -88,6 +88,15 @@ def test_a_partial_ack_brings_the_next_lost_segment(a_connection: Maker) -> None
     tcp.sends_nothing()
 
 
+def test_a_partial_ack_brings_it_however_few_duplicates_came(a_connection: Maker) -> None:
+    """RFC 6582 §3.2 step 5: at once, though more is in flight than the halved window allows."""
+    tcp = plain(a_connection)
+    duplicates(tcp, 3, at=1.1)
+    tcp.sends_stream((1, MSS))
+    tcp.arrives(peer(ack=4001, wnd=60_000), at=1.2)
+    tcp.sends_stream((4001, MSS))
+
+
 def test_after_a_time_out_old_duplicates_do_not_bring_a_segment_once_more(a_connection: Maker) -> None:
     """RFC 6582 §3.2, step 1, §4: the peer answers what was sent twice with duplicates."""
     tcp = plain(a_connection)

@@ -16,6 +16,14 @@ def test_single_bytes_ahead_of_a_gap_cost_a_bounded_number_of_blocks() -> None:
     assert len(buffer._ahead) <= 1024
 
 
+def test_what_goes_on_behind_a_gap_is_one_block_however_many_segments_it_came_in() -> None:
+    buffer = ReceiveBuffer()
+    for k in range(5000):
+        assert buffer.insert(1000 + 500 * k, bytes((k % 251,)) * 500, 0) == 0
+    assert buffer.insert(0, bytes(1000), 0) == 1000 + 500 * 5000
+    assert buffer.read(1 << 30) == bytes(1000) + b"".join(bytes((k % 251,)) * 500 for k in range(5000))
+
+
 def test_blocks_are_joined_and_the_newest_is_first() -> None:
     buffer = ReceiveBuffer()
     for first, length in ((10, 5), (30, 5), (20, 5), (15, 5)):

@@ -27,7 +27,7 @@ def decoded(options: bytes, data: bytes = b"") -> Segment:
 
 @pytest.mark.rfc9293("MUST-2")
 def test_every_segment_has_a_checksum() -> None:
-    """§3.1: never zero, which would say that there is none."""
+    """§3.1: the sum over the pseudo-header, the header and the text is all ones."""
     for data in (b"", b"a", b"ab", bytes(1460)):
         raw = wire.encode(Segment(1, 2, ACK, 3, data), 4, 5, PSEUDO)
         assert raw[16:18] != b"\0\0"
