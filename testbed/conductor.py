@@ -20,12 +20,13 @@ class Happened:
 
     step: Step
     at: float | None = None  # seconds since the applications began, when it was done; None: it was not
-    error: Exception | None = None  # why it could not be done; None with at None: the run ended before
+    error: Exception | None = None  # why it could not be done; None with at None: the run ended before, or ...
+    in_vain: bool = False  # ... the application that was to get a signal did not run
 
 
 @dataclass(frozen=True, slots=True)
 class Meant:
-    """From now on the end of this host's daemon, or of this application, is what an event wants, or is not any more."""
+    """An end of this host's daemon, or of this application, is what an event wants, or is not after all."""
 
     kind: Literal["host", "app"]
     name: str
@@ -43,7 +44,7 @@ class Conductor:
         report: Report,
         tell: Callable[[Meant | Exception], None],
     ) -> None:
-        """`tell`: before a kill, after a new start; and why a step can't be done, after which no other follows.
+        """`tell`: before a kill, after one in vain, after a new start; why a step can't be done, and none follows.
 
         It is told in the order of the ends themselves, which nobody may have taken note of yet.
         """
@@ -91,12 +92,12 @@ class Conductor:
                 return
             try:
                 self._report(happened.step.title)
-                self._do(happened.step)
+                happened.in_vain = not self._do(happened.step)
             except Exception as error:
                 happened.error = error
                 self._tell(error)
                 return
-            happened.at = self._clock.now() - began
+            happened.at = None if happened.in_vain else self._clock.now() - began
 
     def _is_over(self, moment: float) -> bool:
         """Wait until this moment; whether the run has ended before."""
@@ -106,7 +107,8 @@ class Conductor:
             return False
         return True
 
-    def _do(self, step: Step) -> None:
+    def _do(self, step: Step) -> bool:
+        """Whether it took place: an application that does not run gets no signal."""
         deaf = self._paused | self._gone
         if step.reshapes:
             self._backend.reshape(self._lab, [change for change in step.reshapes if change.node not in deaf])
@@ -118,12 +120,17 @@ class Conductor:
                 self._blocked[host] = addresses
         if step.host is not None:
             self._do_to(*step.host)
-        if step.app is not None:
-            self._tell(Meant("app", step.app[0], to_end=True))
-            self._backend.kill(self._lab, *step.app)
+        return step.app is None or self._kill(*step.app)
+
+    def _kill(self, app: str, signal: str) -> bool:
+        self._tell(Meant("app", app, to_end=True))
+        got_it = self._backend.kill(self._lab, app, signal)
+        if not got_it:
+            self._tell(Meant("app", app, to_end=False))
+        return got_it
 
     def _do_to(self, host: str, deed: Deed) -> None:
-        if deed == "kill":
+        if deed == "kill" and host not in self._gone:
             self._tell(Meant("host", host, to_end=True))
         self._backend.deed(self._lab, host, deed)
         if deed == "kill":

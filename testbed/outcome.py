@@ -113,6 +113,8 @@ class Outcome:
 
 
 def _why_not(happened: Happened) -> str:
+    if happened.in_vain and happened.step.app is not None:
+        return f"{happened.step.app[0]} did not run at {happened.step.at:g} s"
     if happened.error is None:
         return f"the run ended before {happened.step.at:g} s"
     return f"what was to happen at {happened.step.at:g} s could not be done ({str(happened.error).rstrip('.')})"

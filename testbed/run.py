@@ -7,7 +7,7 @@ down. Nothing here knows what the lab is made of: the backend does.
 from __future__ import annotations
 
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -145,7 +145,8 @@ class _Play:
         self._report = report
         self._exits: Queue[Exit | Meant | Exception] = backend.exits(outcome.plan)  # type: ignore[assignment]
         self._aside: deque[Exit] = deque()  # ends of applications that were taken too early
-        self._killed: set[tuple[str, str]] = set()  # hosts and applications that an event has ended, or is about to
+        # Of hosts and applications, how many ends events have made, or are about to.
+        self._killed: Counter[tuple[str, str]] = Counter()
         self._conductor = Conductor(backend, outcome.plan.lab, steps, report, self._exits.put)
         outcome.events = self._conductor.happened
         self._begun: dict[str, float] = {}  # application -> when it was started
@@ -255,7 +256,7 @@ class _Play:
             self._look_for_a_dead_daemon()
         for name, ended in self._outcome.endings.items():
             serves = ended.app.expect_exit is None and name != getting_ready
-            killed = ("app", name) in self._killed
+            killed = self._killed["app", name]
             if serves and ended.how == "by itself" and ended.status != 0 and not killed:
                 what = f"{name}, which serves the others, ended with status {ended.status}"
                 raise CutShort(what, f"apps/{name}/stderr")
@@ -265,8 +266,9 @@ class _Play:
         if isinstance(told, Exception):
             raise told
         if isinstance(told, Meant):
-            (self._killed.add if told.to_end else self._killed.discard)((told.kind, told.name))
-        elif ("host", told.name) not in self._killed:
+            one = told.kind, told.name
+            self._killed[one] = max(self._killed[one] + (1 if told.to_end else -1), 0)
+        elif not self._killed["host", told.name]:
             raise _daemon_died(told)
 
     def _look_for_a_dead_daemon(self) -> None:
@@ -281,7 +283,7 @@ class _Play:
     def _start_anew(self, ending: Ending) -> None:
         name = ending.app.name
         ending.restarts += 1
-        self._killed.discard(("app", name))
+        del self._killed["app", name]
         self._report(f"starting {name} anew ({ending.restarts} of {ending.app.restarts}): status {ending.status}")
         self._begun[name] = self._now()
         ending.how, ending.status = "running", None

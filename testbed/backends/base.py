@@ -177,8 +177,8 @@ class Backend(Protocol):
     def deed(self, lab: str, host: str, deed: Deed) -> None:
         """Kill the host's chitcpd, start it anew (with the links as they were planned), stop it and let it go on."""
 
-    def kill(self, lab: str, app: str, signal: str) -> None:
-        """Send an application a signal, like SIGTERM; nothing if it has ended."""
+    def kill(self, lab: str, app: str, signal: str) -> bool:
+        """Send an application a signal, like SIGTERM; False if it does not run."""
 
     def collect(self, plan: Plan, directory: Path) -> list[str]:
         """Stop the captures and the daemons in order, then write what the lab left:

@@ -325,9 +325,9 @@ class DockerBackend:
         """SIGTERM, SIGKILL three seconds later."""
         self._apps.stop(plan, app)
 
-    def kill(self, lab: str, app: str, signal: str) -> None:
+    def kill(self, lab: str, app: str, signal: str) -> bool:
         """To the application, past its container's init."""
-        self._apps.kill(lab, app, signal)
+        return self._apps.kill(lab, app, signal)
 
     def execute(self, lab: str, host: str, command: Sequence[str], *, terminal: bool) -> int:
         """In a container of its own, which goes with it."""

@@ -56,10 +56,13 @@ class Applications:
         self._begins: dict[str, float | None] = {}  # when an application's earlier life has written its last line
         self.anew: set[str] = set()  # containers that end because a deed starts them anew: nobody is told of it
 
-    def kill(self, lab: str, app: str, signal: str) -> None:
+    def kill(self, lab: str, app: str, signal: str) -> bool:
         """To the application, past its container's init."""
-        with suppress(APIError):  # it has ended
+        try:
             self._api.kill(name_of(lab, "app", app), signal)
+        except APIError:  # it has ended, or has not begun
+            return False
+        return True
 
     def start(self, plan: Plan, app: AppPlan) -> None:
         """Make an application's container, with its files on a volume, and start it; anew, if it is there."""

@@ -292,11 +292,13 @@ class FakeBackend:
             here.paused = here.paused | {host} if deed == "pause" else here.paused - {host}
             here.changed.notify_all()
 
-    def kill(self, lab: str, app: str, signal: str) -> None:
+    def kill(self, lab: str, app: str, signal: str) -> bool:
         """Tell the program."""
         process = self._labs[lab].processes.get(app)
-        if process is not None:
-            process.kill(signal)
+        if process is None or process.status is not None:
+            return False
+        process.kill(signal)
+        return True
 
     def collect(self, plan: Plan, directory: Path) -> list[str]:
         """Write the logs, captures without a packet in them, and what the applications left."""

@@ -376,11 +376,10 @@ class LocalBackend:
             here.save()
             _wait_answer(here, next(node for node in here.nodes if node.name == host), spawner)
 
-    def kill(self, lab: str, app: str, signal: str) -> None:
+    def kill(self, lab: str, app: str, signal: str) -> bool:
         """To the process that was started, not to those that it has."""
-        for entry in self.lab(lab).of("app"):
-            if entry.name == app and entry.pid:
-                processes.send(entry.known, Signals[signal])
+        own = (entry for entry in self.lab(lab).of("app") if entry.name == app and entry.pid)
+        return any(processes.send(entry.known, Signals[signal]) for entry in own)
 
     def collect(self, plan: Plan, directory: Path) -> list[str]:
         """End what runs: applications, then daemons, then the capture, so that this sees the end; copy the files."""

@@ -91,12 +91,14 @@ def end(known: Iterable[Known], *, grace: float) -> int:
         return count
 
 
-def send(process: Known, number: signal.Signals) -> None:
-    """Send a signal; nothing if the process has ended."""
+def send(process: Known, number: signal.Signals) -> bool:
+    """Send a signal; False if the process has ended."""
     descriptor = _open(process)
-    if descriptor is not None:
-        _signal([descriptor], number)
-        os.close(descriptor)
+    if descriptor is None:
+        return False
+    _signal([descriptor], number)
+    os.close(descriptor)
+    return True
 
 
 def _open(process: Known) -> int | None:

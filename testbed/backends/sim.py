@@ -143,9 +143,9 @@ class SimBackend:
         """To the node."""
         self._lab(lab).deed(host, deed)
 
-    def kill(self, lab: str, app: str, signal: str) -> None:
+    def kill(self, lab: str, app: str, signal: str) -> bool:
         """To its first thread."""
-        self._lab(lab).kill(app, Signals[signal])
+        return self._lab(lab).kill(app, Signals[signal])
 
     def collect(self, plan: Plan, directory: Path) -> list[str]:
         """End applications, then daemons; copy the files."""
@@ -296,10 +296,13 @@ class _SimLab:
                 self._clock.wait(self._changed, until)
         life.kill(Signals.SIGKILL)
 
-    def kill(self, app: str, number: Signals) -> None:
-        """Send a signal, if it was started."""
-        if app in self._apps:
-            self._apps[app].kill(number)
+    def kill(self, app: str, number: Signals) -> bool:
+        """Send a signal; False if it does not run."""
+        life = self._apps.get(app)
+        if life is None or life.status is not None:
+            return False
+        life.kill(number)
+        return True
 
     def deed(self, host: str, deed: Deed) -> None:
         """What an event does to a host's daemon."""

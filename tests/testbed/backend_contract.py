@@ -429,11 +429,12 @@ class BackendContract(ABC):
     def test_an_application_can_be_sent_a_signal(self, backend: Backend, signal: str, status: int) -> None:
         plan = two_hosts(backend, app("waits", says="waiting"))
         with up(backend, plan):
+            assert not backend.kill(plan.lab, "waits", signal)  # it has not begun
             backend.start(plan, plan.apps[0])
             assert backend.wait_ready(plan, plan.apps[0])
-            backend.kill(plan.lab, "waits", signal)
+            assert backend.kill(plan.lab, "waits", signal)
             assert next_exit(backend, plan) == Exit("app", "waits", status)
-            backend.kill(plan.lab, "waits", signal)  # it has ended: nothing happens
+            assert not backend.kill(plan.lab, "waits", signal)  # it has ended: nothing happens
             assert_no_exit(backend, plan)
 
     # Routers and LANs

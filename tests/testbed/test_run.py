@@ -780,6 +780,38 @@ def test_an_application_that_an_event_kills_is_judged_by_what_it_should_do(lab: 
     assert outcome.verdict == "passed"
 
 
+def test_a_signal_to_an_application_that_has_not_begun_is_told_and_excuses_nothing(lab: Lab) -> None:
+    def serving(process: Process) -> int:
+        here = process.lab
+        with here.changed:
+            here.changed.wait_for(lambda: ("alice", "pause") in here.deeds)  # all is done that came before
+        return server(process)
+
+    lab.file.write_text(
+        TOPOLOGY.replace("  client:", "  late: {host: bob, run: [late], needs: [server]}\n  client:")
+        + "events: [{at: 0s, app: late, kill: SIGKILL}, {at: 10ms, host: alice, pause: 10s}]"
+    )
+    lab.programs.update(server=serving, late=lambda _process: 3, client=patient)
+    outcome = lab.run()
+    assert outcome.failure is not None
+    assert outcome.failure.startswith("late, which serves the others, ended with status 3")
+    assert outcome.notes[0] == "late did not run at 0 s: SIGKILL to late"
+    events = lab.manifest()["events"]
+    assert isinstance(events, list)
+    assert events[0]["done"] is None
+
+
+def test_a_second_signal_to_an_application_that_has_ended_is_told_and_the_first_one_counts(lab: Lab) -> None:
+    kills = [
+        f"{{at: {at}ms, app: {app}, kill: SIGKILL}}" for at, app in ((50, "server"), (300, "server"), (310, "client"))
+    ]
+    lab.file.write_text(TOPOLOGY + f"events: [{', '.join(kills)}]")
+    lab.programs.update(server=lambda process: server(process) or 137, client=patient)
+    outcome = lab.run()
+    assert outcome.verdict == "passed"
+    assert outcome.notes == ["server did not run at 0.3 s: SIGKILL to server"]
+
+
 def test_events_that_did_not_come_are_in_the_manifest_too(lab: Lab) -> None:
     lab.file.write_text(TOPOLOGY + "events: [{at: 10min, link: alice-bob, down: 1s}]")
     outcome = lab.run()
