@@ -165,7 +165,7 @@ def exit_status(ending: Ending) -> Result:
     """Whether an application that was expected to end has done so, by itself, in time, with the right status."""
     app = ending.app
     check = f"exit {app.name}"
-    if ending.how == "timed out":
+    if ending.how == "timed out" or (ending.how == "by itself" and ending.seconds > app.timeout):
         return Result(check, False, f"{app.name} did not end within {app.timeout:g} s")
     if ending.how != "by itself":
         return Result(check, False, f"{app.name} did not end by itself: {ending.how}")

@@ -214,10 +214,12 @@ class _Play:
             except Exception as error:
                 answers.put(error)
 
-        # Beside it we look at what ends: any daemon's end is the run's, and must not wait for this application.
+        # Beside it we look at what ends: any daemon's end is the run's, and must not wait for this application; nor
+        # must one that is late.
         self._backend.clock.start(ask)
         while (answer := self._get(answers, timeout=0.1)) is None:
-            self._take(timeout=0, getting_ready=app.name)
+            if not self._take(timeout=0, getting_ready=app.name):
+                self._stop_late(getting_ready=app.name)
         if isinstance(answer, Exception):
             raise answer
         if not answer and self._now() - self._begun[app.name] < app.timeout:
@@ -232,10 +234,15 @@ class _Play:
         deadline = min(self._begun[app.name] + app.timeout for app in due)
         if self._take(timeout=deadline - self._now()):
             return
-        for app in due:
-            if self._now() >= self._begun[app.name] + app.timeout:
-                self._outcome.endings[app.name].how = "timed out"
-                self._backend.stop(self._plan, app)
+        self._stop_late()
+
+    def _stop_late(self, getting_ready: str = "") -> None:
+        """Applications that should have ended by now; of one that gets ready this is for who waits for it to say."""
+        for name, begun in self._begun.items():
+            ending = self._outcome.endings[name]
+            if ending.is_due and name != getting_ready and self._now() >= begun + ending.app.timeout:
+                ending.how = "timed out"
+                self._backend.stop(self._plan, ending.app)
 
     def _take(self, timeout: float, getting_ready: str = "") -> bool:
         """Take an end from the queue; False if there was none. Raises CutShort if the run can't go on after it."""
@@ -300,7 +307,7 @@ class _Play:
     def _note_end(self, exit_: Exit) -> Ending:
         ending = self._outcome.endings[exit_.name]
         ending.status = exit_.status
-        ending.seconds = self._now() - self._begun[exit_.name]
+        ending.seconds = exit_.at - self._begun[exit_.name]
         if ending.how == "running":
             ending.how = "by itself"
         return ending

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Protocol
 
 from chitcpd.faults import Shape
-from testbed.clock import Clock, Queue
+from testbed.clock import WALL, Clock, Queue
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay
 
@@ -33,6 +33,7 @@ class Exit:
     kind: Literal["host", "app"]
     name: str
     status: int  # as a shell says it: 128 + the signal's number after a signal
+    at: float = field(default_factory=WALL.now, compare=False)  # when, as the backend's clock says it
 
 
 @dataclass(frozen=True, slots=True)

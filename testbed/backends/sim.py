@@ -269,7 +269,7 @@ class _SimLab:
             here,
             seed=derive(self.plan.seed, "app", app.name, str(self._lives[app.name])),
             changed=self._changed.changed,
-            ended=lambda status: self.exits.put(Exit("app", app.name, status)),
+            ended=lambda status: self.exits.put(Exit("app", app.name, status, at=self._clock.now())),
         )
         life.start()
 

@@ -409,8 +409,11 @@ class BackendContract(ABC):
         plan = two_hosts(backend, app("ends"))
         with up(backend, plan):
             for _ in range(2):
+                began = backend.clock.now()
                 backend.start(plan, plan.apps[0])
-                assert next_exit(backend, plan) == Exit("app", "ends", 3)
+                exit_ = next_exit(backend, plan)
+                assert exit_ == Exit("app", "ends", 3)
+                assert began <= exit_.at <= backend.clock.now()
             assert list(items(backend, plan, "app")) == ["ends"]
             backend.collect(plan, tmp_path)
         assert (tmp_path / "apps" / "ends" / "stdout").read_text() == "to out\nto out\n"

@@ -33,8 +33,9 @@ def test_another_status_is_not() -> None:
 
 
 def test_an_application_that_was_late_is_not_good_whatever_its_status() -> None:
-    result = checks.exit_status(Ending(CLIENT, "timed out", 0))
-    assert (result.ok, result.message) == (False, "client did not end within 60 s")
+    for ending in (Ending(CLIENT, "timed out", 0), Ending(CLIENT, "by itself", 0, seconds=60.1)):
+        result = checks.exit_status(ending)
+        assert (result.ok, result.message) == (False, "client did not end within 60 s")
 
 
 def test_what_arrived_whole_is_good_and_both_digests_are_told(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from testbed import topology
 from testbed.backends import Choice
 from testbed.backends.base import Built, Report
 from testbed.backends.fake import FakeBackend, Process, Program
+from testbed.clock import WallClock
 from testbed.conductor import Conductor
 from testbed.events import Reshape
 from testbed.outcome import Outcome
@@ -177,6 +178,55 @@ def test_an_application_that_does_not_end_in_time_fails_the_run(lab: Lab) -> Non
     outcome = lab.run()
     assert outcome.status == 1
     assert outcome.checks[0].message == "client did not end within 0.1 s"
+
+
+def test_an_application_that_is_late_is_stopped_also_while_another_one_gets_ready(lab: Lab) -> None:
+    early = "  early: {host: alice, run: [early], expect: {exit: 0}, timeout: 100ms}\n"
+    lab.file.write_text(TOPOLOGY.replace("apps:\n", f"apps:\n{early}"))
+
+    def waiting(process: Process) -> int:
+        process.wait_for_stop()
+        return 0
+
+    def serving(process: Process) -> int:
+        here = process.lab
+        with here.changed:
+            here.changed.wait_for(lambda: here.processes["early"].status is not None)
+        return server(process)
+
+    lab.programs.update(early=waiting, server=serving)
+    outcome = lab.run()
+    assert outcome.verdict == "failed: exit early"
+    assert outcome.endings["early"].how == "timed out"
+
+
+def test_an_application_is_late_by_when_it_ended_and_not_by_when_that_was_noticed(lab: Lab) -> None:
+    early = "  early: {host: alice, run: [early], expect: {exit: 0}, timeout: 5s}\n"
+    lab.file.write_text(TOPOLOGY.replace("apps:\n", f"apps:\n{early}"))
+
+    class Jumping(WallClock):
+        ahead = 0.0
+
+        def now(self) -> float:
+            return super().now() + self.ahead
+
+    def jump(step: str) -> None:
+        if step.startswith("starting server"):  # early has been started: the next start takes a minute
+            (thread,) = [thread for thread in threading.enumerate() if thread.name == "early"]
+            lab.backend.lab("fake-lab").process("early").stop()
+            thread.join(5)
+            clock.ahead = 60.0
+
+    def ending(process: Process) -> int:
+        process.wait_for_stop()
+        return 0
+
+    clock = lab.backend.clock = Jumping()
+    lab.programs["early"] = ending
+    outcome = lab.run(jump)
+    assert outcome.endings["early"].how == "by itself"
+    assert outcome.endings["early"].seconds < 5
+    assert outcome.verdict == "passed"
 
 
 def test_a_file_that_arrives_changed_fails_the_run(lab: Lab) -> None:
