@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -120,23 +120,36 @@ def states(events: Iterable[Event]) -> list[str]:
 
 
 def _crossed(events: Iterable[Event]) -> Iterator[tuple[float, int]]:
-    """(time, bytes that are new) of each segment of data that one end has sent or received."""
+    """(time, bytes that are new) of each segment of data that one end has received, or sent and seen acknowledged.
+
+    What was sent is told of when its acknowledgement comes, with the time at which it was sent.
+    """
     reaches = _Reaches()
+    flights: defaultdict[tuple[str, str], deque[tuple[int, float, int]]] = defaultdict(deque)
     for event in events:
-        if event["event"] in ("sent", "received"):
-            new = reaches.add(event)
+        if event["event"] not in ("sent", "received"):
+            continue
+        new, flight = reaches.add(event), flights[event["local"], event["peer"]]
+        if event["event"] == "sent":
+            if "S" in event["flags"]:
+                flight.clear()  # of an earlier connection
             if event.get("len"):
-                yield event["t"], new
+                flight.append((event["seq"] + event["len"], event["t"], new))
+            continue
+        while "ack" in event and flight and (event["ack"] - flight[0][0]) % (1 << 32) < _HALF:
+            yield flight.popleft()[1:]
+        if event.get("len"):
+            yield event["t"], new
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Data that has crossed, each byte once, in both directions of all connections."""
+    """Data that has arrived, each byte once, in both directions of all connections."""
 
     bytes: int
-    first: float  # when the first such segment was seen, and the last: seconds since the epoch
+    first: float  # when the end saw the first such segment, and the last: seconds since the epoch
     last: float
-    segments: int = 1
+    segments: int
 
     @property
     def seconds(self) -> float:
@@ -152,11 +165,11 @@ class Flow:
 
 
 def flow(events: Iterable[Event]) -> Flow | None:
-    """What one end has seen: what it has sent, and what it has received. None if there was no data."""
-    found = None
+    """What one end has seen: what it has received, and sent and seen acknowledged. None if there was no such data."""
+    found = Flow(0, math.inf, -math.inf, 0)
     for t, new in _crossed(events):
-        found = Flow(found.bytes + new, found.first, t, found.segments + 1) if found else Flow(new, t, t)
-    return found
+        found = Flow(found.bytes + new, min(found.first, t), max(found.last, t), found.segments + 1)
+    return found if found.segments else None
 
 
 def bytes_between(events: Iterable[Event], first: float, last: float) -> int:

@@ -445,7 +445,7 @@ class Output(Part):
 
 
 class Goodput(Part):
-    """How fast data has to cross, to and from an app's host, each byte counted once."""
+    """How fast data has to cross, to and from an app's host, each byte counted once: what is sent, if acknowledged."""
 
     app: Text = Field(description="what crosses to and from its host")
     min: Rate = Field(description="per second")  # bits per second

@@ -104,6 +104,11 @@ def sent(t: float, seq: int, length: int) -> dict[str, object]:
     return {"t": t, "event": "sent", "seq": seq, "len": length}
 
 
+def acknowledged(seq: int) -> dict[str, object]:
+    """All that was sent before this number."""
+    return {"t": 99.0, "event": "received", "seq": 1, "len": 0, "ack": seq}
+
+
 def test_it_completes_in_time_or_not(tmp_path: Path) -> None:
     asked = check(completes={"app": "client", "within": "5s"})
     assert verdict(asked, tmp_path, seconds=4.9) == (
@@ -168,8 +173,8 @@ def test_resets(tmp_path: Path) -> None:
 
 
 def test_goodput_as_the_app_s_host_has_seen_it(tmp_path: Path) -> None:
-    trace(tmp_path, "alice", sent(10.0, 1, 1000), sent(10.5, 1001, 1000), sent(12.0, 1001, 1000))
-    trace(tmp_path, "bob", sent(10.0, 1, 10**6))
+    trace(tmp_path, "alice", sent(10.0, 1, 1000), sent(10.5, 1001, 1000), sent(12.0, 1001, 1000), acknowledged(2001))
+    trace(tmp_path, "bob", sent(10.0, 1, 10**6), acknowledged(10**6 + 1))
     ok, name, message = verdict(check(goodput={"app": "client", "min": "8kbit"}), tmp_path)
     assert (ok, name, message) == (
         True,
@@ -182,9 +187,14 @@ def test_goodput_as_the_app_s_host_has_seen_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("segments", "good", "said"),
     [
-        ([sent(10.0, 1, 1000), sent(10.0, 1001, 1000)], True, "2000 bytes in no time"),
-        ([sent(10.0, 1, 1000)], False, "1000 bytes in one segment, which takes no time: too few to tell how fast"),
+        ([sent(10.0, 1, 1000), sent(10.0, 1001, 1000), acknowledged(2001)], True, "2000 bytes in no time"),
+        (
+            [sent(10.0, 1, 1000), acknowledged(1001)],
+            False,
+            "1000 bytes in one segment, which takes no time: too few to tell how fast",
+        ),
         ([], False, "no data"),
+        ([sent(10.0, 1, 1000), sent(10.0, 1001, 1000), acknowledged(1)], False, "no data"),  # it was lost
     ],
 )
 def test_goodput_in_no_time(tmp_path: Path, segments: list[dict[str, object]], good: bool, said: str) -> None:
@@ -222,7 +232,7 @@ def test_a_host_without_a_trace_is_not_good(asked: dict[str, object], tmp_path: 
 
 
 def test_a_peer_without_a_trace_is_not_good_where_both_ends_are_asked(tmp_path: Path) -> None:
-    trace(tmp_path, "alice", sent(0.0, 1, 10))
+    trace(tmp_path, "alice", sent(0.0, 1, 10), acknowledged(11))
     assert verdict(check(retransmissions={"app": "client", "max": "9"}), tmp_path)[::2] == (
         False,
         "bob has no trace to judge by: its chitcpd writes none",
@@ -256,8 +266,10 @@ def test_a_wait_that_did_not_grow_is_named(tmp_path: Path) -> None:
 
 def shared(directory: Path, bob: int) -> tuple[bool, str, str]:
     """Alice and bob have data at the same time from 10 to 12; alice gets 1000 bytes in it, bob so many."""
-    trace(directory, "alice", sent(8.0, 1, 10**6), sent(11.0, 10**6 + 1, 1000), sent(12.0, 1, 1000))
-    trace(directory, "bob", sent(10.0, 1, bob // 2), sent(11.5, 1 + bob // 2, bob - bob // 2), sent(13.0, 1 + bob, 9))
+    mine = sent(8.0, 1, 10**6), sent(11.0, 10**6 + 1, 1000), sent(12.0, 1, 1000)
+    other = sent(10.0, 1, bob // 2), sent(11.5, 1 + bob // 2, bob - bob // 2), sent(13.0, 1 + bob, 9)
+    trace(directory, "alice", *mine, acknowledged(10**6 + 1001))
+    trace(directory, "bob", *other, acknowledged(bob + 10))
     return verdict(check(fairness={"apps": ["client", "server"], "min": "0.9"}), directory)
 
 
@@ -276,10 +288,10 @@ def test_unfairness(tmp_path: Path) -> None:
 
 def test_who_had_no_data_or_not_at_the_same_time_can_not_be_compared(tmp_path: Path) -> None:
     asked = check(fairness={"apps": ["client", "server"], "min": "0.9"})
-    trace(tmp_path, "alice", sent(1.0, 1, 10), sent(2.0, 11, 10))
-    trace(tmp_path, "bob")
+    trace(tmp_path, "alice", sent(1.0, 1, 10), sent(2.0, 11, 10), acknowledged(21))
+    trace(tmp_path, "bob", sent(1.0, 1, 10))  # which was lost
     assert verdict(asked, tmp_path)[::2] == (False, "no data crossed to or from the host of server")
     (tmp_path / "hosts" / "bob" / "trace.jsonl").unlink()
     (tmp_path / "hosts" / "bob").rmdir()
-    trace(tmp_path, "bob", sent(3.0, 1, 10), sent(4.0, 11, 10))
+    trace(tmp_path, "bob", sent(3.0, 1, 10), sent(4.0, 11, 10), acknowledged(21))
     assert verdict(asked, tmp_path)[::2] == (False, "there was no time in which all of them had data in flight")

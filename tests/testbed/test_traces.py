@@ -20,6 +20,11 @@ def segment(
     return {"t": t, "event": event, "local": ends[0], "peer": ends[1], "flags": flags, "seq": seq % TOP, "len": length}
 
 
+def acknowledgement(ack: int) -> Event:
+    """Of all that A has sent before this number."""
+    return segment("received", 1, 0) | {"ack": ack % TOP}
+
+
 class TestRetransmissions:
     @pytest.mark.parametrize("start", [1, TOP - 150])
     def test_what_was_sent_before(self, start: int) -> None:
@@ -33,10 +38,11 @@ class TestRetransmissions:
         ends = [(A, B), (B, A), ("10.0.0.2:50001", B)]
         assert traces.retransmissions([segment("sent", 1, 100, ends=one) for one in ends]) == 0
 
-    @pytest.mark.parametrize("isn", [5000, TOP - 10])
+    @pytest.mark.parametrize("isn", [5000, 50000, TOP - 10])
     def test_a_daemon_that_was_started_anew_uses_its_ports_again(self, isn: int) -> None:
-        events = [segment("sent", 0, 0, flags="S"), segment("sent", 1, 10000)]
-        events += [segment("sent", isn, 0, flags="S"), segment("sent", isn + 1, 100)]
+        events = [segment("sent", 0, 0, flags="S"), segment("sent", 1, 10000), acknowledgement(10001)]
+        events.append(segment("sent", 10001, 10))  # of which nobody knows whether it has arrived
+        events += [segment("sent", isn, 0, flags="S"), segment("sent", isn + 1, 100), acknowledgement(isn + 101)]
         assert traces.retransmissions(events) == 0
         flow = traces.flow(events)
         assert flow is not None
@@ -61,6 +67,7 @@ class TestFlow:
                 segment("sent", 1, 100, t=12.0),
                 segment("sent", 101, 100, t=14.0),
                 segment("sent", 201, 0, t=99.0),
+                acknowledgement(201),
             ]
         )
         assert flow is not None
@@ -78,14 +85,21 @@ class TestFlow:
         assert traces.flow([]) is None
 
     def test_in_no_time(self) -> None:
-        flow = traces.flow([segment("sent", 1, 100, t=1.0)])
+        flow = traces.flow([segment("sent", 1, 100, t=1.0), acknowledgement(101)])
         assert flow is not None
         assert flow.bits_per_second == 0.0
 
     def test_what_is_new_in_a_while(self) -> None:
         """What was sent before is not new, whenever it is sent again."""
         events = [segment("sent", seq, 100, t=t) for seq, t in ((1, 1.0), (101, 2.0), (1, 2.5), (201, 3.0), (301, 4.0))]
-        assert traces.bytes_between(events, 2.0, 3.0) == 200
+        assert traces.bytes_between([*events, acknowledgement(401)], 2.0, 3.0) == 200
+
+    @pytest.mark.parametrize("start", [1, TOP - 150])
+    def test_what_was_sent_and_not_acknowledged_does_not_count(self, start: int) -> None:
+        events = [segment("sent", start + at, 100, t=float(at)) for at in (0, 100, 200, 100)]
+        flow = traces.flow([*events[:3], acknowledgement(start + 100), events[3], acknowledgement(start + 200)])
+        assert flow is not None
+        assert (flow.bytes, flow.first, flow.last) == (200, 0.0, 100.0)
 
 
 @pytest.mark.parametrize(
