@@ -177,13 +177,15 @@ def exit_status(ending: Ending) -> Result:
 def integrity(receiver: str, apps: Iterable[AppPlan], files: Path) -> Result:
     """Whether what `receiver` has in its working directory `files` is what the others were given.
 
-    Every file that another application was given and that `receiver` has under the same name is compared; at least
-    one such file must be there.
+    Every file that another application was given, and `receiver` not, and that it has under the same name, is
+    compared; at least one such file must be there.
     """
     check = f"integrity {receiver}"
-    given = [(app, name) for app in apps if app.name != receiver for name in app.files]
+    given = [(app, name) for app in apps for name in app.files]
+    own = {name for app, name in given if app.name == receiver}
+    given = [(app, name) for app, name in given if name not in own]
     if not given:
-        return Result(check, False, "no other application was given a file: there is nothing to compare with")
+        return Result(check, False, "no other application was given another file: there is nothing to compare with")
     comparisons = tuple(
         Comparison(name, app.name, hashlib.sha256(app.files[name]).hexdigest(), _sha256(files / name))
         for app, name in given
@@ -196,7 +198,10 @@ def integrity(receiver: str, apps: Iterable[AppPlan], files: Path) -> Result:
     if different:
         details = ", ".join(f"{one.file} is not what {one.giver} was given" for one in different)
         return Result(check, False, details, arrived)
-    return Result(check, True, f"{', '.join(one.file for one in arrived)} arrived whole", arrived)
+    whole = [one.file for one in arrived]
+    missing = [name for name in dict.fromkeys(name for _, name in given) if name not in whole]
+    rest = f"; {', '.join(missing)} did not" if missing else ""
+    return Result(check, True, f"{', '.join(whole)} arrived whole{rest}", arrived)
 
 
 def _sha256(path: Path) -> str | None:

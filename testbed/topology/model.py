@@ -477,7 +477,9 @@ class Fairness(Part):
 class Check(Part):
     """What has to hold after the run: one of these."""
 
-    integrity: Text | None = Field(default=None, description="the files of this app are what others were given")
+    integrity: Text | None = Field(
+        default=None, description="files of this app, not given to it, are what others were given"
+    )
     completes: Completes | None = Field(default=None, description="an app ended by itself in time")
     output: Output | None = Field(default=None, description="something on its standard output matches")
     goodput: Goodput | None = Field(default=None, description="so much data crossed, each byte counted once")

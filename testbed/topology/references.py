@@ -397,8 +397,12 @@ def _asked_of(at: Steps, asked: object) -> list[tuple[Steps, str]]:
 
 
 def _nothing_to_compare(at: Steps, receiver: str, apps: dict[str, Any]) -> _Faults:
-    if not any(_dict(app.get("files")) for name, app in apps.items() if name != receiver):
-        message = f"found {shown(receiver)}, expected another app with `files:`, to compare with what this one got"
+    own = _dict(apps[receiver].get("files")).keys()
+    if not any(_dict(app.get("files")).keys() - own for app in apps.values()):
+        message = (
+            f"found {shown(receiver)}, expected another app with `files:` that this one is not given itself, "
+            "to compare with what it got"
+        )
         yield at, message
 
 

@@ -64,6 +64,19 @@ def test_nothing_that_arrived_is_not_good(tmp_path: Path) -> None:
 def test_what_the_receiver_itself_was_given_is_no_evidence(tmp_path: Path) -> None:
     (tmp_path / "payload.bin").write_bytes(CONTENT)
     assert not checks.integrity("server", [SERVER, CLIENT], tmp_path).ok
+    too = an_app("client", files={"payload.bin": CONTENT})
+    result = checks.integrity("client", [SERVER, too], tmp_path)
+    assert (result.ok, result.message) == (
+        False,
+        "no other application was given another file: there is nothing to compare with",
+    )
+
+
+def test_what_did_not_arrive_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(CONTENT)
+    giver = an_app("giver", files={"a": CONTENT, "b": CONTENT})
+    result = checks.integrity("client", [giver, CLIENT], tmp_path)
+    assert (result.ok, result.message) == (True, "a arrived whole; b did not")
 
 
 def test_a_link_instead_of_a_file_is_no_evidence(tmp_path: Path) -> None:
