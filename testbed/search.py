@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from threading import Thread
+from typing import IO, Any
 
 _LONGEST_LINE = 1 << 16  # bytes; a longer one is several
 _SEARCH = """
@@ -25,10 +26,14 @@ sys.exit(1)
 """
 
 
-def search(pattern: str, text: bytes, *, within: float) -> str | None:
-    """What matches first; it may be of several lines. Raises TimeoutError if nobody knows after so many seconds."""
+def search(pattern: str, text: bytes | IO[bytes], *, within: float) -> str | None:
+    """What matches first, in a text or in an open file; it may be of several lines.
+
+    Raises TimeoutError if nobody knows after so many seconds.
+    """
+    given: dict[str, Any] = {"input": text} if isinstance(text, bytes) else {"stdin": text}
     try:
-        done = subprocess.run(_command(pattern, 0), input=text, capture_output=True, timeout=within, check=False)
+        done = subprocess.run(_command(pattern, 0), **given, capture_output=True, timeout=within, check=False)
     except subprocess.TimeoutExpired as error:
         raise TimeoutError from error
     return done.stdout.decode(errors="replace") if done.returncode == 0 else None

@@ -158,6 +158,13 @@ def test_output_that_matches_nothing_at_all_matches(tmp_path: Path) -> None:
     assert verdict(check(output={"app": "client", "matches": "^$"}), tmp_path)[0]
 
 
+def test_output_is_searched_to_its_end(tmp_path: Path) -> None:
+    stdout = tmp_path / "apps" / "client" / "stdout"
+    stdout.parent.mkdir(parents=True)
+    stdout.write_text("x" * 5_000_000 + "\nDONE\n")
+    assert verdict(check(output={"app": "client", "matches": "DONE$"}), tmp_path)[0]
+
+
 def test_an_expression_that_takes_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_SEARCH_WITHIN", 0.5)
     stdout = tmp_path / "apps" / "client" / "stdout"
