@@ -431,7 +431,7 @@ class AtMost(Part):
 
 
 class Completes(Part):
-    """An app that has to end by itself in time, whatever its own `timeout:`."""
+    """An app that has to end by itself in time: at most its own `timeout:`, after which it is stopped."""
 
     app: Text = Field(description="it has to end by itself")
     within: Timeout = Field(description="from its start")  # seconds

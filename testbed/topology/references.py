@@ -16,9 +16,9 @@ from pydantic import ValidationError
 
 from chitcpd import settings, units
 from testbed.topology.faults import Steps, one_of, printable, quoted, shown
-from testbed.topology.model import HOSTS, LinkSettings, direction, link_title
+from testbed.topology.model import HOSTS, App, LinkSettings, direction, link_title
 from testbed.topology.presets import PRESETS
-from testbed.topology.scalars import subnet
+from testbed.topology.scalars import read_timeout, subnet
 
 _Faults = Iterator[tuple[Steps, str]]
 
@@ -385,6 +385,8 @@ def _checks(checks: object, apps: dict[str, Any]) -> _Faults:
                     yield where, one_of(name, apps, "an app of this topology")
             if kind == "integrity" and isinstance(asked, str) and asked in apps:
                 yield from _nothing_to_compare(at, asked, apps)
+            if kind == "completes":
+                yield from _beyond_timeout(at, _dict(asked), apps)
             if kind == "fairness":
                 yield from _on_one_host([(where, name) for where, name in named if name in apps], apps)
 
@@ -404,6 +406,22 @@ def _nothing_to_compare(at: Steps, receiver: str, apps: dict[str, Any]) -> _Faul
             "to compare with what it got"
         )
         yield at, message
+
+
+def _beyond_timeout(at: Steps, asked: dict[str, Any], apps: dict[str, Any]) -> _Faults:
+    """An app that is waited for can't take longer: then it is stopped."""
+    name, within = asked.get("app"), asked.get("within")
+    if not isinstance(name, str) or name not in apps:
+        return
+    app = apps[name]
+    try:
+        limit = read_timeout(app["timeout"]) if "timeout" in app else App.model_fields["timeout"].default
+        beyond = read_timeout(within) > limit
+    except ValueError:
+        return
+    if beyond and ("expect" in app or not any("expect" in other for other in apps.values())):
+        what = f"found {shown(within)}, expected at most {limit:g}s: then {printable(name)} is stopped"
+        yield (*at, "within"), f"{what}, by its own `timeout:`"
 
 
 def _on_one_host(named: list[tuple[Steps, str]], apps: dict[str, Any]) -> _Faults:
