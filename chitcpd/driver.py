@@ -264,7 +264,10 @@ class Driver:
         connection = endpoint.connection
         self._begin_call()
         try:
-            return Levels(connection.readable, connection.writable, connection.at_eof)
+            readable, writable = connection.readable, connection.writable
+            if not isinstance(readable, int) or not isinstance(writable, int):
+                raise TypeError(f"readable is {readable!r:.100} and writable {writable!r:.100}, expected two int")
+            return Levels(readable, writable, connection.at_eof)
         except Exception:
             now = endpoint.counters.last_received
             self._fault(endpoint, now)

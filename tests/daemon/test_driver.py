@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -397,6 +398,14 @@ class Faulty(Connection):
         data = super().receive(limit, now)
         return "text" if data == b"text" else data  # type: ignore[return-value]
 
+    @property
+    def writable(self) -> int:
+        return super().writable / 2 if self.unread == b"half" else super().writable  # type: ignore[return-value]
+
+    @property
+    def readable(self) -> int:
+        return None if self.unread == b"no number" else super().readable  # type: ignore[return-value]
+
     def timeout(self, timer: Timer, now: float) -> None:
         raise KeyError("a mistake in timeout")
 
@@ -465,6 +474,22 @@ class TestFaultsOfTheLoadedTcp:
         with raises_errno(errno.EIO):
             bob.read(his)
         assert "receive has returned 'text', expected at most 1048576 bytes" in caplog.text
+        self.others_still_work(lab, alice, bob)
+
+    @pytest.mark.parametrize(
+        ("text", "said"), [(b"half", r"readable is 4 and writable \d+\.\d,"), (b"no number", "readable is None and")]
+    )
+    def test_in_what_can_be_read_and_written(
+        self, lab: Lab, alice: Host, bob: Host, text: bytes, said: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        hers, his = connected(lab, alice, bob)
+        alice.write(hers, text)
+        lab.run(until=lab.now + 0.03)
+        assert bob.driver.levels(his) == (0, 0, False)
+        lab.run(until=lab.now + 0.03)
+        assert (his.error, his.connection.state) == (errno.EIO, State.CLOSED)
+        assert hers.connection.error == errno.ECONNRESET
+        assert re.search(said, caplog.text)
         self.others_still_work(lab, alice, bob)
 
     def test_a_segment_that_is_none_is_shown(
