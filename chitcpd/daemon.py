@@ -85,8 +85,9 @@ async def serve(settings: Settings) -> None:
     with contextlib.ExitStack() as files:
         files.callback(ending.is_over)
         # First, else we'd empty a live daemon's files.
-        applications = files.enter_context(_unix_socket(settings.socket, "-s", settings.group))
-        controllers = files.enter_context(_unix_socket(settings.control, "--control"))
+        paths = files.enter_context(contextlib.ExitStack())
+        applications = paths.enter_context(_unix_socket(settings.socket, "-s", settings.group))
+        controllers = paths.enter_context(_unix_socket(settings.control, "--control"))
         trace = _open(settings.trace, files, append=settings.append, whole=whole_lines)
         capture = _open_capture(settings.capture, files, append=settings.append)
         flusher = _Flusher(loop, [file for file in (trace, capture) if file is not None])
@@ -114,6 +115,7 @@ async def serve(settings: Settings) -> None:
         await ending.begun.wait()
         if probes is not None:
             probes.cancel()
+        paths.close()  # while ours still answer there: what is there later is another daemon's
         for unix in servers:
             unix.close()
         await _finish(server.sockets, driver, ending)

@@ -365,6 +365,21 @@ class TestEnding:
         with pytest.raises(ConnectionResetError):
             pair.far.sendall(b"is anybody there?")
 
+    def test_another_may_have_its_sockets_meanwhile(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
+        path = hosts[0].socket
+        hosts[0].process.terminate()
+        assert pair.far.recv(1) == b""  # it waits for us
+        command = [sys.executable, "-m", "chitcpd", "--bind", free_address(), "-s", path]
+        with subprocess.Popen(command, env=environment()) as successor:
+            try:
+                assert ctl.request(path, "ping", {}, wait=PATIENCE)["pid"] == successor.pid
+                pair.far.close()
+                assert hosts[0].process.wait(PATIENCE) == 0
+                assert ctl.request(path, "ping", {})["pid"] == successor.pid
+                assert ctl.request(path, "sockets", {})["sockets"] == []  # by the socket for control
+            finally:
+                successor.terminate()
+
     @pytest.mark.alone
     def test_a_second_signal_ends_it_at_once(self, pair: Pair, hosts: tuple[Daemon, Daemon]) -> None:
         hosts[0].process.terminate()
