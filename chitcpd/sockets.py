@@ -58,7 +58,12 @@ class Signal:
         while not condition():
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
-            await waiter
+            try:
+                await waiter
+            except asyncio.CancelledError:
+                with suppress(ValueError):  # it was called already
+                    self._waiters.remove(waiter)
+                raise
 
 
 class Socket(Signal):

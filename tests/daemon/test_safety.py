@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import resource
@@ -21,9 +22,10 @@ import chisocket
 from chisocket.protocol import chitcpd_pb2 as pb
 from chitcpd import ctl
 from chitcpd.peers import Peers
+from chitcpd.sockets import Signal
 from tests.daemon.application import ARGUMENTS, Application, Conversation, sockaddr_in
 from tests.daemon.conftest import PATIENCE, PORT, Daemon, StartDaemon, environment, free_address
-from tests.daemon.nodes import in_event_loop
+from tests.daemon.nodes import in_event_loop, until
 
 NOBODY = 65534  # the number of a user and of a group who own nothing
 LONG = 60.0  # seconds for what takes some seconds of CPU time
@@ -264,6 +266,20 @@ class TestLimits:
         for _ in range(self.DESCRIPTORS):
             with Application(small.socket) as app:
                 assert app.socket() >= 0
+
+    @in_event_loop
+    async def test_waiting_that_is_given_up_leaves_nothing(self) -> None:
+        some = Signal()
+        first, second = (asyncio.create_task(some.until(lambda: False)) for _ in range(2))
+        await until(lambda: len(some._waiters) == 2)
+        first.cancel()
+        await asyncio.wait([first])
+        assert len(some._waiters) == 1
+        some.changed()
+        second.cancel()  # that is called and given up at once
+        await asyncio.wait([second])
+        assert second.cancelled()
+        assert some._waiters == []
 
     def test_half_a_message_of_many_applications(self, daemon: StartDaemon) -> None:
         """Each may be as long as a message may be; but all together not, and what is not taken is refused."""
