@@ -94,8 +94,14 @@ def _receive(sock: socket.socket, count: int) -> bytes:
 def main(arguments: list[str]) -> int:
     """`chitcpd ctl ...`; the exit status."""
     parsed = _parser().parse_args(arguments)
-    if parsed.command == "serve":
-        return _serve(parsed.socket)
+    try:
+        return _serve(parsed.socket) if parsed.command == "serve" else _ask(parsed)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _ask(parsed: argparse.Namespace) -> int:
+    """One request, and its answer printed."""
     try:
         command, content, timeout = _command(parsed)
         answer = request(parsed.socket, command, content, wait=parsed.wait, timeout=timeout)

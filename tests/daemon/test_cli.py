@@ -440,6 +440,24 @@ class TestCtl:
             "chitcpd ctl: no application listens on port 7",
         )
 
+    @pytest.mark.parametrize("command", ["ping", "serve"])
+    def test_ctrl_c(self, directory: Path, command: str) -> None:
+        path = str(directory / f"silent-{command}.sock")
+        with socket.socket(socket.AF_UNIX) as silent:
+            silent.bind(path)
+            silent.listen()
+            silent.settimeout(PATIENCE)
+            arguments = [sys.executable, "-m", "chitcpd", "ctl", "-s", path, command]
+            pipe = subprocess.PIPE
+            with subprocess.Popen(arguments, stdin=pipe, stderr=pipe, text=True, env=environment()) as waiting:
+                assert waiting.stdin is not None
+                waiting.stdin.write('{"command": "ping", "arguments": {}}\n')
+                waiting.stdin.flush()
+                with silent.accept()[0]:
+                    waiting.send_signal(signal.SIGINT)
+                    assert waiting.communicate(timeout=PATIENCE)[1] == ""
+        assert waiting.returncode == 130
+
     def test_any_request(self, one: Daemon) -> None:
         assert self.ctl(one, "request", "links", '{"links": []}') == {}
         assert self.ctl(one, "request", "ping", "{}")["pid"] == one.process.pid
