@@ -42,6 +42,7 @@ ROUTED = 0x80  # the flag: there is a route
 _HEADER_START = struct.Struct("!HBB")  # all of it that is read
 _ROUTE = struct.Struct("!4s4sB")  # source, destination, routers that it may still pass
 _MOST_ROUTERS = 64
+_LAST_DATA_RECV = struct.Struct("=52xI")  # of Linux's tcp_info: ms
 _MIN_SEGMENT, _MAX_SEGMENT = 20, 0xFFFF  # bytes
 
 # ---- what waits to be sent
@@ -59,6 +60,7 @@ _FRAME_TIMEOUT = 30.0  # seconds for a segment to come whole: 1500 bytes at 400 
 _LISTEN_BACKLOG = 256  # connections that may come at once
 _MOST_OF_A_PEER = 4  # carriers: two when dials cross, and again two after a restart of which we know nothing yet
 _MOST_ACCEPTED = 512  # carriers in all, before one more is accepted
+_IDLE = 1000  # ms without a byte: then one of those may go for another. Sooner, those in use would oust each other
 _MOST_CARRIERS = 1024  # in all, before one more is dialled: strangers can't take all of the room
 _MOST_PEERS = 1024  # that are remembered without need, for what went wrong with them
 
@@ -196,6 +198,13 @@ class Carrier(asyncio.BufferedProtocol):
     def usable(self) -> bool:
         """Whether what is sent on it arrives, as far as we know."""
         return self.is_open and not self._drained
+
+    def silence(self) -> int:
+        """For how many ms nothing has come. The kernel is asked, so that what comes need not be timed."""
+        assert self.transport is not None
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _LAST_DATA_RECV.size)
+        return cast(int, _LAST_DATA_RECV.unpack(info)[0])
 
     def drain(self) -> None:
         """Send no more on it, and read on until the peer has closed it too."""
@@ -580,11 +589,16 @@ class Peers:
         return self.peer(str(own[0]), str(peer[0]))
 
     def _make_room(self) -> bool:
-        """End the oldest carrier on which no segment has come; False if there is none."""
-        stranger = next((c for c in self.carriers if c.is_open and not c.dialled and not c.proven), None)
-        if stranger is not None:
-            stranger.abort()
-        return stranger is not None
+        """End the oldest carrier on which no segment has come, or else the one that is idle for longest.
+
+        Its peer dials again at the next need, and so do we. False if there is none.
+        """
+        accepted = [c for c in self.carriers if c.is_open and not c.dialled]
+        gone = next((c for c in accepted if not c.proven), None) or max(accepted, key=Carrier.silence, default=None)
+        if gone is None or (gone.proven and gone.silence() < _IDLE):
+            return False
+        gone.abort()
+        return True
 
     def may_dial(self) -> bool:
         """Whether there is room for one more connection."""

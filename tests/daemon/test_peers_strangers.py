@@ -13,7 +13,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 
 from chitcpd import peers
-from tests.daemon.conftest import PORT, free_address
+from tests.daemon.conftest import PATIENCE, PORT, free_address
 from tests.daemon.nodes import (
     Node,
     dialled,
@@ -138,13 +138,31 @@ class TestNumbers:
                 assert await bob.numbers(1) == {4}
 
     @in_event_loop
-    async def test_who_has_spoken_is_not_sent_away_for_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test_who_has_spoken_just_now_is_not_sent_away_for_another(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(peers, "_MOST_ACCEPTED", 5)
+        monkeypatch.setattr(peers, "_IDLE", PATIENCE * 1000)
         async with node() as bob, strangers(bob, 5, says=frame(segment(1))):
             await bob.numbers(5)
             async with dialled(bob, free_address()) as late:
                 assert await late.closed()
             assert len(bob.peers.carriers) == 5
+
+    @in_event_loop
+    async def test_who_has_been_silent_for_longest_is(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(peers, "_MOST_ACCEPTED", 5)
+        monkeypatch.setattr(peers, "_IDLE", 20)
+        async with node() as bob, dialled(bob, free_address()) as good, strangers(bob, 4, says=frame(segment(1))):
+            good.writer.write(frame(segment(1)))
+            await bob.numbers(5)
+            await until(lambda: all(carrier.silence() >= 20 for carrier in bob.peers.carriers))
+            good.writer.write(frame(segment(2)))
+            assert await bob.numbers(1) == {2}
+            async with dialled(bob, free_address()) as late:
+                late.writer.write(frame(segment(3)))
+                assert await bob.numbers(1) == {3}
+                good.writer.write(frame(segment(4)))
+                assert await bob.numbers(1) == {4}
+                assert len(bob.peers.carriers) == 5
 
     @in_event_loop
     async def test_what_we_dial(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
