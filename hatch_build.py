@@ -22,9 +22,9 @@ COMPILED = (
     *("chitcpd/tcp/api.py", "chitcpd/tcp/bursts.py", "chitcpd/tcp/congestion.py", "chitcpd/tcp/connection.py"),
     *("chitcpd/tcp/receive.py", "chitcpd/tcp/recovery.py", "chitcpd/tcp/rto.py", "chitcpd/tcp/send.py"),
     *("chitcpd/tcp/seq.py", "chitcpd/tcp/wire.py"),
-    *("chitcpd/demux.py", "chitcpd/driver.py", "chitcpd/faults.py", "chitcpd/links.py", "chitcpd/options.py"),
-    *("chitcpd/pairs.py", "chitcpd/peers.py", "chitcpd/sim.py", "chitcpd/simlab.py", "chitcpd/sockets.py"),
-    "chitcpd/turns.py",
+    *("chitcpd/carrier.py", "chitcpd/demux.py", "chitcpd/driver.py", "chitcpd/faults.py", "chitcpd/links.py"),
+    *("chitcpd/options.py", "chitcpd/pairs.py", "chitcpd/peer.py", "chitcpd/peers.py", "chitcpd/sim.py"),
+    *("chitcpd/simlab.py", "chitcpd/sockets.py", "chitcpd/turns.py"),
 )
 
 try:

@@ -24,10 +24,12 @@ from typing import Any, cast
 
 import chitcpd
 from chitcpd import loader
+from chitcpd.carrier import HEADER, PROTO_TCP, ROUTED
 from chitcpd.driver import Endpoint
 from chitcpd.faults import Impairment, Shape
 from chitcpd.pcap import Capture
-from chitcpd.peers import HEADER, PROTO_TCP, ROUTED, Peer, Peers
+from chitcpd.peer import Peer
+from chitcpd.peers import Peers
 from chitcpd.sim import Host, Signal, Simulation
 from chitcpd.tcp.api import Config, State, TcpConnection
 from chitcpd.trace import Recorder

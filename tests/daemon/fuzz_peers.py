@@ -29,7 +29,9 @@ from typing import Any
 from unittest.mock import patch
 
 from chitcpd import peers
-from chitcpd.peers import Carrier, Peers
+from chitcpd.carrier import _FRAME_TIMEOUT, READ, Carrier
+from chitcpd.peer import _HANDLE, _MOST_OF_A_PEER, BACKLOG_UNTOLD
+from chitcpd.peers import Peers
 from chitcpd.tcp import wire
 from chitcpd.tcp.api import RST, SYN, Segment
 from tests.daemon.conftest import PORT, Daemon, free_address, running_daemon
@@ -227,10 +229,10 @@ class Case:
         stream = b"".join(self._draw() for _ in range(self.random.choice((1, 1, 1, 2, 5))))
         at = 0
         while at < len(stream) and not stranger.closing:
-            size = min(self.random.choice((1, 7, 16, 17, 100, 1500, peers._READ)), peers._READ)
+            size = min(self.random.choice((1, 7, 16, 17, 100, 1500, READ)), READ)
             part = stream[at : at + size]
             if size == 1 and len(stream) > 100:
-                part = stream[at:][: peers._READ]
+                part = stream[at:][:READ]
             self._note(f"{stranger.address} says {part[:40].hex()} ({len(part)} bytes)")
             self.delivered.clear()
             expected = len(stranger.expected)
@@ -294,17 +296,17 @@ class Case:
         assert len(alive) <= _MOST_ACCEPTED
         for stranger in self.strangers:
             assert len(stranger.carrier._rest) <= _LARGEST_REST
-            stalled = stranger.waits and self.loop.now - stranger.since >= peers._FRAME_TIMEOUT
+            stalled = stranger.waits and self.loop.now - stranger.since >= _FRAME_TIMEOUT
             assert not stalled, f"{stranger.address} stalls since {stranger.since}; now {self.loop.now}"
         timers = [timer for timer in self.loop.timers if not timer.cancelled]
         assert len(timers) <= len(alive)
         for peer in self.peers._peers.values():
-            assert len(peer.carriers) <= peers._MOST_OF_A_PEER
+            assert len(peer.carriers) <= _MOST_OF_A_PEER
             assert set(peer.carriers) <= alive
             assert peer._carrier is None or peer._carrier in alive
-            most, most_bytes = peers._BACKLOG_UNTOLD
+            most, most_bytes = BACKLOG_UNTOLD
             assert len(peer._queue) <= most
-            assert peer._queued == sum(len(raw) + peers._HANDLE for _, raw in peer._queue) <= most_bytes
+            assert peer._queued == sum(len(raw) + _HANDLE for _, raw in peer._queue) <= most_bytes
             assert not (peer._dial and peer._carrier)
 
     def _judge_good_peer(self) -> None:

@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from chitcpd import peers
+from chitcpd import carrier
 from tests.daemon.conftest import PORT
 from tests.daemon.nodes import Node, dialled, frame, in_event_loop, node, raw_listener, segment, until, within
 
@@ -125,9 +125,9 @@ class TestVanished:
 
     @pytest.fixture(autouse=True)
     def _impatient(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        monkeypatch.setattr(peers, "_CARRIER_DEAD_AFTER", 500)
-        monkeypatch.setattr(peers, "_KEEP_IDLE", 1)
-        monkeypatch.setattr(peers, "_KEEP_INTERVAL", 1)
+        monkeypatch.setattr(carrier, "_CARRIER_DEAD_AFTER", 500)
+        monkeypatch.setattr(carrier, "_KEEP_IDLE", 1)
+        monkeypatch.setattr(carrier, "_KEEP_INTERVAL", 1)
         yield
         ip("addr", "replace", "10.9.0.2/32", "dev", "lo")
 

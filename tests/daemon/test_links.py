@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from chitcpd.carrier import HEADER, ROUTED
 from chitcpd.faults import Drop, Impairment, Shape
 from chitcpd.links import UnderWay
-from chitcpd.peers import HEADER, ROUTED
 from chitcpd.probe import Prober
 from chitcpd.turns import Turn
 from tests.daemon.conftest import PORT, free_address

@@ -13,9 +13,10 @@ from functools import partial
 
 import pytest
 
-from chitcpd import links, peers
+from chitcpd import links
+from chitcpd.carrier import Carrier
 from chitcpd.faults import Shape
-from chitcpd.peers import Carrier
+from chitcpd.peer import _HANDLE, BACKLOG_UNTOLD
 from tests.daemon.conftest import PATIENCE, PORT, free_address
 from tests.daemon.nodes import (
     HEADER,
@@ -348,7 +349,7 @@ class TestInterruptions:
 
     @in_event_loop
     async def test_it_is_not_dialled_again_for_a_while(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(peers, "_RETRY_FIRST", 3600.0)
+        monkeypatch.setattr("chitcpd.peer._RETRY_FIRST", 3600.0)
         async with node() as alice:
             address = free_address()
             alice.send(address, segment(1))
@@ -409,7 +410,7 @@ class TestInterruptions:
         async with node(listening=False) as alice:
             for _ in range(600):
                 alice.send("127.0.0.1", segment(1, 60_000))
-            assert alice.drops == ["queue"] * (600 - (1 << 25) // (60_000 + peers._HANDLE))
+            assert alice.drops == ["queue"] * (600 - (1 << 25) // (60_000 + _HANDLE))
 
     @in_event_loop
     async def test_who_finds_much_waiting_goes_on_when_it_is_less_and_in_turn(self) -> None:
@@ -485,7 +486,7 @@ class TestInterruptions:
     async def test_a_peer_that_hangs_up_at_once_is_not_dialled_for_each_segment(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(peers, "_RETRY_FIRST", 3600.0)
+        monkeypatch.setattr("chitcpd.peer._RETRY_FIRST", 3600.0)
         async with node() as alice, raw_listener(address := free_address()) as connections:
             alice.send(address, segment(1))
             (await connections.get()).close()
@@ -501,8 +502,8 @@ class TestInterruptions:
     async def test_one_line_in_the_log_for_a_peer_that_is_away(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(peers, "_RETRY_FIRST", 0.0)
-        monkeypatch.setattr(peers, "_RETRY_MAX", 0.0)
+        monkeypatch.setattr("chitcpd.peer._RETRY_FIRST", 0.0)
+        monkeypatch.setattr("chitcpd.peer._RETRY_MAX", 0.0)
         caplog.set_level("INFO")
         async with node() as alice:
             address = free_address()
@@ -542,7 +543,7 @@ class TestOwnAddresses:
     @in_event_loop
     async def test_they_stay_in_order_and_the_queue_is_bounded(self) -> None:
         async with node(listening=False) as alice:
-            most, _ = peers._BACKLOG_UNTOLD
+            most, _ = BACKLOG_UNTOLD
             for number in range(most + 100):
                 alice.send(alice, segment(number))
             assert alice.drops == ["queue"] * 100

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from chitcpd import peers
-from chitcpd.peers import Carrier, Peer
+from chitcpd import carrier
+from chitcpd.carrier import Carrier
+from chitcpd.peer import Peer
 from tests.daemon import fuzz_peers
 
 SEED, INPUTS = 1, 15_000
@@ -28,7 +29,7 @@ def found() -> str:
 
 
 def test_a_length_that_is_trusted_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "_MIN_SEGMENT", 19)
+    monkeypatch.setattr(carrier, "_MIN_SEGMENT", 19)
     assert "--replay 1:" in found()
 
 

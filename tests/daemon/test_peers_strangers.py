@@ -54,7 +54,7 @@ class TestTime:
     )
     @in_event_loop
     async def test_who_stalls_is_sent_away(self, says: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(peers, "_FRAME_TIMEOUT", 0.2)
+        monkeypatch.setattr("chitcpd.carrier._FRAME_TIMEOUT", 0.2)
         async with node() as bob, dialled(bob, free_address()) as silent, dialled(bob, free_address()) as stalled:
             silent.writer.write(frame(segment(1)))
             assert await bob.numbers(1) == {1}
@@ -67,7 +67,7 @@ class TestTime:
 
     @in_event_loop
     async def test_a_slow_drip_is_a_stall(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(peers, "_FRAME_TIMEOUT", 0.2)
+        monkeypatch.setattr("chitcpd.carrier._FRAME_TIMEOUT", 0.2)
         async with node() as bob, dialled(bob, free_address()) as slow:
             closed = asyncio.create_task(slow.closed())
             stream = frame(segment(1, 0xFFFF))
@@ -83,7 +83,7 @@ class TestTime:
     @in_event_loop
     async def test_whole_segments_may_come_slowly(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each begins before the one before it is read: there is always a part of one."""
-        monkeypatch.setattr(peers, "_FRAME_TIMEOUT", 0.4)
+        monkeypatch.setattr("chitcpd.carrier._FRAME_TIMEOUT", 0.4)
         async with node() as bob, dialled(bob, free_address()) as slow:
             stream = b"".join(frame(segment(number)) for number in range(40))
             for at in range(0, len(stream), 28):
@@ -94,7 +94,7 @@ class TestTime:
 
     @in_event_loop
     async def test_an_idle_daemon_has_no_timer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(peers, "_FRAME_TIMEOUT", 0.05)
+        monkeypatch.setattr("chitcpd.carrier._FRAME_TIMEOUT", 0.05)
         async with node() as alice, node() as bob:
             alice.send(bob, segment(1))
             bob.send(alice, segment(2))

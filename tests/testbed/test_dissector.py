@@ -17,7 +17,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.packet import Packet, Raw
 from scapy.utils import wrpcap
 
-from chitcpd.peers import HEADER, PROTO_PROBE, PROTO_TCP, ROUTED
+from chitcpd.carrier import HEADER, PROTO_PROBE, PROTO_TCP, ROUTED
 from chitcpd.tcp import wire
 from chitcpd.tcp.api import ACK, PSH, SYN, Options, Segment
 from testbed import dissector
