@@ -68,13 +68,20 @@ def load(path: Path) -> Weights:
         raise BadWeights([Fault(str(path), line, column, "", what)]) from error
     faults: list[Fault] = []
     weights = Weights()
+    stages: dict[str, yaml.Node] = {}
     for key, node in _pairs(root, (), path, faults):
         if key == "stages":
             weights.stages = _numbers(node, key, {stage: stage for stage in STAGES}, path, faults)
+            stages = dict(_pairs(node, (key,), path, []))
         elif key == "tests":
             weights.tests = _numbers(node, key, {test.id: test.id for test in catalog()}, path, faults)
         else:
             faults.append(_at(node, (key,), one_of(key, ("stages", "tests"), "one of the keys"), path))
+    worth = {test.stage for test in catalog() if weights.tests.get(test.id, test.points)}
+    for stage, points in weights.stages.items():
+        if points and stage not in worth:
+            what = f"found {points:g} points that no test shares, expected one of the stage worth more than 0"
+            faults.append(_at(stages[stage], ("stages", stage), what, path))
     if faults:
         raise BadWeights(faults)
     return weights

@@ -206,6 +206,12 @@ def test_without_a_file_each_test_has_its_own_points() -> None:
         ("points: {}", "1:9: points: found points, expected one of the keys: stages, tests"),
         ("stages: 3", "1:9: stages: found no mapping"),
         ("stages: {data: 1, data: 2}", "1:25: stages.data: found for the second time, expected once"),
+        (
+            "stages: {connection: 3, close: 0, data: 2}\ntests: {"
+            + ", ".join(f"{test.id}: 0" for test in catalog() if test.stage in ("connection", "close"))
+            + "}",
+            "1:22: stages.connection: found 3 points that no test shares, expected one of the stage worth more than 0",
+        ),
         ("stages:\n\tdata: 1", "2:1: found no YAML (found character '\\t' that cannot start any token), expected"),
         ("- 1", "found no mapping"),
         ("", "found no mapping"),
