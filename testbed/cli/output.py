@@ -130,7 +130,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     If the terminal is too narrow even so, the widest cell of each row has a line of its own, below the others.
     """
     console = Console(highlight=False)
-    lines = [tuple(columns), *(tuple(_CONTROL.sub("?", cell) for cell in row) for row in rows)]
+    lines = [tuple(columns), *(tuple(_CONTROL.sub("?", cell).replace("\n", " ") for cell in row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     widest = widths.index(max(widths))
     if not console.is_terminal:

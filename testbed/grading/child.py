@@ -17,6 +17,7 @@ import struct
 import sys
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -74,9 +75,11 @@ class OnlyTheContract:
 class Service:
     """Connections by number, and the calls to them."""
 
-    def __init__(self, tcp: type[TcpConnection], file: str, cpu: float, printed: Printed) -> None:
+    def __init__(
+        self, tcp: type[TcpConnection], told: Callable[[BaseException], dict[str, Any]], cpu: float, printed: Printed
+    ) -> None:
         self._tcp = tcp
-        self._file = file
+        self._told = told
         self._cpu = cpu
         self._printed = printed
         self._connections: dict[int, TcpConnection] = {}
@@ -89,18 +92,18 @@ class Service:
             answer["value"] = self._call(request)
         except OSError as error:
             if not isinstance(error.errno, int) or not may_raise(request):
-                return {"fault": told(error, self._file), "printed": self._printed.take()}
-            answer["errno"], answer["raised"] = error.errno, told(error, self._file)
+                return {"fault": self._told(error), "printed": self._printed.take()}
+            answer["errno"], answer["raised"] = error.errno, self._told(error)
         except Hang as hang:
-            return {"hang": told(hang, self._file), "printed": self._printed.take()}
+            return {"hang": self._told(hang), "printed": self._printed.take()}
         except BaseException as error:
-            return {"fault": told(error, self._file), "printed": self._printed.take()}
+            return {"fault": self._told(error), "printed": self._printed.take()}
         try:
             answer |= shown(self._connections[request["connection"]])
         except Hang as hang:
-            return {"hang": told(hang, self._file), "printed": self._printed.take()}
+            return {"hang": self._told(hang), "printed": self._printed.take()}
         except BaseException as error:
-            return {"fault": told(error, self._file), "printed": self._printed.take()}
+            return {"fault": self._told(error), "printed": self._printed.take()}
         finally:
             signal.setitimer(signal.ITIMER_PROF, 0)
         return answer | {"printed": self._printed.take()}
@@ -193,10 +196,9 @@ def text_of(data: object, name: str) -> str:
     return bytes(data).decode("latin-1")
 
 
-def told(error: BaseException, file: str) -> dict[str, Any]:
-    """What was raised, and where in the submission: its last line there, and the whole way."""
+def told(error: BaseException, file: str, name: str) -> dict[str, Any]:
+    """What was raised, and where in the submission, which is called `name`: its last line there, and the whole way."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == file]
-    name = os.path.basename(file)
     line = frames[-1].lineno if frames else None
     way = [f"{name}:{f.lineno}, in {f.name}: {f.line or ''}"[:200] for f in frames[-8:]]
     text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -213,7 +215,13 @@ def as_python_shows(error: BaseException | None, file: str, name: str) -> list[s
         lines = list(told.format_exception_only())[:-1]
     else:
         lines = traceback.StackSummary.from_list(frames[-1:]).format()
-    return [line[:200] for line in "".join(lines).replace(file, name).splitlines()[:8]]
+    return [line[:200] for line in renamed("".join(lines), file, name).splitlines()[:8]]
+
+
+def renamed(text: str, file: str, name: str) -> str:
+    """With the submission's name in place of its file's, which Python tells with or without the folder."""
+    folder, base = map(re.escape, os.path.split(file))
+    return re.sub(f"({folder}/)?{base}", lambda _: name, text)
 
 
 def hang(_number: int, _frame: FrameType | None) -> None:
@@ -272,23 +280,24 @@ def main() -> None:
         write({"unable": f"a process can't be locked up here: {error}"})
         return
     sys.meta_path.insert(0, OnlyTheContract)
+    tell = partial(told, file=file, name=order["name"])
     try:
         signal.setitimer(signal.ITIMER_PROF, order["cpu"])
         tcp = loader.load(file)
         signal.setitimer(signal.ITIMER_PROF, 0)
     except Hang as error:
-        write({"hang": told(error, file), "printed": printed.take()})
+        write({"hang": tell(error), "printed": printed.take()})
         return
     except loader.LoadError as error:
-        text = str(error).replace(file, order["name"])[:600]
+        text = renamed(str(error), file, order["name"])[:600]
         write({"fault": {"text": text, "line": None, "way": as_python_shows(error.__cause__, file, order["name"])}})
         return
     except BaseException as error:
-        write({"fault": told(error, file), "printed": printed.take()})
+        write({"fault": tell(error), "printed": printed.take()})
         return
     if "random" in sys.modules:
         sys.modules["random"].seed(0)  # the same choices each time
     write({"hidden": hidden, "name": tcp.__name__, "printed": printed.take()})
-    service = Service(tcp, file, order["cpu"], printed)
+    service = Service(tcp, tell, order["cpu"], printed)
     while (request := read()) is not None:
         write(service.answer(request))

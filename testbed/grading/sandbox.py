@@ -94,8 +94,15 @@ class Raised(OSError):
 
 
 def harmless(text: str, most: int = 600) -> str:
-    """A stranger's text, for any terminal, page and file: without what steers one, turns text around or is no text."""
-    return _STEERS.sub("?", text[:most])
+    """A stranger's text, for any terminal, page and file: without what steers one, turns text around or is no text.
+
+    In one line: another could be taken for one of ours.
+    """
+    return _harmless_lines(text[:most]).replace("\n", " ")
+
+
+def _harmless_lines(text: str) -> str:
+    return _STEERS.sub("?", text)
 
 
 class Slow(Exception):
@@ -227,7 +234,7 @@ class Sandbox:
 
     def _keep(self, printed: object) -> None:
         if isinstance(printed, str) and len(self.printed) < _PRINTED:
-            self.printed += harmless(printed, _PRINTED - len(self.printed))
+            self.printed += _harmless_lines(printed[: _PRINTED - len(self.printed)])
 
     def _read(self, length: int, until: float) -> bytes:
         while len(self._buffer) < length:

