@@ -22,12 +22,13 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from chitcpd.tcp.api import Config, Expiry, Options, Segment, State, TcpConnection, Timer, Transition
+from testbed.grading.child import MOST_OUTPUTS
 from testbed.unavailable import Unavailable
 
 CPU = 2.0  # seconds that one call may take of the processor
 CPU_IN_ALL = 10  # seconds, of one process: that is of one test
 PATIENCE = 10.0  # seconds to wait for an answer; whoever computes has been stopped by then
-PATIENCE_IN_ALL = 20.0  # seconds, for all answers of one process
+TIME = 20.0  # seconds that a test may take in all, the judge's own time too
 MEMORY = 512 << 20  # bytes
 FILE_SIZE = 1 << 20  # bytes of a submission
 
@@ -40,8 +41,9 @@ _MAY_NOT = {
     "ModuleNotFoundError": "; a submission has chitcpd.tcp.api and Python's own library, no other",
 }
 _LENGTH = struct.Struct("!I")
-_MOST = 8 << 20  # bytes of an answer
+_MOST = 2 << 20  # bytes of an answer
 _MOST_IN_ALL = 16 << 20  # of one process
+_MOST_OUTPUTS = 20_000  # of one process: segments, changes of state, expiries; those of the reference are 600
 _MOST_DATA = 0xFFFF  # bytes in a segment
 _PRINTED = 20_000  # characters that are kept of what one process prints
 
@@ -106,7 +108,7 @@ def _harmless_lines(text: str) -> str:
 
 
 class Slow(Exception):
-    """All answers together have taken too long."""
+    """The test has taken too long."""
 
 
 class Unreadable(Exception):
@@ -133,7 +135,6 @@ class Sandbox:
         """`load` lets the process in the cell load the submission."""
         self.printed = ""
         self.hidden = True  # whether files are hidden from it
-        self.waited = 0.0  # seconds, for answers
         self._source = source
         self._cell = cell
         self.broken: Broken | None = None
@@ -141,6 +142,8 @@ class Sandbox:
         self._loaded = False
         self._buffer = bytearray()
         self._answered = 0  # bytes
+        self._outputs = 0
+        self._began = time.monotonic()
 
     def __enter__(self) -> Sandbox:
         return self
@@ -185,6 +188,17 @@ class Sandbox:
         self.load()
         return self._exchange({"connection": number, "call": name, "arguments": arguments}, _yours(name))
 
+    @property
+    def taken(self) -> float:
+        """Seconds that the test has taken so far: those in which it computed, and those in which we did."""
+        return time.monotonic() - self._began
+
+    def count(self, outputs: int) -> None:
+        """So many more came in an answer. Raises ValueError if they are too many: each costs us time."""
+        self._outputs += outputs
+        if outputs > MOST_OUTPUTS or self._outputs > _MOST_OUTPUTS:
+            raise ValueError(f"{outputs} segments were sent at once, and {self._outputs} in all")
+
     def number(self) -> int:
         """A number for a new connection."""
         self._numbers += 1
@@ -198,7 +212,7 @@ class Sandbox:
         began = time.monotonic()
         answer: dict[str, Any] = {}
         try:
-            if self.waited > PATIENCE_IN_ALL:
+            if self.taken > TIME:
                 raise Slow
             content = json.dumps(request).encode()
             self._cell.write(_LENGTH.pack(len(content)) + content)
@@ -213,14 +227,12 @@ class Sandbox:
         except TimeoutError:
             self._die(f"{what} did not return within {PATIENCE:g} s", hung=True)
         except Slow:
-            self._die(f"all calls of this test together have taken more than {PATIENCE_IN_ALL:g} s", hung=True)
+            self._die(f"this test has taken more than {TIME:g} s", hung=True)
         except EOFError:
             how = self._cell.end()
             self._die(f"your process is gone: {how} (in {what})", hung="time" in how)
         except (ValueError, RecursionError) as error:
             self._die(f"your process has answered what makes no sense ({harmless(str(error), 100)}), in {what}")
-        finally:
-            self.waited += time.monotonic() - began
         self._keep(answer.get("printed"))
         if answer.get("hang") is not None:
             self._die(*_told(answer["hang"], f"{what} did not return within {CPU:g} s"), hung=True)
@@ -364,6 +376,7 @@ class Remote(TcpConnection):
         self._writable = _whole(answer["writable"], "writable")
         self._at_eof = answer["at_eof"] is True
         self._deadline = _deadline(answer["deadline"])
+        self._sandbox.count(len(answer["outputs"]))
         for kind, *values in answer["outputs"]:
             self._outputs.append(_output(self, kind, values))
 

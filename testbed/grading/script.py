@@ -277,7 +277,7 @@ class Script:
     def sends(self, flags: int, seq: int, ack: int | None, data: bytes = b"", *, within: float = 0.0) -> Segment:
         """Just this went out since the last look, apart from repeated ACKs; with `within`, by then at the latest."""
         wanted = Segment(seq, ack or 0, flags | (0 if ack is None else ACK), data=data)
-        self._wait_for(lambda: any(same(seg, wanted) for seg in self.sent), within)
+        self._wait_for(lambda seg: same(seg, wanted), within)
         sent = self.take()
         found = [seg for seg in sent if same(seg, wanted)]
         others = [seg for seg in sent if not same(seg, wanted) and (len(seg) or seg.flags & RST)]
@@ -286,7 +286,7 @@ class Script:
 
     def acknowledges(self, ack: int, *, within: float = ACK_DELAY) -> Segment:
         """An ACK of all before `ack` goes out, alone or on data, at once or in the time that it may wait."""
-        self._wait_for(lambda: any(seg.flags & ACK and seg.ack == ack for seg in self.sent), within)
+        self._wait_for(lambda seg: bool(seg.flags & ACK) and seg.ack == ack, within)
         sent = self.take()
         found = [seg for seg in sent if seg.flags & ACK and not seg.flags & RST and seg.ack == ack]
         check(bool(found), f"an ACK with ack {ack}" + (f" within {within:g} s" if within else " at once"), told(sent))
@@ -304,7 +304,7 @@ class Script:
     def resent(self, seq: int, *, within: float = 70.0) -> float:
         """Wait until something that begins at `seq`, or before and covers it, is sent; the seconds that it took."""
         began = self.now
-        self._wait_for(lambda: any(covers(seg, seq) for seg in self.sent), within)
+        self._wait_for(lambda seg: covers(seg, seq), within)
         for seg, at in zip(self.sent, self.times, strict=True):
             if covers(seg, seq):
                 self.take()
@@ -336,7 +336,7 @@ class Script:
         """
         following, taken, quiet_since = begin, [], self.now
         while following < until:
-            self._wait_for(lambda: any(len(seg) for seg in self.sent), patience)
+            self._wait_for(lambda seg: len(seg) > 0, patience)
             sent = self.take()
             if self.now - quiet_since > 4 * patience or not sent:
                 raise Failed(
@@ -390,10 +390,11 @@ class Script:
         if at is not None:
             self.waits(at)
 
-    def _wait_for(self, come: Callable[[], bool], within: float) -> None:
-        """Let timers expire until it has come, or the time is over."""
-        end, expiries = self.now + within, 0
-        while not come():
+    def _wait_for(self, wanted: Callable[[Segment], bool], within: float) -> None:
+        """Let timers expire until such a segment was sent, or the time is over."""
+        end, expiries, seen = self.now + within, 0, 0
+        while not any(map(wanted, self.sent[seen:])):
+            seen = len(self.sent)
             deadline = self.connection.next_deadline()
             if deadline is None or deadline > end + _MOMENT or within == 0:
                 self.now = max(self.now, end)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from chitcpd import loader
+from chitcpd.tcp.api import ACK, Segment, State, TcpConnection, Timer
 from testbed.grading import start
 from testbed.grading.catalog import STAGES, catalog
 from testbed.grading.diagram import draw
+from testbed.grading.network import Shape, transfer
 from testbed.grading.runner import Grade, reference
 from testbed.grading.sandbox import Source
+from testbed.grading.script import MSS, Bench, Failed
 from testbed.grading.weights import BadWeights, Weights, load
 from tests.grading.grading import grade, passes
 from tests.grading.mutants import CHOICES, Mutant, mutants, noticed, pack
@@ -143,6 +148,47 @@ def test_a_tcp_that_has_chosen_otherwise_loses_nothing(choice: Path, tmp_path: P
     file.write_text(pack(file.name, choice).text)
     tcp = loader.load(str(file))
     assert {test.id for test in catalog() if not passes(test, tcp)} <= ASKED_FOR.get(choice.stem, set())
+
+
+class Chatter(TcpConnection):
+    """Sends an ACK again and again, and never what is wanted."""
+
+    readable = writable = at_eof = 0  # type: ignore[assignment]
+
+    def open(self, now: float, *, active: bool) -> None:
+        self._arm(Timer.RETRANSMISSION, now)
+
+    def send(self, data: bytes | memoryview, now: float) -> int:
+        return 0
+
+    def receive(self, limit: int, now: float) -> bytes:
+        return b""
+
+    def close(self, now: float) -> None: ...
+
+    def abort(self, now: float) -> None: ...
+
+    def segment_arrives(self, seg: Segment, now: float) -> None: ...
+
+    def timeout(self, timer: Timer, now: float) -> None:
+        self._emit(Segment(0, flags=ACK))
+        self._arm(timer, now)
+
+
+def test_each_segment_is_looked_at_once() -> None:
+    """However many there are: a submission must not keep the judge busy."""
+    script = Bench(Chatter, Random(1)).connection(State.CLOSED)
+    script.open(active=True)
+    looked = 0
+
+    def wanted(_seg: Segment) -> bool:
+        nonlocal looked
+        looked += 1
+        return False
+
+    with pytest.raises(Failed, match="expected timers that end"):
+        script._wait_for(wanted, 1.0)
+    assert looked == len(script.sent)
 
 
 SAMPLE = ["no-karn", "fin-is-not-acknowledged", "no-wrap-around", "window-off-by-one", "four-duplicates"]

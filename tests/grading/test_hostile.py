@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from chitcpd.tcp.api import Config, Segment
+from testbed.grading import runner
 from testbed.grading import sandbox as sandboxes
 from testbed.grading.catalog import catalog
 from testbed.grading.cells import cells
@@ -26,6 +27,8 @@ from tests.grading.grading import grade
 
 STOP_AND_WAIT = (Path(__file__).parents[2] / "examples" / "stop_and_wait.py").read_text()
 TESTS = [(test, test.points) for test in catalog() if test.id in ("active-open", "data-is-acknowledged", "karn")]
+
+WHOLE = [(test, 1.0) for test in catalog() if test.id == "whole-transfer"]
 
 
 def submission(*, handler: str = "", module: str = "", init: str = "") -> Source:
@@ -372,17 +375,45 @@ def test_an_errno_that_is_none_breaks_nothing() -> None:
 
 def test_sleeping_is_no_way_to_keep_the_judge_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call in time, all together not."""
-    monkeypatch.setattr(sandboxes, "PATIENCE_IN_ALL", 1.0)
-    whole = [(test, 1.0) for test in catalog() if test.id == "whole-transfer"]
-    [verdict] = grade(submission(handler="import time; time.sleep(0.3)"), whole).verdicts
-    assert verdict.message == "all calls of this test together have taken more than 1 s"
+    monkeypatch.setattr(sandboxes, "TIME", 1.0)
+    [verdict] = grade(submission(handler="import time; time.sleep(0.3)"), WHOLE).verdicts
+    assert verdict.message == "this test has taken more than 1 s"
+
+
+def test_time_in_which_the_judge_computes_counts_too() -> None:
+    """A submission chooses how much it has to look at."""
+    with cells("process") as new_cell, Sandbox(submission(), new_cell()) as sandbox:
+        connection = sandbox.tcp(iss=0, config=Config())
+        sandbox._began -= sandboxes.TIME  # as if it had been busy since
+        with pytest.raises(Broken, match="this test has taken more than 20 s") as caught:
+            connection.open(0.0, active=False)
+        assert caught.value.hung
+
+
+def test_a_whole_grade_takes_no_longer_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "TIME", 0.0)
+    result = graded(submission())
+    assert [verdict.ran for verdict in result.verdicts] == [True, False, False]
+    assert result.trouble == "the tests before this one have taken more than 0 s"
+
+
+@pytest.mark.parametrize("count", [3000, 1500])
+def test_no_more_segments_come_than_the_judge_can_look_at(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and in all; whether it is the submission's process that counts, or the judge itself."""
+    monkeypatch.setattr(sandboxes, "_MOST_OUTPUTS", 2500)
+    [_, verdict, _] = graded(submission(handler=f"self._outputs += [Segment(0)] * {count}")).verdicts
+    said = "one call has sent more than 2000 segments" if count > 2000 else "segments were sent at once, and 300"
+    assert said in verdict.message
+    outputs = ", ".join(['["timer", 0]'] * count)
+    answer = SHOWN.replace("OUTPUTS", f"[{outputs}]").replace("DEADLINE", "null").replace("VALUE", "null")
+    [_, verdict, _] = graded(forged(*(["{" + answer + "}"] * 4))).verdicts
+    assert f"your segment_arrives: {count} segments were sent at once" in verdict.message
 
 
 def test_a_flood_of_segments_does_not_fill_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandboxes, "_MOST_IN_ALL", 1 << 20)
     source = submission(handler="self._outputs += [Segment(0, data=bytes(60_000))] * 3")
-    whole = [(test, 1.0) for test in catalog() if test.id == "whole-transfer"]
-    [verdict] = grade(source, whole).verdicts
+    [verdict] = grade(source, WHOLE).verdicts
     assert "makes no sense" in verdict.message
     gc.collect()  # what was waiting for a connection is cleared, and complains of nothing
 

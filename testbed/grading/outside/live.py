@@ -123,7 +123,7 @@ class LiveScript(Script):
         if active:
             self._socket = made.ret
             self.opening = self._connect(made.ret)
-            self._wait_for(lambda: any(seg.flags & SYN for seg in self._sent), _OPEN_WITHIN)
+            self._wait_for(lambda seg: seg.flags & SYN != 0, _OPEN_WITHIN)
             return
         self._listener = made.ret
         bind = pb.BindArgs(sockfd=made.ret, addr=address(self.place.wire.theirs, self.their_port))
@@ -196,7 +196,7 @@ class LiveScript(Script):
     def sends(self, flags: int, seq: int, ack: int | None, data: bytes = b"", *, within: float = 0.0) -> Segment:
         """As in virtual time, but what was sent before may come again."""
         wanted = Segment(seq, ack or 0, flags | (0 if ack is None else ACK), data=data)
-        self._wait_for(lambda: any(script.same(seg, wanted) for seg in self._sent), within)
+        self._wait_for(lambda seg: script.same(seg, wanted), within)
         earlier = set(self._earlier)
         sent = self.take()
         found = [seg for seg in sent if script.same(seg, wanted)]
@@ -210,13 +210,13 @@ class LiveScript(Script):
 
     def resets(self, seq: int | None = None) -> None:
         """A reset goes out, and nothing else."""
-        self._wait_for(lambda: any(seg.flags & RST for seg in self._sent), 0.0)
+        self._wait_for(lambda seg: seg.flags & RST != 0, 0.0)
         super().resets(seq)
 
     def resent(self, seq: int, *, within: float = 70.0) -> float:
         """The seconds until something that covers `seq` is sent; `now` is the moment when it came."""
         began = self.now
-        self._wait_for(lambda: any(script.covers(seg, seq) for seg in self._sent), within)
+        self._wait_for(lambda seg: script.covers(seg, seq), within)
         found = next((at for at, seg in enumerate(self._sent) if script.covers(seg, seq)), None)
         if found is None:
             raise Failed(f"expected seq {seq} to be sent again within {within:g} s; got {told(self.take())}")
@@ -286,7 +286,7 @@ class LiveScript(Script):
         elif self.place.wire.pings:
             before = len(self.sent)
             self.arrives(Segment(2, 2, ACK))
-            self._wait_for(lambda: any(seg.flags & RST for seg in self._sent[before:]), 0.0)
+            self._wait_for(lambda seg: seg.flags & RST != 0, 0.0, seen=before)
             rest = self._sent[before:]
             self._sent, self.times = self._sent[:before], self.times[:before]
             check(
@@ -384,15 +384,16 @@ class LiveScript(Script):
     def _note(self, event: Event) -> None:
         self._bench.events.append(event)
 
-    def _wait_for(self, come: Callable[[], bool], within: float) -> None:
+    def _wait_for(self, wanted: Callable[[Segment], bool], within: float, seen: int = 0) -> None:
         if not within:
             self._settle()
         self._dirty = False
         end = time.monotonic() + (within + SLACK if within else GRACE)
         while True:
             self._collect()
-            if come() or (left := end - time.monotonic()) <= 0:
+            if any(map(wanted, self._sent[seen:])) or (left := end - time.monotonic()) <= 0:
                 break
+            seen = len(self._sent)
             with self._box.come:
                 self._box.come.wait(min(left, 0.02))
         self._tick()

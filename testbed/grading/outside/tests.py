@@ -398,7 +398,7 @@ def probe_may_be_taken(bench: Bench) -> None:
     tcp.arrives(peer(wnd=0), at=0.0)
     tcp.send(stream(300))
     tcp.take()
-    tcp._wait_for(lambda: any(seg.data for seg in tcp.sent), 5.0)
+    tcp._wait_for(lambda seg: bool(seg.data), 5.0)
     sent = [seg for seg in tcp.take() if seg.data]
     check(bool(sent), "a probe", "none")
     taken = sent[0].seq + len(sent[0].data)
@@ -507,7 +507,7 @@ def _fill(tcp: Script, *, over: int = 0) -> int:
         for start in range(at, edge, 500):
             length = min(500, edge - start)
             tcp.arrives(peer(b"z" * (length + (over if start + length == edge else 0)), seq=start))
-        tcp._wait_for(lambda edge=edge: any(seg.ack >= edge for seg in tcp.sent), 0.5)  # type: ignore[misc]
+        tcp._wait_for(lambda seg, edge=edge: seg.ack >= edge, 0.5)  # type: ignore[misc]
         acks = [seg for seg in tcp.take() if seg.flags & ACK]
         quiet = 0 if acks and acks[-1].ack > ack.ack else quiet + 1
         ack = acks[-1] if acks else ack
