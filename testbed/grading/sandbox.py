@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
+from chitcpd.tcp import wire
 from chitcpd.tcp.api import Config, Expiry, Options, Segment, State, TcpConnection, Timer, Transition
 from testbed.grading.child import MOST_OUTPUTS
 from testbed.unavailable import Unavailable
@@ -45,6 +46,9 @@ _MOST = 2 << 20  # bytes of an answer
 _MOST_IN_ALL = 16 << 20  # of one process
 _MOST_OUTPUTS = 20_000  # of one process: segments, changes of state, expiries; those of the reference are 600
 _MOST_DATA = 0xFFFF  # bytes in a segment
+_MOST_OPTIONS = 40  # bytes: a header has 60, and 20 of them are taken
+_MOST_BLOCKS = 4  # of SACK
+_MAX = 0xFFFFFFFF  # a sequence number, or a timestamp
 _PRINTED = 20_000  # characters that are kept of what one process prints
 
 
@@ -385,14 +389,13 @@ def _output(connection: TcpConnection, kind: object, values: list[Any]) -> Segme
     if kind == "segment":
         seq, ack, flags, wnd, up, data, options = values
         for name, value, most in (
-            ("seq", seq, 0xFFFFFFFF),
-            ("ack", ack, 0xFFFFFFFF),
+            ("seq", seq, _MAX),
+            ("ack", ack, _MAX),
             ("flags", flags, 0x3F),
             ("wnd", wnd, 0xFFFF),
             ("up", up, 0xFFFF),
         ):
-            if not 0 <= _whole(value, name) <= most:
-                raise ValueError(f"{name} of a segment is {value}, expected 0 to {most}")
+            _fits(value, name, most)
         content = _bytes(data)
         if len(content) > _MOST_DATA:
             raise ValueError(f"a segment has {len(content)} bytes of data, expected at most {_MOST_DATA}")
@@ -420,14 +423,25 @@ def _options(fields: object) -> Options | None:
     if not isinstance(fields, dict):
         raise TypeError("options that are none")
     mss, scale, stamp, sack = (fields.get(name) for name in ("mss", "window_scale", "timestamp", "sack"))
-    blocks = tuple((_whole(first, "sack"), _whole(behind, "sack")) for first, behind in sack or ())
-    return Options(
-        mss=None if mss is None else _whole(mss, "mss"),
-        window_scale=None if scale is None else _whole(scale, "window_scale"),
+    sack = sack or ()
+    _fits(len(sack), "the number of SACK blocks", _MOST_BLOCKS)
+    options = Options(
+        mss=None if mss is None else _fits(mss, "mss", 0xFFFF),
+        window_scale=None if scale is None else _fits(scale, "window_scale", 0xFF),
         sack_permitted=fields.get("sack_permitted") is True,
-        sack=blocks,
-        timestamp=None if stamp is None else (_whole(stamp[0], "timestamp"), _whole(stamp[1], "timestamp")),
+        sack=tuple((_fits(first, "sack", _MAX), _fits(behind, "sack", _MAX)) for first, behind in sack),
+        timestamp=None if stamp is None else (_fits(stamp[0], "timestamp", _MAX), _fits(stamp[1], "timestamp", _MAX)),
     )
+    if (length := wire.options_length(options)) > _MOST_OPTIONS:
+        raise ValueError(f"the options of a segment take {length} bytes, expected at most {_MOST_OPTIONS}")
+    return options
+
+
+def _fits(value: object, name: str, most: int) -> int:
+    """A field of a segment's header, or of its options."""
+    if not 0 <= (number := _whole(value, name)) <= most:
+        raise ValueError(f"{name} of a segment is {number}, expected 0 to {most}")
+    return number
 
 
 def _whole(value: object, name: str) -> int:

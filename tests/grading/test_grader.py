@@ -150,6 +150,28 @@ def test_a_tcp_that_has_chosen_otherwise_loses_nothing(choice: Path, tmp_path: P
     assert {test.id for test in catalog() if not passes(test, tcp)} <= ASKED_FOR.get(choice.stem, set())
 
 
+def test_data_needs_no_fin() -> None:
+    """The stages are done in this order; and where a FIN is needed, its lack is told."""
+    text = STOP_AND_WAIT.text.replace("fin = self._closing and not", "fin = False and not")
+    tests = [(test, points) for test, points in ALL if test.id in ("whole-transfer", "lossy-transfer")]
+    whole, lossy = grade(Source("x.py", text), tests).verdicts
+    assert whole.passed, whole.message
+    assert lossy.message.endswith("after 60000 bytes there; the application has closed, and no FIN was sent")
+    assert "close" in [event.text for event in lossy.happened if event.kind == "call"]
+
+
+def test_bursts_are_shown_segment_by_segment() -> None:
+    """As they cross the link: none is larger than the MSS, and what was lost is sent again."""
+    bench = Bench(loader.load(loader.REFERENCE), Random(1))
+    transfer(bench, client=True, there=60_000, back=60_000, shape=Shape(delay=0.02, loss=0.1))
+    segments = [event.segment for event in bench.events if event.segment is not None]
+    assert max(len(seg.data) for seg in segments) == MSS
+    sent = [event.segment.seq for event in bench.events if event.segment is not None and event.kind == "sent"]
+    lost = [event.segment for event, after in pairwise(bench.events) if after.kind == "lost"]
+    assert len(lost) > 3
+    assert all(sent.count(seg.seq) > 1 for seg in lost if seg is not None and seg.data)
+
+
 class Chatter(TcpConnection):
     """Sends an ACK again and again, and never what is wanted."""
 

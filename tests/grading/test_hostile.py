@@ -410,6 +410,34 @@ def test_no_more_segments_come_than_the_judge_can_look_at(count: int, monkeypatc
     assert f"your segment_arrives: {count} segments were sent at once" in verdict.message
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ("mss=70_000", "mss of a segment is 70000, expected 0 to 65535"),
+        ("window_scale=300", "window_scale of a segment is 300, expected 0 to 255"),
+        ("window_scale=-1", "window_scale of a segment is -1, expected 0 to 255"),
+        ("timestamp=(1 << 32, 0)", "timestamp of a segment is 4294967296, expected 0 to 4294967295"),
+        ("sack=((0, -1),)", "sack of a segment is -1, expected 0 to 4294967295"),
+        ("sack=((0, 1),) * 5", "the number of SACK blocks of a segment is 5, expected 0 to 4"),
+        ("sack=((0, 1),) * 4, timestamp=(0, 0)", "the options of a segment take 48 bytes, expected at most 40"),
+    ],
+)
+def test_options_that_no_header_holds_are_told_as_such(options: str, said: str) -> None:
+    [verdict] = graded(submission(handler=f"self._emit(Segment(0, flags=ACK, options=Options({options})))"), 1).verdicts
+    assert verdict.message == f"your segment_arrives: {said}"
+
+
+def test_what_fails_inside_the_driver_is_told_in_the_verdict(caplog: pytest.LogCaptureFixture) -> None:
+    """And not in its log, where nobody would look, with paths of this machine."""
+    line = "        self._passive = not active\n"
+    source = Source(
+        "x.py", STOP_AND_WAIT.replace(line, f"{line}        if not active: raise OSError(5, 'not today')\n")
+    )
+    [verdict] = grade(source, WHOLE).verdicts
+    assert "; your open raised OSError: [Errno 5] not today (line " in verdict.message
+    assert caplog.records == []
+
+
 def test_a_flood_of_segments_does_not_fill_the_judge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sandboxes, "_MOST_IN_ALL", 1 << 20)
     source = submission(handler="self._outputs += [Segment(0, data=bytes(60_000))] * 3")
