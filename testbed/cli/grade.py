@@ -10,9 +10,7 @@ from click.core import ParameterSource
 
 from testbed.cli.output import format_option, verbose_option
 
-_seed_option = click.option(
-    "--seed", type=click.IntRange(0, 2**32 - 1), default=1, show_default=True, help="All random choices follow from it."
-)
+_SEEDS = click.IntRange(0, 2**32 - 1)
 _jobs_option = click.option(
     "--jobs",
     type=click.IntRange(1, 256),
@@ -34,7 +32,12 @@ _sandbox_option = click.option(
 @click.option("--image", metavar="IMAGE", help="Grade a chitcpd in an image, through the wire and the UNIX protocol.")
 @click.option("--only", metavar="TEST|STAGE", multiple=True, help="Only this test, or stage; again for more.")
 @click.option("--weights", metavar="FILE.yaml", type=click.Path(path_type=Path), help="How many points for what.")
-@_seed_option
+@click.option(
+    "--seed",
+    type=_SEEDS,
+    show_default="1; drawn for a class and for Gradescope",
+    help="All random choices follow from it.",
+)
 @_sandbox_option
 @_jobs_option
 @format_option
@@ -51,7 +54,7 @@ def grade_(
     image: str | None,
     only: tuple[str, ...],
     weights: Path | None,
-    seed: int,
+    seed: int | None,
     sandbox: str,
     jobs: int,
     output_format: str,
@@ -85,23 +88,24 @@ def grade_(
         given = any(context.get_parameter_source(name) == ParameterSource.COMMANDLINE for name in ("sandbox", "jobs"))
         if path is not None or output or given:
             raise click.UsageError("--image grades one image, and takes neither FILE.py nor -o, --sandbox and --jobs")
-        how = graded.How(weighed, seed, sandbox, jobs, output_format)
+        how = graded.how(weighed, seed, sandbox, jobs, output_format, draws=gradescope is not None)
         return graded.grade_image(image, how, everything=bool(only), junit=junit, gradescope=gradescope, html=html)
     if path is None:
         raise click.UsageError("which TCP? Name its file, or a folder with many: testbed grade my_tcp.py")
-    how = graded.How(weighed, seed, sandbox, jobs, output_format)
-    if os.path.isdir(path):  # unlike Path.is_dir, no error where a name is too long
-        if html or gradescope:
-            raise click.UsageError("--html and --gradescope are for one submission; a class has -o DIR")
-        return graded.grade_class(path, how, junit=junit, output=output)
-    if output:
+    is_class = os.path.isdir(path) and gradescope is None  # unlike Path.is_dir, no error where a name is too long
+    if is_class and html:
+        raise click.UsageError("--html is for one submission; a class has -o DIR")
+    if output and not is_class:
         raise click.UsageError("-o is for a class; one submission has --html FILE")
+    how = graded.how(weighed, seed, sandbox, jobs, output_format, draws=is_class or gradescope is not None)
+    if is_class:
+        return graded.grade_class(path, how, junit=junit, output=output)
     return graded.grade_one(path, how, everything=bool(only), junit=junit, gradescope=gradescope, html=html)
 
 
 @click.command()
 @click.argument("paths", metavar="FILE.py|DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_seed_option
+@click.option("--seed", type=_SEEDS, default=1, show_default=True, help="All random choices follow from it.")
 @_sandbox_option
 @_jobs_option
 @format_option

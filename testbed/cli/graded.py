@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,12 +16,13 @@ from testbed.cli.output import print_json, progress, result_for, say, table
 from testbed.grading import many, page, reports
 from testbed.grading.catalog import STAGES, catalog
 from testbed.grading.runner import Grade, Verdict
-from testbed.grading.sandbox import Source, Unreadable
+from testbed.grading.sandbox import Source, Unreadable, harmless
 from testbed.grading.weights import Weights
 from testbed.grading.weights import load as load_weights
 from testbed.topology.faults import nearest
 from testbed.whole import whole
 
+_LONGEST = 4096  # characters of a path
 _IN_FULL = 3  # failed tests of a stage that are told of in full, if nobody has asked for it
 
 
@@ -33,6 +35,15 @@ class How:
     sandbox: str
     jobs: int
     output_format: str
+
+
+def how(weights: Weights, seed: int | None, sandbox: str, jobs: int, output_format: str, *, draws: bool) -> How:
+    """`draws`: without a seed, one that no submission can have known before; else 1."""
+    if seed is None and draws:
+        seed = secrets.randbits(32)
+        with result_for(output_format):
+            say(f"The seed was drawn: --seed {seed} grades in the same way again.", "quiet")
+    return How(weights, 1 if seed is None else seed, sandbox, jobs, output_format)
 
 
 def weighed(weights: Path | None, only: tuple[str, ...]) -> Weights:
@@ -68,12 +79,12 @@ def tell_tests(weights: Weights, output_format: str) -> None:
 def grade_one(
     path: Path, how: How, *, everything: bool, junit: Path | None, gradescope: Path | None, html: Path | None
 ) -> int:
-    """Grade one; the exit status."""
-    source = _read(path)
+    """Grade one; the exit status. For Gradescope it is a stranger's: what can't be read gets no points."""
+    source = _read(path) if gradescope is None else many.submission(path)
     with result_for(how.output_format), progress() as step:
         shown: Report = step if how.output_format == "text" and sys.stdout.isatty() else _quiet
         result = many.grade_one(source, how.weights, seed=how.seed, kind=how.sandbox, step=shown, tell=_tell_where)
-    return _hand_out(result, str(path), how, everything=everything, junit=junit, gradescope=gradescope, html=html)
+    return _hand_out(result, _shown(path), how, everything=everything, junit=junit, gradescope=gradescope, html=html)
 
 
 def grade_image(
@@ -103,7 +114,7 @@ def _hand_out(
     html: Path | None,
 ) -> int:
     written: list[tuple[Path | None, Callable[[], str]]] = [
-        (junit, lambda: reports.to_junit([result])),
+        (junit, lambda: reports.to_junit([result], [path])),
         (gradescope, lambda: reports.to_gradescope(result)),
         (html, lambda: page.page(result, path)),
     ]
@@ -122,7 +133,7 @@ def grade_class(folder: Path, how: How, *, junit: Path | None, output: Path | No
     found = many.submissions(folder)
     if not found:
         raise click.UsageError(f"{folder} has no *.py")
-    paths, sources = zip(*found, strict=True)
+    paths, sources = [_shown(path) for path, _ in found], [source for _, source in found]
     if output is not None:
         _make(output)
     done = 0
@@ -138,13 +149,13 @@ def grade_class(folder: Path, how: How, *, junit: Path | None, output: Path | No
             sources, how.weights, seed=how.seed, jobs=how.jobs, kind=how.sandbox, done=tell, tell=_tell_where
         )
     if output is not None:
-        for name, text in page.pages(grades, [str(path) for path in paths]).items():
+        for name, text in page.pages(grades, paths).items():
             _write(output / name, text)
         _write(output / "grades.csv", reports.to_csv(grades))
     if junit is not None:
-        _write(junit, reports.to_junit(grades))
+        _write(junit, reports.to_junit(grades, paths))
     if how.output_format == "json":
-        print_json([reports.to_json(result, str(path)) for path, result in zip(paths, grades, strict=True)])
+        print_json([reports.to_json(result, path) for path, result in zip(paths, grades, strict=True)])
         return 0
     rows = [(r.name, reports.number(r.earned), reports.number(r.points), r.trouble or _where_lost(r)) for r in grades]
     table(("SUBMISSION", "POINTS", "OF", "LOST IN"), rows)
@@ -276,6 +287,10 @@ def _count(verdicts: list[Verdict]) -> str:
 
 
 # ---- files ---------------------------------------------------------------------------------------------------
+
+
+def _shown(path: Path) -> str:
+    return harmless(str(path), _LONGEST)
 
 
 def _read(path: Path) -> Source:

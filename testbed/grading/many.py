@@ -43,10 +43,11 @@ _T = TypeVar("_T")
 def submissions(folder: Path) -> list[tuple[Path, Source]]:
     """Those of a class: all *.py in a folder, by their names. One that can't be read is none, and says why."""
     paths = sorted(path for path in folder.glob("*.py") if not path.name.startswith("."))
-    return [(path, _submission(path)) for path in paths if path.is_symlink() or path.is_file()]
+    return [(path, submission(path)) for path in paths if path.is_symlink() or path.is_file()]
 
 
-def _submission(path: Path) -> Source:
+def submission(path: Path) -> Source:
+    """A stranger's: what can't be read, and a link, is none, and says why."""
     if path.is_symlink():  # who hands in files must not choose which of the instructor's are read
         return Source.missing(path, f"{path.name} is a link, which is not followed: put the file itself there")
     try:

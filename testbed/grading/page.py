@@ -71,7 +71,11 @@ def _summary(grades: Sequence[Grade], names: Sequence[str]) -> str:
         link = f'<a href="{quote(name)}">{escape(grade.name)}</a>'
         rows += f"<tr><td>{link}<td class=n><b>{number(grade.earned)}</b>{cells}<td class=bad>{escape(grade.trouble)}"
     most = number(max((grade.points for grade in grades), default=0.0))
-    body = f"<h1>{len(grades)} submissions</h1><table><tr><th>submission<th class=n>of {most}{head}<th>{rows}</table>"
+    seeds = ", ".join(dict.fromkeys(str(grade.seed) for grade in grades))
+    body = (
+        f"<h1>{len(grades)} submissions</h1><table><tr><th>submission<th class=n>of {most}{head}<th>{rows}</table>"
+        f"<p class=quiet>seed {seeds}"
+    )
     return _html("Grades", body)
 
 

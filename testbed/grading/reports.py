@@ -82,14 +82,16 @@ def _test(grade: Grade, verdict: Verdict, path: str | None) -> dict[str, Any]:
     }
 
 
-def to_junit(grades: Sequence[Grade]) -> str:
+def to_junit(grades: Sequence[Grade], paths: Sequence[str]) -> str:
     """JUnit's XML: a suite for each submission."""
     root = ElementTree.Element("testsuites")
-    for grade in grades:
+    for grade, path in zip(grades, paths, strict=True):
         failed = sum(not verdict.passed and not verdict.unseen for verdict in grade.verdicts)
         suite = ElementTree.SubElement(
             root, "testsuite", name=_xml(grade.name), tests=str(len(grade.verdicts)), failures=str(failed), errors="0"
         )
+        properties = ElementTree.SubElement(suite, "properties")
+        ElementTree.SubElement(properties, "property", name="seed", value=str(grade.seed))
         for verdict in grade.verdicts:
             case = ElementTree.SubElement(
                 suite, "testcase", classname=f"{_xml(grade.name)}.{verdict.test.stage}", name=verdict.test.id
@@ -98,7 +100,7 @@ def to_junit(grades: Sequence[Grade]) -> str:
                 ElementTree.SubElement(case, "skipped", message=_xml(verdict.unseen))
             elif not verdict.passed:
                 failure = ElementTree.SubElement(case, "failure", message=_xml(verdict.message))
-                failure.text = _xml(_text(grade, verdict))
+                failure.text = _xml(_text(grade, verdict, path))
             if verdict.printed:
                 ElementTree.SubElement(case, "system-out").text = _xml(verdict.printed)
     ElementTree.indent(root)
@@ -137,11 +139,11 @@ def to_csv(grades: Sequence[Grade]) -> str:
     stages = list(dict.fromkeys(stage for grade in grades for stage, _ in grade.stages()))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["submission", "earned", "points", *stages, "trouble"])
+    writer.writerow(["submission", "earned", "points", *stages, "trouble", "seed"])
     for grade in grades:
         by_stage = {stage: number(sum(v.earned for v in verdicts)) for stage, verdicts in grade.stages()}
         row = [grade.name, number(grade.earned), number(grade.points), *(by_stage.get(stage, "0") for stage in stages)]
-        writer.writerow([_cell(value) for value in (*row, grade.trouble)])
+        writer.writerow([_cell(value) for value in (*row, grade.trouble, grade.seed)])
     return text.getvalue()
 
 
@@ -150,10 +152,10 @@ def _cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
 
 
-def _text(grade: Grade, verdict: Verdict) -> str:
+def _text(grade: Grade, verdict: Verdict, path: str | None = None) -> str:
     """All that there is to say of a failed test, for people."""
     happened, expected = diagrams(grade, verdict)
-    parts = [verdict.message, f"{verdict.test.rfc}; again: {replay(grade, verdict)}", *verdict.way]
+    parts = [verdict.message, f"{verdict.test.rfc}; again: {replay(grade, verdict, path)}", *verdict.way]
     if happened:
         parts += ["", "What happened:", happened, "What should have happened:", expected]
     return "\n".join(parts)

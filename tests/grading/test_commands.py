@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import secrets
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -119,15 +120,20 @@ def test_what_a_submission_says_does_not_become_html(capsys: Captured) -> None:
     assert ElementTree.parse("junit.xml").getroot()[0].get("failures") == "1"
 
 
-def test_a_class_is_graded_twice_the_same(capsys: Captured) -> None:
+def test_a_class_is_graded_twice_the_same(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same seed; it is drawn, for a submission may know what comes with seed 1."""
     folder = Path("class")
     folder.mkdir()
     (folder / "alice.py").write_text(STOP_AND_WAIT)
     (folder / "bob.py").write_text(STOP_AND_WAIT.replace("2 * self._time_out", "self._time_out"))
     (folder / "=carol.py").write_text("no Python at all")
-    assert main(["grade", "class", "--only", "RTO", "-o", "one", "--jobs", "2"]) == 0
-    assert "POINTS" in capsys.readouterr().out
-    assert main(["grade", "class", "--only", "RTO", "-o", "two", "--jobs", "1"]) == 0
+    monkeypatch.setattr(secrets, "randbits", lambda _bits: 77)
+    assert main(["grade", "class", "--only", "RTO", "-o", "one", "--jobs", "2", "--junit", "junit.xml"]) == 0
+    said = capsys.readouterr().out
+    assert "--seed 77 grades in the same way again" in said
+    assert "POINTS" in said
+    assert main(["grade", "class", "--only", "RTO", "-o", "two", "--jobs", "1", "--seed", "77"]) == 0
+    assert "--seed" not in capsys.readouterr().out
     files = sorted(path.name for path in Path("one").iterdir())
     assert files == ["=carol.py.html", "alice.py.html", "bob.py.html", "grades.csv", "index.html"]
     for name in files:
@@ -139,6 +145,12 @@ def test_a_class_is_graded_twice_the_same(capsys: Captured) -> None:
         ("bob.py", 5),
     ]
     assert "can't be loaded" in rows[0]["trouble"]
+    assert {row["seed"] for row in rows} == {"77"}
+    assert "seed 77" in Path("one/index.html").read_text()
+    again = "testbed grade class/alice.py --only karn --seed 77"
+    assert again in Path("one/alice.py.html").read_text()
+    assert again in Path("junit.xml").read_text()
+    assert '<property name="seed" value="77" />' in Path("junit.xml").read_text()
 
 
 def test_what_cannot_be_read_does_not_stop_a_class(capsys: Captured) -> None:
@@ -154,22 +166,48 @@ def test_what_cannot_be_read_does_not_stop_a_class(capsys: Captured) -> None:
     (folder / "erin.py").mkdir()
     name = "\udcff\x1b[31m.py"
     (folder / name).write_text(STOP_AND_WAIT)
-    assert main(["grade", "class", "--only", "active-open", "-o", "grades", "--junit", "junit.xml"]) == 0
+    assert main(["grade", "class", *TWO, "-o", "grades", "--junit", "junit.xml"]) == 0
     said = capsys.readouterr().out
     assert "bob.py has more than 1 MiB" in said
     assert "carol.py is a link, which is not followed" in said
     rows = [row[:3] for row in csv.reader(Path("grades/grades.csv").read_text().splitlines())]
     assert rows[1:] == [
-        ["alice.py", "2", "2"],
-        ["bob.py", "0", "2"],
-        ["carol.py", "0", "2"],
-        ["dave.py", "0", "2"],
-        ["??[31m.py", "2", "2"],
+        ["alice.py", "2", "4"],
+        ["bob.py", "0", "4"],
+        ["carol.py", "0", "4"],
+        ["dave.py", "0", "4"],
+        ["??[31m.py", "2", "4"],
     ]
     pages = "".join(path.read_text() for path in Path("grades").iterdir())
     assert "the solution" not in pages
     assert 'href="5.html"' in Path("grades/index.html").read_text()
+    assert "testbed grade &#x27;class/??[31m.py&#x27; --only karn" in Path("grades/5.html").read_text()
     assert len(ElementTree.parse("junit.xml").getroot()) == 5
+
+
+def test_no_name_is_a_row_of_the_table(capsys: Captured) -> None:
+    Path("class").mkdir()
+    Path("class/a\nmallory.py  174  174.py").write_text(STOP_AND_WAIT)
+    assert main(["grade", "class", "--only", "active-open"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("a mallory.py  174  174.py  2 ")
+
+
+def test_for_gradescope_what_cannot_be_read_has_a_result(capsys: Captured, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a link is not followed; the seed is drawn, for submissions are strangers'."""
+    del capsys
+    monkeypatch.setattr(secrets, "randbits", lambda _bits: 77)
+    Path("my_tcp.py").symlink_to("alice.py")
+    Path("folder.py").mkdir()
+    for name, why in (
+        ("my_tcp.py", "is a link, which is not followed"),
+        ("nothing.py", "can't be read: No such file"),
+        ("folder.py", "can't be read: Is a directory"),
+    ):
+        assert main(["grade", name, *TWO, "--gradescope", "results.json"]) == 1
+        results = json.loads(Path("results.json").read_text())
+        assert results["score"] == 0
+        assert f"{name} {why}" in results["output"]
+        assert "--seed 77" in results["tests"][1]["output"]
 
 
 def test_a_matrix_tells_who_talks_to_whom(capsys: Captured) -> None:
