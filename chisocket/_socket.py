@@ -36,7 +36,7 @@ _OPTIONS_OF_THE_END = frozenset(  # those that are the descriptor's own
     {system.SO_TYPE, system.SO_RCVTIMEO, system.SO_SNDTIMEO, system.SO_RCVLOWAT}
 )
 _HUNG_UP = select.POLLHUP | select.POLLERR
-_lingering: dict[int, int] = {}  # descriptor -> seconds that close() waits (SO_LINGER)
+_some_linger = False  # a socket has had SO_LINGER with a time: close() asks for it
 _Native = _socket.socket
 init_native = system.socket.__init__
 _family = _Native.family.__get__
@@ -177,7 +177,8 @@ def setsockopt(self: _Native, level: int, optname: int, value: Any, optlen: int 
     raw = bytes(optlen or 0) if value is None else _INT.pack(_c_int(value)) if isinstance(value, int) else bytes(value)
     requests.setsockopt(name, _c_int(level), _c_int(optname), raw)
     if (level, optname) == (system.SOL_SOCKET, system.SO_LINGER):
-        _remember_linger(self.fileno(), raw)
+        global _some_linger
+        _some_linger = _some_linger or _LINGER.unpack_from(raw)[1] > 0
     return None
 
 
@@ -325,20 +326,22 @@ def _raise_if_failed(self: _Native) -> None:
 
 def close(self: _Native) -> None:
     """As socket.close(): returns at once, unless SO_LINGER says otherwise."""
-    seconds = _lingering.pop(_Native.fileno(self), 0) if _lingering else 0
-    name = name_of(self) if seconds else None
+    name, seconds = _linger_of(self) if _some_linger else (None, 0)
     _Native.close(self)
-    if name is not None:
+    if name is not None and seconds > 0:
         with suppress(OSError):  # time is up, or the connection was over before
             requests.wait_acknowledged(name, seconds)
 
 
-def _remember_linger(fd: int, raw: bytes) -> None:
+def _linger_of(self: _Native) -> tuple[Name | None, int]:
+    """For how many seconds close() waits for which socket."""
+    try:
+        name = name_of(self)
+        raw = requests.getsockopt(name, system.SOL_SOCKET, system.SO_LINGER) if name is not None else bytes(8)
+    except OSError:  # it is closed, or its daemon has ended
+        return None, 0
     on, seconds = _LINGER.unpack(raw)
-    if on and seconds > 0:
-        _lingering[fd] = seconds
-    else:
-        _lingering.pop(fd, None)
+    return name, seconds if on else 0
 
 
 # ---- addresses -------------------------------------------------------------------------------------------------

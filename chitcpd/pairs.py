@@ -219,7 +219,7 @@ class Stream:
         """The application has closed its end; what it has written before is sent."""
         self._hung_up = True
         self._endpoint.orphan = True  # what comes from now on is answered by a reset
-        if self._undelivered:
+        if self._undelivered or self.reset_on_close:
             self._abort()
         elif not self._sending:
             self._release()

@@ -18,6 +18,7 @@ import pytest
 import chisocket
 from chisocket import _socket as implementation
 from tests.daemon.conftest import PATIENCE, Daemon, environment
+from tests.daemon.connections import fill
 
 SOL, TCP = socket.SOL_SOCKET, socket.IPPROTO_TCP
 
@@ -397,6 +398,11 @@ class TestLinger:
         with pytest.raises(ConnectionResetError):
             ends.far.recv(1)
 
+    def test_of_no_time_is_a_reset_whatever_waits(self, ends: Ends) -> None:
+        fill(ends.near)
+        reset(ends.near)
+        chisocket.wait_for_state(ends.far, chisocket.TcpState.CLOSED, PATIENCE)
+
     def test_waits_for_the_peer(self, ends: Ends, alice: Daemon) -> None:
         """Until it has acknowledged all of it, the FIN too."""
         ends.near.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 1, int(PATIENCE)))
@@ -413,6 +419,36 @@ class TestLinger:
         ends.near.close()
         cut(False)
         assert ends.far.recv(100) == b"never arrives"  # after all: it was left to the daemon
+
+    def test_is_the_sockets_and_not_its_numbers(
+        self, listener: chisocket.socket, cut: Callable[[bool], None], background: ThreadPoolExecutor
+    ) -> None:
+        former, ends = Ends(listener), Ends(listener)
+        former.near.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 1, 60))
+        number = former.near.detach()
+        with ends.near:
+            os.dup2(ends.near.fileno(), number, inheritable=False)
+        cut(True)
+        with chisocket.socket(fileno=number) as again:
+            again.sendall(b"late")
+            background.submit(again.close).result(PATIENCE)
+        former.far.close()
+        ends.far.close()
+
+    def test_is_there_also_under_another_number(
+        self, ends: Ends, cut: Callable[[bool], None], background: ThreadPoolExecutor
+    ) -> None:
+        ends.near.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 1, 60))
+        with chisocket.socket(fileno=ends.near.detach()) as again:
+            copy = again.dup()
+        cut(True)
+        copy.sendall(b"late")
+        closing = background.submit(copy.close)
+        with pytest.raises(TimeoutError):
+            closing.result(0.3)
+        cut(False)
+        closing.result(PATIENCE)
+        assert ends.far.recv(100) == b"late"
 
 
 class TestDescriptors:
