@@ -179,7 +179,15 @@ def setsockopt(self: _Native, level: int, optname: int, value: Any, optlen: int 
     if (level, optname) == (system.SOL_SOCKET, system.SO_LINGER):
         global _some_linger
         _some_linger = _some_linger or _LINGER.unpack_from(raw)[1] > 0
+    if (level, optname) == (system.SOL_SOCKET, system.SO_SNDBUF):
+        _bound_end(self, _INT.unpack_from(raw)[0])
     return None
+
+
+def _bound_end(self: _Native, buffer: int) -> None:
+    """What `send` takes goes into the end first. It is made no larger: before connect it is full, and must be."""
+    before = _Native.getsockopt(self, system.SOL_SOCKET, system.SO_SNDBUF)  # the kernel has doubled it
+    _Native.setsockopt(self, system.SOL_SOCKET, system.SO_SNDBUF, min(max(buffer, 0), before) // 2)
 
 
 def _start_connect(self: _Native, name: Name, address: Any) -> None:

@@ -45,8 +45,8 @@ def make_pair(names: Iterable[bytes], config: Config, most_descriptors: int) -> 
         if max(ours.fileno(), theirs.fileno()) >= most_descriptors:  # the kernel gives the lowest number that is free
             raise OSError(errno.EMFILE, "the daemon's descriptors are in use")
         _bind_first(theirs, names)
-        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(config.receive_buffer // 2, _MOST_BUFFER))
-        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(config.send_buffer // 2, _MOST_BUFFER))
+        bound(ours, config.receive_buffer)
+        bound(theirs, config.send_buffer)
     except BaseException:
         ours.close()
         theirs.close()
@@ -60,6 +60,11 @@ def _bind_first(theirs: socket.socket, names: Iterable[bytes]) -> None:
             theirs.bind(name)
             return
     raise OSError(errno.EADDRINUSE, "the names of descriptors are in use")
+
+
+def bound(end: socket.socket, buffer: int) -> None:
+    """Let it hold about as much of what is written to it as the TCP's own buffer, of so many bytes."""
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, min(buffer // 2, _MOST_BUFFER))
 
 
 def fill(theirs: socket.socket) -> None:

@@ -360,6 +360,8 @@ class Sockets:
             sock.listener.config = config
         if sock.endpoint is not None and config is not before and sock.endpoint.connection.state != State.CLOSED:
             self._driver.reconfigure(sock.endpoint, config, self._now())
+        if sock.ours is not None and sock.offers is None and config.receive_buffer != before.receive_buffer:
+            pairs.bound(sock.ours, config.receive_buffer)  # the other end is the application's to change
         if sock.stream is not None:
             sock.stream.reset_on_close = sock.options.linger == 0
 

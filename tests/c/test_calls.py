@@ -185,6 +185,21 @@ class TestDescriptors:
         accepted = server.good("accept", listener, 16).ret
         assert server("recv", accepted, 100).bytes == b"patient"
 
+    def test_a_send_buffer_made_small_bounds_what_is_taken(
+        self, client: Calls, server: Calls, bob_daemon: Daemon
+    ) -> None:
+        listener, port = listening(server, bob_daemon.address)
+        small = struct.pack("i", 4096)
+        server.good("setsockopt", listener, socket.SOL_SOCKET, socket.SO_RCVBUF, small)
+        sock = client.good("socket", 2, 1, 0).ret
+        client.good("connect", sock, addr(bob_daemon.address, port))
+        client.good("setsockopt", sock, socket.SOL_SOCKET, socket.SO_SNDBUF, small)
+        client.good("nonblocking", sock)
+        sent = 0
+        while client("poll", sock, select.POLLOUT, 200).ret & select.POLLOUT:
+            sent += client.good("send", sock, bytes(1024)).ret
+        assert sent <= 8 * 4096
+
     def test_urgent_data_comes_in_line(self, client: Calls, server: Calls, bob_daemon: Daemon) -> None:
         sock, accepted = connected(client, server, bob_daemon.address)
         client.good("send", sock, b"abcX", socket.MSG_OOB)

@@ -72,6 +72,21 @@ class TestFlowControl:
                 received += len(data)
             assert received == 101_000
 
+    def test_buffers_made_small_bound_what_is_taken(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:
+        """The pairs' too: those of the socket on which the options are set, and of those that a listener hands down."""
+        one = daemon()
+        monkeypatch.setenv("CHITCPD_SOCK", one.socket)
+        with chisocket.socket() as near, chisocket.socket() as listener:
+            for sock in (near, listener):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, CLASSIC_BUFFER)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CLASSIC_BUFFER)
+            listener.bind((one.address, 0))
+            listener.listen()
+            near.connect(listener.getsockname())
+            with listener.accept()[0] as far:
+                assert fill(near) <= 8 * CLASSIC_BUFFER
+                assert fill(far) <= 8 * CLASSIC_BUFFER
+
 
 class TestMemory:
     def test_what_a_burst_took_stays_for_the_next(self, monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon) -> None:

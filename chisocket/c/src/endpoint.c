@@ -164,6 +164,17 @@ static bool is_of_descriptor(int level, int option) {
     return level == SOL_SOCKET && (option == SO_RCVTIMEO || option == SO_SNDTIMEO || option == SO_RCVLOWAT);
 }
 
+/* What send() takes goes into the end first. It is made no larger: before connect it is full, and must be. */
+static void bound_end(int fd, const void *value, socklen_t len) {
+    int wanted, before; /* the kernel has doubled it */
+    socklen_t size = sizeof before;
+    if (len < sizeof wanted || sys_getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &before, &size) < 0)
+        return;
+    memcpy(&wanted, value, sizeof wanted);
+    int half = (wanted < 0 ? 0 : wanted < before ? wanted : before) / 2;
+    sys_setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &half, sizeof half);
+}
+
 /* `fd` is -1 if there is no descriptor: then nothing is its own. */
 int endpoint_getsockopt(int fd, const struct name *name, int level, int option, void *value, socklen_t *len) {
     if (value == NULL || len == NULL)
@@ -180,7 +191,10 @@ int endpoint_setsockopt(int fd, const struct name *name, int level, int option, 
         return sys_setsockopt(fd, level, option, value, len);
     if (value == NULL && len > 0)
         return outcome(EFAULT);
-    return outcome(len > 1024 ? EINVAL : request_setsockopt(name, level, option, value, len));
+    int error = len > 1024 ? EINVAL : request_setsockopt(name, level, option, value, len);
+    if (error == 0 && fd >= 0 && level == SOL_SOCKET && option == SO_SNDBUF)
+        bound_end(fd, value, len);
+    return outcome(error);
 }
 
 int read_error(int fd) {
