@@ -35,6 +35,7 @@ _LINGER = struct.Struct("=ii")
 _OPTIONS_OF_THE_END = frozenset(  # those that are the descriptor's own
     {system.SO_TYPE, system.SO_RCVTIMEO, system.SO_SNDTIMEO, system.SO_RCVLOWAT}
 )
+_OOB = int(system.MSG_OOB)
 _HUNG_UP = select.POLLHUP | select.POLLERR
 _some_linger = False  # a socket has had SO_LINGER with a time: close() asks for it
 _Native = _socket.socket
@@ -274,6 +275,8 @@ def recvfrom_into(self: _Native, buffer: Any, nbytes: int = 0, flags: int = 0) -
 
 def send(self: _Native, data: Any, flags: int = 0, /) -> int:
     """As socket.send()."""
+    if flags:
+        flags = _in_line(self, flags)
     try:
         return _Native.send(self, data, flags)
     except BrokenPipeError:
@@ -283,6 +286,8 @@ def send(self: _Native, data: Any, flags: int = 0, /) -> int:
 
 def sendall(self: _Native, data: Any, flags: int = 0, /) -> None:
     """As socket.sendall()."""
+    if flags:
+        flags = _in_line(self, flags)
     try:
         return _Native.sendall(self, data, flags)
     except BrokenPipeError:
@@ -290,10 +295,10 @@ def sendall(self: _Native, data: Any, flags: int = 0, /) -> None:
         raise
 
 
-def sendmsg(self: _Native, buffers: Iterable[Any], *rest: Any) -> int:
+def sendmsg(self: _Native, buffers: Iterable[Any], ancdata: Iterable[Any] = (), flags: int = 0, *address: Any) -> int:
     """As socket.sendmsg()."""
     try:
-        return _Native.sendmsg(self, buffers, *rest)
+        return _Native.sendmsg(self, buffers, ancdata, _in_line(self, flags), *address)
     except BrokenPipeError:
         _raise_if_failed(self)
         raise
@@ -304,6 +309,11 @@ def sendto(self: _Native, data: Any, *flags_and_address: Any) -> int:
     if name_of(self) is None or not 1 <= len(flags_and_address) <= 2:
         return _Native.sendto(self, data, *flags_and_address)
     return send(self, data, *flags_and_address[:-1])
+
+
+def _in_line(self: _Native, flags: int) -> int:
+    """Without MSG_OOB (RFC 6093), of which a UNIX socket would make something of its own."""
+    return flags & ~_OOB if flags & _OOB and name_of(self) is not None else flags
 
 
 def _raise_if_not_connected(self: _Native) -> None:

@@ -31,6 +31,7 @@ _AT_ONCE = 1 << 18  # bytes of one system call
 _MOST_BUFFER = 1 << 17  # bytes that one end of a pair holds; the kernel makes it twice as much
 _BALLAST = 1 << 18  # bytes, more than any end holds
 _scratch = memoryview(bytearray(_AT_ONCE))  # what is read from an application: memory that is new costs page faults
+_NOT_ALL = select.EPOLLPRI | select.EPOLLRDHUP | select.EPOLLHUP  # with these, a short read is not the last
 _WORTH_READING = 4  # the part of the TCP's send buffer that must be free again
 
 
@@ -45,6 +46,7 @@ def make_pair(names: Iterable[bytes], config: Config, most_descriptors: int) -> 
         if max(ours.fileno(), theirs.fileno()) >= most_descriptors:  # the kernel gives the lowest number that is free
             raise OSError(errno.EMFILE, "the daemon's descriptors are in use")
         _bind_first(theirs, names)
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
         bound(ours, config.receive_buffer)
         bound(theirs, config.send_buffer)
     except BaseException:
@@ -199,7 +201,7 @@ class Stream:
         self._scheduled = False  # a look, or one goes on
         self._closed = False
         self._written = False  # the application may have written more than we have read
-        self._last_written = False  # and that is all: it has shut down its end, or closed it
+        self._read_on = False  # also after less than was wanted: the end comes then, or what is behind MSG_OOB
         self._writing = False  # the event loop tells us when the application has read
         self._untaken = memoryview(b"")  # from the application, and the TCP did not take it
         self._undelivered = memoryview(b"")  # from the TCP, and the pair did not take it
@@ -212,7 +214,7 @@ class Stream:
         self.error: int | None = None  # how the connection has failed; 0: it has not, or that was told
         self.reset_on_close = False  # SO_LINGER with a time of 0
         self.ended: Callable[[], None] = _nobody  # called once the application has closed, and the TCP has all of it
-        ends.watch_too(ours, select.EPOLLIN | select.EPOLLRDHUP, self._on_written)
+        ends.watch_too(ours, select.EPOLLIN | select.EPOLLPRI | select.EPOLLRDHUP, self._on_written)
 
     def changed(self) -> None:
         """The connection may have news. Looked at once, after all segments that have come together."""
@@ -229,7 +231,7 @@ class Stream:
         elif not self._sending:
             self._release()
         else:
-            self._written = self._last_written = True
+            self._written = self._read_on = True
             self._look()
 
     def stop_receiving(self) -> None:
@@ -349,7 +351,7 @@ class Stream:
         return writable if self._peers.has_room(four.local, four.peer, self._look) else 0
 
     def _on_written(self, events: int) -> None:
-        self._written, self._last_written = True, bool(events & (select.EPOLLRDHUP | select.EPOLLHUP))
+        self._written, self._read_on = True, bool(events & _NOT_ALL)
         self._look()
 
     def _take(self) -> bool:
@@ -374,7 +376,7 @@ class Stream:
                 self._end_of_application()
                 return True
             if count < wanted:  # that was all: of more, and of the end, we are told
-                self._written = self._last_written
+                self._written = self._read_on
             if not self._give(memoryview(bytes(_scratch[:count]))):  # new bytes: a TCP may keep them
                 return True
             if count == wanted:

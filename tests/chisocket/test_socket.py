@@ -274,6 +274,22 @@ class TestData:
         with ends.far.makefile("rb") as file:
             assert file.read() == b"abcdefgh"
 
+    @pytest.mark.parametrize(
+        "send",
+        [
+            lambda sock, data: sock.send(data, socket.MSG_OOB),
+            lambda sock, data: sock.sendall(data, socket.MSG_OOB),
+            lambda sock, data: sock.sendmsg([data], [], socket.MSG_OOB),
+            lambda sock, data: sock.sendto(data, socket.MSG_OOB, ("127.0.0.1", 1)),
+        ],
+    )
+    def test_urgent_data_comes_in_line(self, ends: Ends, send: Callable[[chisocket.socket, bytes], object]) -> None:
+        ends.near.sendall(b"abc")
+        send(ends.near, b"XYZ")
+        ends.near.sendall(b"def")
+        with ends.far.makefile("rb") as file:
+            assert file.read(9) == b"abcXYZdef"
+
     def test_a_file(self, ends: Ends, tmp_path_factory: pytest.TempPathFactory, background: ThreadPoolExecutor) -> None:
         content = os.urandom(3 << 20)
         path = tmp_path_factory.mktemp("sent") / "file"

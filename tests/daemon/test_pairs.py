@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import select
+import signal
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -145,6 +146,21 @@ class TestTheEnd:
             more: dict[int, dict[str, Any]] = {pb.SEND: {"flags": 0, "buf": b"x"}, pb.RECV: {"flags": 0, "len": 1}}
             assert app.call(code, sockfd=0, **more.get(code, {})).error_code in (errno.EOPNOTSUPP, errno.EINVAL)
             os.close(fds[0])
+
+
+def test_what_a_bare_descriptor_sends_urgently_comes_in_line(
+    monkeypatch: pytest.MonkeyPatch, daemon: StartDaemon
+) -> None:
+    """The kernel lets a read end at the mark: with all of it there at once, the daemon reads on."""
+    one = daemon()
+    with Connection(monkeypatch, one, one) as connection, socket.socket(fileno=connection.near.detach()) as bare:
+        one.process.send_signal(signal.SIGSTOP)
+        bare.sendall(b"abc")
+        bare.send(b"XYZ", socket.MSG_OOB)
+        bare.sendall(b"def")
+        one.process.send_signal(signal.SIGCONT)
+        with connection.far.makefile("rb") as file:
+            assert file.read(9) == b"abcXYZdef"
 
 
 class TestAConnectionThatIsOver:
