@@ -127,8 +127,10 @@ class Connection:
 
     def _read_with_rights(self, length: int, rights: list[int]) -> bytes:
         space = socket.CMSG_SPACE(_INT.size)
-        data, ancillary, _, _ = self._socket.recvmsg(_AT_ONCE, space, socket.MSG_CMSG_CLOEXEC)
+        data, ancillary, flags, _ = self._socket.recvmsg(_AT_ONCE, space, socket.MSG_CMSG_CLOEXEC)
         rights += [_INT.unpack_from(content)[0] for _, kind, content in ancillary if kind == socket.SCM_RIGHTS]
+        if flags & socket.MSG_CTRUNC and not rights:  # the kernel had no number for it, and has closed it
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
         self._rest += data
         return self._read(length)
 

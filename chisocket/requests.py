@@ -116,12 +116,13 @@ def take_connection(listening: _socket.socket) -> tuple[int, Address]:
 
     Here the daemon is not asked: it has sent both.
     """
+    os.close(os.dup(listening.fileno()))  # EMFILE: what waits goes on waiting
     flags = socket.MSG_CMSG_CLOEXEC
     record, ancillary, _, _ = _socket.socket.recvmsg(listening, RECORD, socket.CMSG_SPACE(4), flags)
     fds = [_INT.unpack_from(content)[0] for _, kind, content in ancillary if kind == socket.SCM_RIGHTS]
     if not record:
         raise OSError(errno.EINVAL, "the socket was shut down, or its chitcpd has ended")
-    if not fds:  # the kernel had no number for it, and has closed it
+    if not fds:  # threads have taken the last number meanwhile, and the kernel has closed it
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
     return fds[0], unpack_address(record)
 

@@ -185,6 +185,16 @@ class TestDescriptors:
         accepted = server.good("accept", listener, 16).ret
         assert server("recv", accepted, 100).bytes == b"patient"
 
+    def test_a_connect_that_needs_another_end_and_has_no_number_for_it(
+        self, client: Calls, server: Calls, bob_daemon: Daemon
+    ) -> None:
+        _, port = listening(server, bob_daemon.address)
+        sock = client.good("socket", 2, 1, 0).ret
+        assert client("connect", sock, addr(bob_daemon.address, 9)).errno == errno.ECONNREFUSED
+        client.good("limit", sock + 1)
+        assert client("connect", sock, addr(bob_daemon.address, port)).errno == errno.EMFILE
+        assert client("socket", 2, 1, 0).errno == errno.EMFILE
+
     def test_a_send_buffer_made_small_bounds_what_is_taken(
         self, client: Calls, server: Calls, bob_daemon: Daemon
     ) -> None:

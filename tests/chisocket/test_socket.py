@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import resource
 import select
 import socket
 import struct
@@ -12,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -78,6 +80,19 @@ def reset(sock: chisocket.socket) -> None:
     """Close it with a RST."""
     sock.setsockopt(SOL, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
+
+
+@contextmanager
+def no_free_number() -> Iterator[None]:
+    """Until the end of the block this process can open nothing more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as lowest:
+        first = lowest.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (first, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 # ---- who waits for a socket as an event loop does ---------------------------------------------------------------
@@ -238,6 +253,15 @@ class TestAccept:
                 assert sock.getsockname() == (alice.address, 7777)
                 chisocket.create_connection((alice.address, 7777)).close()
                 sock.accept()[0].close()
+
+    def test_without_a_free_number_what_waits_goes_on_waiting(self, listener: chisocket.socket) -> None:
+        with chisocket.create_connection(listener.getsockname()) as near:
+            near.sendall(b"patient")
+            with no_free_number(), pytest.raises(OSError) as caught:
+                listener.accept()
+            assert caught.value.errno == errno.EMFILE
+            with listener.accept()[0] as accepted:
+                assert accepted.recv(100) == b"patient"
 
     def test_shutdown_wakes_who_waits(self, listener: chisocket.socket, background: ThreadPoolExecutor) -> None:
         listener.settimeout(None)
@@ -539,6 +563,15 @@ class TestDescriptors:
             with sock, sock.makefile("rb") as file:
                 sock.sendall(file.read())
         assert [future.result(PATIENCE) for future in answers] == [b"%d" % number for number in range(60)]
+
+    def test_none_is_to_be_had_without_a_free_number(self, alice: Daemon, listener: chisocket.socket) -> None:
+        with chisocket.socket() as sock:
+            with pytest.raises(ConnectionRefusedError):
+                sock.connect(refusing(alice))
+            for call in (chisocket.socket, lambda: sock.connect(listener.getsockname())):  # which needs a new one
+                with no_free_number(), pytest.raises(OSError) as caught:
+                    call()
+                assert caught.value.errno == errno.EMFILE
 
     def test_names_in_the_standard_library_are_as_before(self) -> None:
         assert implementation.init_native is socket.socket.__init__

@@ -95,5 +95,9 @@ ssize_t receive_with_descriptor(int fd, void *data, size_t len, int *with) {
     if (rights != NULL && rights->cmsg_level == SOL_SOCKET && rights->cmsg_type == SCM_RIGHTS &&
         rights->cmsg_len == CMSG_LEN(sizeof *with))
         memcpy(with, CMSG_DATA(rights), sizeof *with);
+    if (count > 0 && *with < 0 && header.msg_flags & MSG_CTRUNC) {
+        errno = EMFILE;
+        return -1;
+    }
     return count;
 }

@@ -31,7 +31,8 @@ bool is_listening(int fd);
 /* Whether chitcpd has shut down its end in both directions: the connection has failed, or is over. */
 bool is_hung_up(int fd);
 
-/* As recv(2); `*with` is a descriptor that has come with the data (SCM_RIGHTS), closed on exec, or -1. */
+/* As recv(2); `*with` is a descriptor that has come with the data (SCM_RIGHTS), closed on exec, or -1. EMFILE
+ * if the process had no number for it: the kernel has closed it. */
 ssize_t receive_with_descriptor(int fd, void *data, size_t len, int *with);
 
 #endif

@@ -62,7 +62,7 @@ int endpoint_accept(int fd, struct sockaddr *addr, socklen_t *addrlen, int flags
     if (count == 0)
         return outcome(EINVAL); /* it was shut down, or its chitcpd has ended */
     if (accepted < 0)
-        return outcome(EMFILE); /* somebody was faster, and the kernel has closed it */
+        return outcome(EPROTO);
     int error = addr != NULL ? hand_out_address(record, (size_t)count, addr, addrlen) : 0;
     if (error != 0) {
         sys_close(accepted);

@@ -73,7 +73,7 @@ int request_open(int domain, int type, int protocol, int *fd) {
         return error;
     *fd = answer.fd, answer.fd = -1;
     answer_free(&answer);
-    return *fd < 0 ? EMFILE : 0; /* the kernel had no number for it, and has closed it */
+    return *fd < 0 ? EPROTO : 0;
 }
 
 /* A request that makes a socket: the connection that carries it is set aside. */
