@@ -98,6 +98,7 @@ def _accept(self: _Native) -> tuple[int, Any]:
     name = name_of(self)
     if name is None:
         return _Native._accept(self)  # type: ignore[attr-defined,no-any-return]
+    _raise_if_not_listening(self)
     fd, address = requests.take_connection(self)
     return fd, _named(self, address)
 
@@ -320,6 +321,12 @@ def _raise_if_not_connected(self: _Native) -> None:
     """Who would wait for data waits in vain. The daemon's end has a name once there is a connection."""
     if name_of(self) is not None and not _Native.getpeername(self):
         raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+
+
+def _raise_if_not_listening(self: _Native) -> None:
+    """Who would accept waits in vain, or takes data. An end takes no data before it is connected or listens."""
+    if _Native.getpeername(self) or not _poll(self, select.POLLIN | select.POLLOUT, 0):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
 
 def _raise_if_failed(self: _Native) -> None:

@@ -254,6 +254,17 @@ class TestAccept:
                 chisocket.create_connection((alice.address, 7777)).close()
                 sock.accept()[0].close()
 
+    def test_from_what_does_not_listen(self, ends: Ends) -> None:
+        with chisocket.socket() as fresh, pytest.raises(OSError) as caught:
+            fresh.accept()
+        assert caught.value.errno == errno.EINVAL
+        ends.near.sendall(bytes(200))
+        assert by_poll(ends.far, READ, PATIENCE)
+        with pytest.raises(OSError) as caught:
+            ends.far.accept()
+        assert caught.value.errno == errno.EINVAL
+        assert len(ends.far.recv(500)) == 200  # which accept has not taken for a connection
+
     def test_without_a_free_number_what_waits_goes_on_waiting(self, listener: chisocket.socket) -> None:
         with chisocket.create_connection(listener.getsockname()) as near:
             near.sendall(b"patient")
