@@ -483,7 +483,7 @@ def create_connection(
     host, port = address
     errors = []
     for ip in resolve(host):
-        sock = socket(system.AF_INET6 if ":" in ip else system.AF_INET)
+        sock = socket(system.AF_INET6 if ":" in ip else system.AF_INET, proto=system.IPPROTO_TCP)
         try:
             if timeout is not system._GLOBAL_DEFAULT_TIMEOUT:  # type: ignore[attr-defined]
                 sock.settimeout(timeout)  # type: ignore[arg-type]
@@ -516,7 +516,7 @@ def create_server(
     """As socket.create_server(): a socket that listens at (host, port)."""
     if dualstack_ipv6 and family != system.AF_INET6:
         raise ValueError("dualstack_ipv6 requires AF_INET6 family")
-    sock = socket(family)
+    sock = socket(family, proto=system.IPPROTO_TCP)  # so asyncio turns Nagle's algorithm off, if it serves with it
     try:
         if reuse_port:
             sock.setsockopt(system.SOL_SOCKET, system.SO_REUSEPORT, 1)

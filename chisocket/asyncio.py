@@ -51,7 +51,7 @@ async def start_server(
 async def _connect(host: str, port: int, local_addr: tuple[str, int] | None) -> socket:
     errors = []
     for ip in await asyncio.to_thread(resolve, host):
-        sock = socket(system.AF_INET6 if ":" in ip else system.AF_INET)
+        sock = socket(system.AF_INET6 if ":" in ip else system.AF_INET, proto=system.IPPROTO_TCP)
         try:
             sock.setblocking(False)
             if local_addr is not None:

@@ -315,6 +315,27 @@ class TestAsyncio:
 
         asyncio.run(asyncio.wait_for(talk(), 60))
 
+    def test_nagles_algorithm_is_off(self, host: str) -> None:
+        """As with asyncio's own: it sees to that where a socket says that it is TCP's."""
+
+        async def talk() -> None:
+            served: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+
+            async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                served.put_nowait(writer)
+
+            async with await chisocket.asyncio.start_server(serve, host, 0) as server:
+                address = server.sockets[0].getsockname()
+                writers = [(await chisocket.asyncio.open_connection(*address))[1], await served.get()]
+                sock = chisocket.create_connection(address)
+                writers += [(await asyncio.open_connection(sock=sock))[1], await served.get()]
+                for writer in writers:
+                    sock = writer.get_extra_info("socket")
+                    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+                    writer.close()
+
+        asyncio.run(asyncio.wait_for(talk(), 30))
+
     def test_refused(self, host: str) -> None:
         async def connect() -> None:
             with pytest.raises(ConnectionRefusedError):
