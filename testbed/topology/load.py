@@ -99,18 +99,12 @@ class _Document:
 
     def _mapping(self, node: yaml.MappingNode, path: Steps) -> dict[str, Any]:
         data: dict[str, Any] = {}
-        lines: dict[str, int] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 self.faults.append(fault_at(key, path, "found a key that is not text, expected a name"))
                 continue
             name = self._text(key, path)
-            plain = self._plain(value, (*path, name))
-            if name in data:
-                message = f"found the key {shown(name)} again, expected it once: it is on line {lines[name]} already"
-                self.faults.append(fault_at(key, (*path, name), message))
-                continue
-            data[name], lines[name] = plain, key.start_mark.line + 1
+            data.setdefault(name, self._plain(value, (*path, name)))  # of one that is there again, the first
         return data
 
     def _text(self, node: yaml.Node, path: Steps) -> str:
@@ -145,6 +139,8 @@ class _Document:
             self.fault(path, _unknown_key(str(path[-1]), _keys_at(path[:-1])), at_key=True)
         elif path and path[-1] == "[key]":
             self.fault(path[:-1], f"found {shown(path[-2])}, {_expected(error)}", at_key=True)
+        elif kind == "too_short" and len(error["input"]) >= error["ctx"]["min_length"]:
+            pass  # pydantic counts only the items that are good, and what is wrong with the others is said of them
         elif kind in ("too_short", "too_long"):
             self.fault(path, f"found {len(error['input'])} entries, {_expected(error)}")
         elif kind == "model_type":

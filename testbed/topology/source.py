@@ -43,8 +43,8 @@ class Source:
     def text(self) -> str:
         """One YAML file that says the same, without includes and variables."""
         root = _without_include(self.root) if isinstance(self.root, yaml.MappingNode) else self.root
-        for node, _ in _scalars(root, (), set()):
-            if "${" in node.value:
+        for node, _ in _each(root, (), set()):
+            if isinstance(node, yaml.ScalarNode) and "${" in node.value:
                 node.value = node.value.replace("${", "$${")
         text: str = yaml.serialize(root, Dumper=yaml.SafeDumper, allow_unicode=True, width=120)
         return text
@@ -77,6 +77,7 @@ class _Composer:
         root = _nodes(str(path), read(path))
         self._files.add(path.resolve())
         self._roots.append(root)
+        self.faults += _found_again(root)  # before anything is merged: that would hide some
         if not isinstance(root, yaml.MappingNode):
             return root
         includes = next((value for key, value in root.value if key.value == "include"), None)
@@ -126,8 +127,8 @@ class _Composer:
 
     def replace(self, root: yaml.Node, path: Steps = ()) -> None:
         """Put values in the place of variables, in all scalars that are no keys."""
-        for node, where in _scalars(root, path, self._done):
-            if "${" not in node.value:
+        for node, where in _each(root, path, self._done):
+            if not isinstance(node, yaml.ScalarNode) or "${" not in node.value:
                 continue
             try:
                 value = _VARIABLE.sub(self._value, node.value)
@@ -158,20 +159,33 @@ class _Composer:
         return value
 
 
-def _scalars(node: yaml.Node, path: Steps, done: set[int]) -> Iterator[tuple[yaml.ScalarNode, Steps]]:
-    """All scalars that are values, each once."""
+def _each(node: yaml.Node, path: Steps, done: set[int]) -> Iterator[tuple[yaml.Node, Steps]]:
+    """This node and all that are values in it, each once."""
     if id(node) in done:
         return
     done.add(id(node))
-    if isinstance(node, yaml.ScalarNode):
-        yield node, path
-    elif isinstance(node, yaml.MappingNode):
+    yield node, path
+    if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             step = key.value if isinstance(key, yaml.ScalarNode) else "?"
-            yield from _scalars(value, (*path, step), done)
+            yield from _each(value, (*path, step), done)
     elif isinstance(node, yaml.SequenceNode):
         for index, value in enumerate(node.value):
-            yield from _scalars(value, (*path, index), done)
+            yield from _each(value, (*path, index), done)
+
+
+def _found_again(root: yaml.Node) -> Iterator[Fault]:
+    """Each key that its mapping has already."""
+    for node, path in _each(root, (), set()):
+        lines: dict[str, int] = {}
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in lines:
+                already = f"expected it once: it is on line {lines[key.value]} already"
+                yield fault_at(key, (*path, key.value), f"found the key {shown(key.value)} again, {already}")
+            else:
+                lines[key.value] = key.start_mark.line + 1
 
 
 # Merging

@@ -403,6 +403,21 @@ def test_a_fault_knows_where_it_is(tmp_path: Path) -> None:
     assert fault.message == "found none, expected a whole number from 0 to 4294967295"
 
 
+def test_a_key_that_an_included_file_has_twice_is_a_fault_of_that_file(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("hosts: {alice: {}}\nhosts: {bob: {}, bob: {}}\n")
+    again, bob = faults_of(tmp_path, "include: [base.yaml]\nname: lab\nhosts: {bob: {}, carol: {}}\n")
+
+    assert (again.file, again.line, again.path) == (str(tmp_path / "base.yaml"), 2, "hosts")
+    assert again.message == "found the key hosts again, expected it once: it is on line 1 already"
+    assert (bob.line, bob.path) == (2, "hosts.bob")
+
+
+def test_a_malformed_item_does_not_make_its_list_look_too_short(tmp_path: Path) -> None:
+    faults = faults_of(tmp_path, LAB + "links: [{endpoints: [alice, {}]}]\napps: {a: {host: bob, run: [[]]}}")
+
+    assert [fault.path for fault in faults] == ["links[0].endpoints[1]", "apps.a.run[0]"]
+
+
 def test_a_malformed_delay_does_not_make_its_jitter_look_wrong(tmp_path: Path) -> None:
     faults = faults_of(tmp_path, LAB + "links: [{endpoints: [alice, bob], delay: 25, jitter: 2ms}]")
 
