@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from chitcpd.faults import Shape
 from chitcpd.units import Queue
-from testbed.plan import shape_of
-from testbed.topology.model import Event, Link, LinkChanges, Topology, Underlay, direction
+from testbed.plan import Underlay, shape_of, underlay_of
+from testbed.topology import model
+from testbed.topology.model import Event, Link, LinkChanges, Topology, direction
 
 _SHARES = ("loss", "duplicate", "reorder", "corrupt")
 
@@ -127,17 +128,16 @@ def _joined(topology: Topology, link: Link) -> str:
 
 
 def _sends(topology: Topology, link: Link, sender: str) -> list[str]:
-    underlay = topology.settings(link, sender).underlay
-    return [*said(shape_of(topology, link, sender)), *(_underlay(underlay) if underlay else [])]
+    return list(said(shape_of(topology, link, sender), underlay_of(topology.settings(link, sender))))
 
 
-def _underlay(underlay: Underlay) -> Iterator[str]:
+def _underlay(underlay: Underlay | model.Underlay) -> Iterator[str]:
     for name in _SHARES:
         if share := getattr(underlay, name):
             yield f"underlay {name} {share * 100:g}%"
 
 
-def said(shape: Shape) -> Iterator[str]:
+def said(shape: Shape, underlay: Underlay) -> Iterator[str]:
     """What one direction of a link does, each as a person would write it."""
     if shape.down:
         yield "down"
@@ -154,6 +154,7 @@ def said(shape: Shape) -> Iterator[str]:
             yield f"{name} {share * 100:g}%"
     for rule in shape.drops:
         yield f"drop {rule.kind} {rule.first if rule.first == rule.last else f'{rule.first}-{rule.last}'}"
+    yield from _underlay(underlay)
 
 
 def _queue(queue: Queue) -> str:

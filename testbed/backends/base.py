@@ -127,6 +127,9 @@ class Backend(Protocol):
     def subnets_in_use(self) -> dict[str, str]:
         """Subnets that links can't have -> who has them, for a person."""
 
+    def check_plan(self, plan: Plan) -> None:
+        """Raise Unavailable if this backend can't do a run of this plan, for the reason that `up` would have."""
+
     def up(self, plan: Plan, report: Report, *, stays: bool) -> Built:
         """Build links and hosts; return when every daemon answers, every link is shaped and was probed.
 

@@ -117,6 +117,11 @@ class DockerBackend:
 
     # ---- up
 
+    def check_plan(self, plan: Plan) -> None:
+        """Raise Unavailable if the engine does not have the image of a host."""
+        with engine.faults():
+            self._hosts.require_images(plan.nodes)
+
     def up(self, plan: Plan, report: Report, *, stays: bool) -> Built:
         """Make networks, then all hosts at once; whatever happens, leave a lab that is whole, or nothing."""
         with engine.faults():

@@ -106,11 +106,13 @@ class LocalBackend:
                 used.setdefault(f"{address}/32", f"a process that listens on {address}:{port()}")
         return used
 
+    def check_plan(self, plan: Plan) -> None:
+        """Raise Unavailable for what only docker has."""
+        _refuse_what_only_docker_has(plan, events=True)
+
     def up(self, plan: Plan, report: Report, *, stays: bool) -> Built:
         """Start a chitcpd for each host, and tcpdump if asked for and possible."""
-        _refuse_what_only_docker_has(plan)
-        if plan.later_underlay and not stays:
-            raise Unavailable(*_NO_UNDERLAY)
+        _refuse_what_only_docker_has(plan, events=not stays)
         lab = LocalLab(self._home() / plan.lab, plan.run_id, stays=stays, capture=_captures(plan))
         try:
             lab.directory.mkdir()
@@ -128,7 +130,7 @@ class LocalBackend:
 
     def change(self, plan: Plan, report: Report) -> Built | None:
         """End the daemons that are no longer wanted or have to be others, start those, tell all their links."""
-        _refuse_what_only_docker_has(plan)
+        _refuse_what_only_docker_has(plan, events=False)
         lab = self.lab(plan.lab)
         built = self._make_as(plan, lab, report)
         lab.stays = lab.whole = True  # whoever made it, and whether it came up then
@@ -570,7 +572,10 @@ _NO_UNDERLAY = (
 )
 
 
-def _refuse_what_only_docker_has(plan: Plan) -> None:
+def _refuse_what_only_docker_has(plan: Plan, *, events: bool) -> None:
+    """`events`: they are to happen, too."""
+    if events and plan.later_underlay:
+        raise Unavailable(*_NO_UNDERLAY)
     for link in plan.links:
         if not ipaddress.IPv4Network(link.subnet).is_loopback:
             raise Unavailable(

@@ -66,6 +66,10 @@ class SimBackend:
         """None: nobody else has anything of a simulation's."""
         return {}
 
+    def check_plan(self, plan: Plan) -> None:
+        """Raise Unavailable for what a simulation has not."""
+        _refuse_what_it_has_not(plan)
+
     def up(self, plan: Plan, report: Report, *, stays: bool) -> Built:
         """Make the nodes. Raises Unavailable for what a simulation has not."""
         if stays:

@@ -72,7 +72,7 @@ def show(lab: str, names: tuple[str, ...], output_format: str) -> int:
         return 0
     rows = []
     for end in ends:
-        does = ", ".join(said(end.now.shape)) or "as it is"
+        does = ", ".join(said(end.now.shape, end.now.underlay)) or "as it is"
         changed = "" if end.is_as_planned else "changed"
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(end.now.counts.items())) or "0"
         rows.append((end.interface.link, end.direction, does, changed, counts))
@@ -184,4 +184,4 @@ def _for_a_while(lab: str, link: str, change: Callable[[], str], duration: float
 
 def _say_what_it_does(lab: str, link: str) -> None:
     for end in core.show(lab, [link]):
-        say(f"{end.direction}: {', '.join(said(end.now.shape)) or 'as it is'}")
+        say(f"{end.direction}: {', '.join(said(end.now.shape, end.now.underlay)) or 'as it is'}")

@@ -30,7 +30,8 @@ def plan(wanted: Wanted, output_format: str) -> int:
       testbed plan topologies/satellite.yaml
       testbed plan topologies/lossy.yaml --seed 7 --format json
 
-    Nothing is started. Subnets that are in use at this moment are passed over, as a run would.
+    Nothing is started. Subnets that are in use at this moment are passed over, as a run would; and what the backend
+    would refuse of a run is refused.
     """
     choice = backends.choose(wanted.backend)
     made = make(
@@ -40,6 +41,7 @@ def plan(wanted: Wanted, output_format: str) -> int:
         pool=choice.backend.pool,
         in_use=choice.backend.subnets_in_use(),
     )
+    choice.backend.check_plan(made)
     if output_format == "json":
         events = [{"at": step.at, "event": step.title} for step in timeline(wanted.topology, made)]
         print_json({"backend": choice.backend.name, **_for_programs(asdict(made)), "events": events})
@@ -61,7 +63,7 @@ def _show_host(made: Plan, host: HostPlan) -> None:
     command = ["chitcpd", *options] if host.image is None else [host.image, *host.command]
     say(f"{'router' if host.forwards else 'host'} {host.name}: {shlex.join(command)}")
     for end in host.interfaces:
-        shape = ", ".join(said(end.shape)) or "as it is"
+        shape = ", ".join(said(end.shape, end.underlay)) or "as it is"
         others = ", ".join(f"{name} {address}" for name, address in end.peers.items())
         say(f"  {end.address} to {others}: {shape}; MTU {end.mtu}, seed {end.seed}")
     for way in host.ways:

@@ -7,12 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from testbed import backends
+from testbed.backends.fake import FakeBackend
 from testbed.cli import main
 from testbed.topology import load
 from testbed.topology.model import Check
 from tests.testbed.conftest import PROJECT
 
 Captured = pytest.CaptureFixture[str]
+UNDERLAY = """
+name: lab
+hosts: {alice: {}, bob: {}}
+links: [{endpoints: [alice, bob], delay: 1ms, underlay: {loss: 1%}}]
+"""
 pytestmark = pytest.mark.usefixtures("own_state")
 
 
@@ -82,6 +89,20 @@ class TestPlan:
         assert plan["backend"] == "local"
         assert [host["name"] for host in plan["hosts"]] == ["ship", "shore"]
         assert plan["apps"][0]["files"]["weather.bin"]["bytes"] == 500_000
+
+    def test_what_befalls_the_underlay_is_shown(self, monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+        monkeypatch.setattr(backends, "FACTORIES", {"fake": FakeBackend})
+        Path("lab.yaml").write_text(UNDERLAY)
+        assert main(["plan", "lab.yaml"]) == 0
+        assert "to bob 127.128.0.3: 1ms, underlay loss 1%; MTU 1500" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("backend", ["local", "sim"])
+    def test_what_a_run_would_be_refused_for_is_refused(self, backend: str, capsys: Captured) -> None:
+        Path("lab.yaml").write_text(UNDERLAY)
+        assert main(["plan", "lab.yaml", "--backend", backend]) == 3
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert said.err.startswith("testbed: `underlay:` is for netem on real links")
 
     def test_a_broken_topology(self, capsys: Captured) -> None:
         Path("lab.yaml").write_text("name: lab\n")
