@@ -8,14 +8,13 @@ from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
-import yaml
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from testbed import backends, folder, state
 from testbed.backends.base import Backend, Built, Item, Recording, Report
 from testbed.plan import Plan, plan
 from testbed.signals import Signals
-from testbed.topology import Fault, Topology, TopologyError
+from testbed.topology import Fault, Topology, TopologyError, source
 from testbed.topology.model import LabName
 from testbed.unavailable import Unavailable
 from testbed.wrong import Wrong
@@ -32,13 +31,17 @@ class UnknownName(Wrong):
 
 
 def name_in(file: Path) -> str:
-    """The name of the lab of a topology file, whatever else is in that file. Raises TopologyError without one."""
+    """The name of the lab of a topology file, whatever else is in it or in what it includes.
+
+    Raises TopologyError without one.
+    """
     try:
-        data = yaml.load(file.read_bytes(), Loader=yaml.BaseLoader)
-        return TypeAdapter(LabName).validate_python(data["name"])
-    except (OSError, ValueError, TypeError, LookupError, RecursionError, yaml.YAMLError) as error:
-        fault = Fault(str(file), 0, 0, "name", "found no name that can be read, expected the name of the lab")
-        raise TopologyError([fault]) from error
+        pairs = source.compose(file, {}).root.value
+        name = next((value.value for key, value in pairs if key.value == "name"), None)
+        return TypeAdapter(LabName).validate_python(name)
+    except (TopologyError, TypeError, ValueError) as error:
+        what = "found no name that can be read, expected the name of the lab; `testbed down LAB` needs no file"
+        raise TopologyError([Fault(str(file), 0, 0, "name", what)]) from error
 
 
 def build(
@@ -165,14 +168,16 @@ def labs() -> tuple[list[str], dict[str, str]]:
     return sorted({lab for _, found in asked for lab in found}), unreachable
 
 
-def ps(lab: str | None) -> list[tuple[str, Item]]:
-    """(backend, item) of one lab, or of all. Raises NoSuchLab if that one is nowhere."""
+def ps(lab: str | None) -> tuple[list[tuple[str, Item]], dict[str, str]]:
+    """((backend, item) of one lab, or of all; backend -> why it can't be asked). Raises NoSuchLab if it is nowhere."""
+    unreachable: dict[str, str] = {}
     if lab is not None:
         found = [(backend, backend.ps(lab)) for backend in having(lab)]
     else:
-        asked, _ = backends.with_labs()
+        asked, unreachable = backends.with_labs()
         found = [(backend, backend.ps(None)) for backend, labs in asked if labs]
-    return [(backend.name, item) for backend, items in found for item in _with_links_down(backend, items)]
+    items = [(backend.name, item) for backend, items in found for item in _with_links_down(backend, items)]
+    return items, unreachable
 
 
 def _with_links_down(backend: Backend, items: list[Item]) -> list[Item]:

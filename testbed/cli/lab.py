@@ -13,6 +13,7 @@ from testbed.cli.complete import labs, labs_and_topologies
 from testbed.cli.options import Wanted, lab_options
 from testbed.cli.output import (
     complain,
+    complain_of_unreachable,
     format_option,
     print_json,
     print_json_line,
@@ -105,8 +106,7 @@ def down(lab: str | None, all_: bool, output_format: str) -> int:
 def _all_down() -> tuple[list[dict[str, object]], bool]:
     """(what was removed of each lab that could go, whether one could not)."""
     names, unreachable = core.labs()
-    for backend, why in unreachable.items():
-        complain(f"{backend} could not be asked: {why.rstrip('.')}.")
+    complain_of_unreachable(unreachable)
     if not names:
         say("no lab is up")
     removed: list[dict[str, object]] = []
@@ -143,7 +143,8 @@ def ps(lab: str | None, output_format: str) -> int:
       testbed ps
       testbed ps two-hosts --format json
     """
-    found = core.ps(lab)
+    found, unreachable = core.ps(lab)
+    complain_of_unreachable(unreachable)
     if output_format == "json":
         print_json([{"backend": backend, **asdict(item)} for backend, item in found])
     elif not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -98,6 +98,12 @@ def complain(text: str, remedy: str = "") -> None:
     _say(console, f"testbed: {text}", "bad")
     if remedy:
         _say(console, remedy, "plain")
+
+
+def complain_of_unreachable(backends: Mapping[str, str]) -> None:
+    """Say of each backend why it could not be asked: there may be labs that nobody has seen."""
+    for backend, why in backends.items():
+        complain(f"{backend} could not be asked: {why.rstrip('.')}.")
 
 
 def _say(console: Console, text: str, style: str, *, wrap: bool = False) -> None:

@@ -12,7 +12,15 @@ from testbed import lab as core
 from testbed.backends.base import Recording
 from testbed.cli.complete import labs
 from testbed.cli.options import runs_option
-from testbed.cli.output import complain, format_option, print_json, progress, result_for, say, verbose_option
+from testbed.cli.output import (
+    complain_of_unreachable,
+    format_option,
+    print_json,
+    progress,
+    result_for,
+    say,
+    verbose_option,
+)
 
 _lab = click.argument("lab", shell_complete=labs)
 _RAW = {"ignore_unknown_options": True, "allow_interspersed_args": False}
@@ -134,8 +142,7 @@ def gc(dry_run: bool, output_format: str) -> int:
         with progress() as step:
             removed, unreachable = core.gc(step, dry_run=dry_run)
             of_grading = left.remove(dry_run=dry_run)
-        for backend, why in unreachable.items():
-            complain(f"{backend} could not be asked: {why.rstrip('.')}.")
+        complain_of_unreachable(unreachable)
         for lab, count in removed.items():
             say(f"lab {lab}: {count} things {'would go' if dry_run else 'removed'}")
         if of_grading:

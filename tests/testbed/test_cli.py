@@ -295,6 +295,16 @@ def test_links_are_shown_and_changed(capsys: Captured) -> None:
     assert shown() == {"alice->bob": "as it is 0", "bob->alice": "as it is 0"}
 
 
+def test_a_link_is_shown_with_what_befalls_its_underlay(capsys: Captured) -> None:
+    Path("lab.yaml").write_text(TOPOLOGY.replace("[alice, bob]", "[alice, bob], underlay: {loss: 1%}"))
+    assert main(["up", "lab.yaml"]) == 0
+    capsys.readouterr()
+    assert main(["link", "show", "fake-lab"]) == 0
+    assert " ".join(capsys.readouterr().out.splitlines()[1].split()) == "alice-bob alice->bob underlay loss 1% 0"
+    assert main(["link", "set", "fake-lab", "alice-bob", "delay=50ms", "--from", "bob"]) == 0
+    assert capsys.readouterr().out == "alice->bob: underlay loss 1%\nbob->alice: 50ms, underlay loss 1%\n"
+
+
 @pytest.mark.parametrize(("silent", "state"), [(["alice"], "down"), (["bob"], "down"), (["alice", "bob"], "up")])
 def test_of_a_link_that_is_down_the_other_end_knows_too(
     silent: list[str], state: str, monkeypatch: pytest.MonkeyPatch, capsys: Captured
@@ -481,7 +491,27 @@ def test_down_needs_no_more_of_a_file_than_the_name(capsys: Captured) -> None:
     assert main(["down", "lab.yaml"]) == 0
     Path("lab.yaml").write_text("hosts: gone\n")
     assert main(["down", "lab.yaml"]) == 2
-    assert "found no name" in capsys.readouterr().err
+    assert "found no name that can be read" in capsys.readouterr().err
+
+
+def test_down_finds_the_name_where_up_does(capsys: Captured) -> None:
+    Path("top.yaml").write_text("include: [lab.yaml]\n")
+    assert main(["up", "top.yaml"]) == 0
+    assert main(["down", "top.yaml"]) == 0
+    Path("lab.yaml").write_text("hosts: {")
+    assert main(["down", "top.yaml"]) == 2
+    assert "`testbed down LAB` needs no file" in capsys.readouterr().err
+
+
+def test_a_backend_that_can_not_be_asked_is_named(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    def labs(_self: FakeBackend) -> None:
+        raise Unavailable("no engine answers.", "Start one.")
+
+    monkeypatch.setattr(FakeBackend, "labs", labs)
+    for command in (["ps"], ["down", "--all"]):
+        assert main(command) == 0
+        said = capsys.readouterr()
+        assert (said.out, said.err) == ("no lab is up\n", "testbed: fake could not be asked: no engine answers.\n")
 
 
 def test_validate_says_what_is_in_a_file_or_all_that_is_wrong(capsys: Captured) -> None:
