@@ -36,6 +36,7 @@ from testbed.clock import WALL, Clock
 from testbed.events import Deed, Reshape
 from testbed.plan import AppPlan, HostPlan, Interface, Plan, Underlay
 from testbed.search import LineSearch
+from testbed.signals import Interrupted
 from testbed.unavailable import Unavailable
 
 _READY_WITHIN = 20.0  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
@@ -403,12 +404,22 @@ class LocalBackend:
         """Run it here, with the host's environment."""
         here = self.lab(lab)
         node = next(node for node in here.nodes if node.name == host)
-        label = {LABEL: f"{here.directory}/apps/"}
+        label = f"{here.directory}/apps/exec.{os.getpid()}/"  # no application has a dot in its name
+        process: subprocess.Popen[bytes] | None = None
         try:
-            status = subprocess.run(list(command), env={**_of_an_application(here, node), **label}, check=False)
+            process = subprocess.Popen(list(command), env={**_of_an_application(here, node), LABEL: label})
+            status = process.wait()
         except OSError as error:
             raise Unavailable(f"{command[0]} can't be executed: {error.strerror}.", "Is it installed?") from error
-        return status.returncode if status.returncode >= 0 else 128 - status.returncode
+        except Interrupted as interrupted:
+            if process is not None and interrupted.number == signal.SIGINT:  # the terminal has told the command, too
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_GRACE)
+            processes.end(processes.with_environment(LABEL, label), grace=_GRACE)
+            if process is not None:
+                process.poll()
+            raise
+        return status if status >= 0 else 128 - status
 
     def garbage(self) -> list[str]:
         """Labs that were a run's, or never became whole."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import cast
 
 import click
@@ -103,7 +105,9 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line (sys.argv's if None) and return its exit status."""
     settings = Settings()
-    width = min(shutil.get_terminal_size().columns, 80) - 2  # click would take no less than 50
+    width = max(min(shutil.get_terminal_size().columns, 80) - 2, 1)  # click would take no less than 50
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")  # a name, or a line of `graph`, that its encoding has not
     try:
         status = cli.main(arguments, "testbed", obj=settings, standalone_mode=False, terminal_width=width)
         return int(status or 0)
@@ -118,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(str(error), error.remedy)
         return 3
     except Interrupted as interrupted:
-        complain(f"interrupted by {interrupted}; nothing is left behind.")
+        complain(f"interrupted by {interrupted}.")
         return interrupted.status
     except (click.Abort, KeyboardInterrupt):
         complain("interrupted.")
@@ -128,6 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            complain(f"what there is to write can't be written: {error.strerror}.", "Make room, then try again.")
+            return 3
         complain(f"{type(error).__name__}: {error}. This is a fault of testbed's.", _what_to_do(settings))
         return 4
 

@@ -170,6 +170,57 @@ def test_a_signal_in_the_middle_leaves_a_run_folder_and_nothing_else(state: Path
     assert Path("runs/waiting/latest/hosts/bob/segments.pcap").exists()
 
 
+@contextmanager
+def a_command(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """`testbed exec` of it on alice, in a process group of its own, once it has written a line."""
+    backend = LocalBackend()
+    plan = two_hosts(backend)
+    with up(backend, plan, stays=True):
+        controller = subprocess.Popen(
+            [*TESTBED, "exec", plan.lab, "alice", *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        with controller:
+            yield controller
+
+
+def test_ctrl_c_lets_a_command_in_a_lab_end_by_itself() -> None:
+    program = """
+try:
+    print("runs", flush=True)
+    input()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+    print(input(), flush=True)
+"""
+    with a_command(sys.executable, "-c", program) as controller:
+        assert controller.stdout is not None
+        assert controller.stdin is not None
+        assert controller.stdout.readline() == "runs\n"
+        os.killpg(controller.pid, signal.SIGINT)
+        assert controller.stdout.readline() == "interrupted\n"
+        said, _ = controller.communicate("cleaned up\n", timeout=60)
+    assert said == "cleaned up\ntestbed: interrupted by SIGINT.\n"
+    assert controller.returncode == 130
+
+
+def test_a_signal_ends_what_a_command_in_a_lab_has_started(state: Path) -> None:
+    with a_command("sh", "-c", "sleep 600 & sleep 600 & echo runs; wait") as controller:
+        assert controller.stdout is not None
+        assert controller.stdout.readline() == "runs\n"
+        labelled = processes.with_environment(LABEL, f"{state}/local/")
+        controller.send_signal(signal.SIGTERM)
+        said, _ = controller.communicate(timeout=60)
+        left = [known for known in labelled if processes.is_running(known)]
+        assert len(labelled) - len(left) == 3  # the shell and two that it has started; the daemons run on
+    assert said == "testbed: interrupted by SIGTERM.\n"
+    assert controller.returncode == 143
+
+
 def test_down_after_the_controller_was_killed_leaves_nothing(state: Path) -> None:
     with a_run_that_waits(state) as controller:
         controller.kill()
