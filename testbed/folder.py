@@ -6,7 +6,8 @@ import itertools
 import os
 import shutil
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from testbed.unavailable import Unavailable
@@ -20,8 +21,25 @@ def run_id() -> str:
     return time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
 
 
-def create(runs: Path, lab: str) -> Path:
-    """Make a new folder for a run of this lab; its name is the run's id. Raises Unavailable if that can't be."""
+@contextmanager
+def created(runs: Path, lab: str) -> Iterator[Path]:
+    """A new folder for a run of this lab; its name is the run's id. Raises Unavailable if that can't be.
+
+    If what is done with it fails, all is as it was before.
+    """
+    fresh = [path for path in (runs / lab, runs) if not path.exists()]
+    directory = _create(runs, lab)
+    try:
+        yield directory
+    except BaseException:
+        shutil.rmtree(directory)
+        for path in fresh:
+            with suppress(OSError):  # another run has come into it
+                path.rmdir()
+        raise
+
+
+def _create(runs: Path, lab: str) -> Path:
     stamp = run_id()
     try:
         (runs / lab).mkdir(parents=True, exist_ok=True)
@@ -35,14 +53,6 @@ def create(runs: Path, lab: str) -> Path:
             "Give a directory that can be written: --runs DIR.",
         ) from error
     raise AssertionError("itertools.count has ended")
-
-
-def discard(directory: Path) -> None:
-    """Remove the folder of a run that never began."""
-    shutil.rmtree(directory)
-    for parent in (directory.parent, directory.parent.parent):
-        with suppress(OSError):  # there are other runs in it
-            parent.rmdir()
 
 
 def point_latest(directory: Path) -> None:

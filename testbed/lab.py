@@ -220,12 +220,8 @@ def collect(lab: str, runs: Path) -> tuple[Path, list[str]]:
     Raises NoSuchLab and Unavailable.
     """
     backend = having(lab)[0]
-    directory = folder.create(runs, lab)
-    try:
+    with folder.created(runs, lab) as directory:
         missing = backend.snapshot(lab, directory)
-    except BaseException:
-        folder.discard(directory)
-        raise
     folder.point_latest(directory)
     return directory, missing
 

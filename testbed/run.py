@@ -52,18 +52,14 @@ def run(topology: Topology, source: Path, choice: Choice, *, name: str, runs: Pa
     backend = choice.backend
     with Signals() as signals, state.lab_lock(name):
         lab.refuse_if_up(backend, name)
-        directory = folder.create(runs, name)
-        began = backend.clock.now()
-        try:
+        with folder.created(runs, name) as directory:
+            began = backend.clock.now()
             (directory / "topology.yaml").write_text(topologies.resolved(source, topology.variables), encoding="utf-8")
             inputs.keep(directory, topology.inputs)
             run_id = f"seed-{topology.seed}" if backend.repeatable else directory.name
             plan, built = lab.build(
                 topology, backend, lab=name, run_id=run_id, stays=False, signals=signals, report=report
             )
-        except BaseException:
-            folder.discard(directory)
-            raise
         endings = {app.name: Ending(app) for app in plan.apps}
         outcome = Outcome(directory, plan, built, endings, up_seconds=backend.clock.now() - began)
         _use(topology, choice, outcome, signals, report)

@@ -103,7 +103,7 @@ def _hold(path: Path, lab: str, until: float) -> int:
             ) from None
         if _is_still(path, descriptor):
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, f"process {os.getpid()} ({_command()})".encode(), 0)
+            os.pwrite(descriptor, os.fsencode(f"process {os.getpid()} ({_command()})"), 0)
             return descriptor
         os.close(descriptor)  # its last holder removed the file between our open and our flock
 

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,40 @@ def test_a_fault_of_ours_is_status_4_with_one_sentence(monkeypatch: pytest.Monke
     said = capsys.readouterr().err
     assert said.startswith("testbed: ZeroDivisionError: by zero")
     assert "Traceback" in said
+
+
+def test_a_run_that_is_refused_leaves_the_directory_for_runs_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def up(*_: object, **__: object) -> None:
+        raise Unavailable("a port is in use.", "End it.")
+
+    monkeypatch.setattr(FakeBackend, "up", up)
+    assert main(["run", "lab.yaml"]) == 3
+    assert not Path("runs").exists()
+    Path("runs").mkdir()
+    assert main(["run", "lab.yaml"]) == 3
+    assert list(Path("runs").iterdir()) == []
+
+
+def test_a_full_disk_is_not_our_fault() -> None:
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run([sys.executable, "-m", "testbed", "schema"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ran.returncode, ran.stderr.splitlines()[0]) == (
+        3,
+        "testbed: what there is to write can't be written: No space left on device.",
+    )
+
+
+def test_what_the_output_s_encoding_has_not_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = BytesIO()
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(written, encoding="latin-1"))
+    assert main(["graph", "lab.yaml"]) == 0
+    assert b"alice ?? bob" in written.getvalue()
+
+
+@pytest.mark.parametrize("columns", ["1", "2"])
+def test_help_in_a_terminal_of_hardly_any_width(columns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert main(["--help"]) == 0
 
 
 def test_what_an_application_writes_can_not_steer_the_terminal(programs: dict[str, Program], capsys: Captured) -> None:
