@@ -8,10 +8,11 @@ from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from testbed import backends, folder, state
 from testbed.backends.base import Backend, Built, Item, Recording, Report
+from testbed.events import Reshape
 from testbed.plan import Plan, plan
 from testbed.signals import Signals
 from testbed.topology import Fault, Topology, TopologyError, source
@@ -87,8 +88,9 @@ def refuse_if_up(backend: Backend, lab: str) -> None:
 def up(topology: Topology, backend: Backend, *, lab: str, report: Report) -> tuple[list[Item], Built | None]:
     """Bring the lab's hosts and links up, and leave them so; return what is there, and what was made.
 
-    If it is up already, only what differs is added, removed or changed; None if nothing does. Raises Unavailable and
-    Interrupted; a lab that was not up before then leaves nothing behind, and one that was is whole after a signal.
+    If it is up already, only what differs is added, removed or changed; None if nothing does: every link does what the
+    topology says, as every chitcpd of ours has answered. Raises Unavailable and Interrupted; a lab that was not up
+    before then leaves nothing behind, and one that was is whole after a signal.
     """
     with Signals() as signals, state.lab_lock(lab):
         elsewhere = [name for name in where(lab) if name != backend.name]
@@ -142,7 +144,30 @@ def _change(
     else:
         with state.allocation_lock(lambda: report(_WAITING)):
             built = backend.change(wanted(), report)
+    if built is None and (others := _not_as_planned(backend, concrete)):
+        report(f"resetting {', '.join(dict.fromkeys(other.interface.link for other in others))}")
+        backend.reshape(lab, others)
+        built = Built()
     return backend.ps(lab), built
+
+
+def _not_as_planned(backend: Backend, concrete: Plan) -> list[Reshape]:
+    """What makes ends of links do what was planned, of those that do something else.
+
+    Not asked are chitcpds that are not ours: how near netem comes to a plan is not known. Raises Unavailable if one
+    does not answer.
+    """
+    ends = [(node, end) for node in concrete.nodes if node.image is None for end in node.interfaces]
+    try:
+        nows = [backend.now(concrete.lab, node, end) for node, end in ends]
+    except Unavailable as why:
+        remedy = f"Take the lab down (testbed down {concrete.lab}), then bring it up anew."
+        raise Unavailable(str(why), remedy) from why
+    return [
+        Reshape(node.name, end, end.shape, end.underlay)
+        for (node, end), now in zip(ends, nows, strict=True)
+        if (now.shape, now.underlay) != (end.shape, end.underlay)
+    ]
 
 
 def _within(subnet: str, own: dict[str, str]) -> bool:

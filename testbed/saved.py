@@ -28,11 +28,11 @@ def load(text: str) -> HostPlan:
     return _NODE.validate_json(text)
 
 
-def fingerprint(node: HostPlan, *capture: bool) -> str:
+def fingerprint(node: HostPlan, *beside: object) -> str:
     """Equal for two plans of a host if its chitcpd, as it runs, can become what the other plan says.
 
-    That is all but how it reaches the others, which it can be told.
+    That is all but how it reaches the others, which it can be told; `beside`: what else it depends on.
     """
     ends = [(interface.link, interface.address) for interface in node.interfaces]
-    parts = (node.name, ends, node.profile, node.settings, node.seed, node.image, node.command, node.forwards, capture)
+    parts = (node.name, ends, node.profile, node.settings, node.seed, node.image, node.command, node.forwards, beside)
     return hashlib.sha256(repr(parts).encode() + (node.implementation or b"")).hexdigest()[:32]

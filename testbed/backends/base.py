@@ -141,7 +141,8 @@ class Backend(Protocol):
     def change(self, plan: Plan, report: Report) -> Built | None:
         """Make the lab that is up what the plan says: add, remove and change only what differs.
 
-        None if nothing did. Raises Unavailable: then the lab is as far as it came, and what the message says.
+        None if nothing did; what links were told since then is not looked at. Raises Unavailable: then the lab is as
+        far as it came, and what the message says.
         """
 
     def start(self, plan: Plan, app: AppPlan) -> None:

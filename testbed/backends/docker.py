@@ -142,22 +142,21 @@ class DockerBackend:
         """Remove what is no longer wanted, or has to be another; make what is not there; tell the rest its links."""
         with engine.faults():
             self._refuse_if_anothers(plan.lab)
+            self._hosts.require_images(plan.nodes)
             marks = self._things.marks(plan.lab)
             before = {node.name: node for node in nodes_in(marks[0])} if marks else {}
             after = {node.name: node for node in plan.nodes}
             containers = self._things.containers(f"{LAB}={plan.lab}")
-            prints = {
-                container["Labels"][NAME]: container["Labels"][PRINT]
-                for container in containers
-                if container["State"] == "running" and PRINT in container["Labels"]
-            }
-            own = prints.keys() & before.keys()  # of a lab that never came up whole: none
+            daemons = [container for container in containers if PRINT in container["Labels"]]
+            prints = {container["Labels"][NAME]: container["Labels"][PRINT] for container in daemons}
+            ended = {container["Labels"][NAME] for container in daemons if container["State"] != "running"}
+            own = prints.keys() & before.keys() - ended  # of a lab that never came up whole: none
             networks = {network["Labels"][NAME]: network for network in self._things.networks(f"{LAB}={plan.lab}")}
             links = {name for name, network in networks.items() if _is_as(plan, name, network)}
             kept = {
                 name
                 for name in own & after.keys()
-                if prints[name] == print_of(plan, after[name])
+                if prints[name] == print_of(self._api, plan, after[name])
                 and links.issuperset(end.link for end in after[name].interfaces)
             }
             as_planned = saved.kept(plan.nodes) == tuple(before.values())
@@ -166,7 +165,6 @@ class DockerBackend:
                     self._things.mark_whole(plan, stays=True)
                 return None
             fresh = [node for node in plan.nodes if node.name not in kept]
-            self._hosts.require_images(fresh)
             gone = [container for container in containers if host_of(container) not in kept]
             self._take_away(plan, gone, [networks[name] for name in networks.keys() - links], report)
             ids = {name: networks[name]["Id"] for name in links}

@@ -199,7 +199,7 @@ class Hosts:
             name=name_of(plan.lab, kind, node.name),
             hostname=None if node.image is not None else node.name,
             user="root",
-            labels={**labels_of(plan, kind, node.name), PRINT: print_of(plan, node)},
+            labels={**labels_of(plan, kind, node.name), PRINT: print_of(self._api, plan, node)},
             environment={**environment(node), **links},
             host_config=api.create_host_config(
                 **confined(),
@@ -234,7 +234,11 @@ class Hosts:
             list(node.command) or None,
             name=name_of(plan.lab, "host", node.name),
             hostname=node.name,
-            labels={**labels_of(plan, "host", node.name), PRINT: print_of(plan, node), FOREIGN: node.image},
+            labels={
+                **labels_of(plan, "host", node.name),
+                PRINT: print_of(self._api, plan, node),
+                FOREIGN: node.image,
+            },
             environment={**environment(node), "CHITCPD_SOCK": setup.SOCKET},
             host_config=self._api.create_host_config(
                 **confined(),

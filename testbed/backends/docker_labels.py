@@ -59,9 +59,10 @@ def labels_of(plan: Plan, kind: Kind, name: str) -> dict[str, str]:
     return {**own, OWNER: owner(), MAKER: processes.this_one()}
 
 
-def print_of(plan: Plan, node: HostPlan) -> str:
-    """The same for the same host; saved.fingerprint."""
-    return saved.fingerprint(node, plan.capture_segments, plan.capture_wire)
+def print_of(api: APIClient, plan: Plan, node: HostPlan) -> str:
+    """The same for the same host, of the same images (saved.fingerprint). Raises ImageNotFound."""
+    images = [image_id(api, name) for name in (image(), node.image) if name is not None]
+    return saved.fingerprint(node, plan.capture_segments, plan.capture_wire, images)
 
 
 def volume(

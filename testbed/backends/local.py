@@ -144,7 +144,11 @@ class LocalBackend:
         own = {entry.name for entry in lab.of("host") if entry.state == "running"} if lab.whole else set()
         kept = {name for name in after if name in own and lab.prints.get(name) == prints[name]}
         if kept == after.keys() and saved.kept(plan.nodes) == lab.nodes:
-            return None
+            if all(entry.state == "running" for entry in lab.of("capture")):
+                return None
+            report("starting the capture of the wire again")
+            note = self._start_capture(plan, lab)
+            return Built(notes=[note] if note else [])
         if lab.name not in self._spawners:  # another command made it, and may have been killed before it recorded all
             lab.end_unrecorded()
         for name in before.keys() - kept:
@@ -257,6 +261,7 @@ class LocalBackend:
             tcpdump = self._spawn(lab, Entry("capture", "wire", command), environment(), lab.directory, out, log)
             wire.wait_listening(tcpdump, log)
         except wire.NoCapture as why:
+            self._end_capture(lab)  # there is none that could be started again
             if out.is_file() and out.stat().st_size == 0:
                 out.unlink()
             return f"no capture of the wire: {why}. {why.remedy}"

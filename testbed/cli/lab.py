@@ -40,7 +40,7 @@ def up(wanted: Wanted) -> int:
     Returns when every chitcpd answers. Applications are not started: that is for `testbed run`, or for you. On the
     local backend, `testbed ps` shows each host's CHITCPD_SOCK, with which any chisocket program can use it. If
     something fails, nothing stays behind. If the lab is up already, what differs from the topology is added, removed or
-    changed, and nothing else.
+    changed, and nothing else: links that were changed are reset, and a host whose image was built anew is started anew.
     """
     lab = wanted.lab
     choice = core.choose(lab, wanted.backend)

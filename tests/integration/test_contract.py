@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Generator
 
 import docker
 import pytest
 
+from testbed.backends import docker_labels
 from testbed.backends.base import Backend
 from testbed.backends.docker import DockerBackend
 from testbed.plan import Plan
-from tests.testbed.backend_contract import BackendContract, two_hosts, until, up
+from tests.testbed.backend_contract import BackendContract, ignore, two_hosts, until, up
 
 pytestmark = pytest.mark.docker
 
@@ -38,6 +40,25 @@ class TestDocker(BackendContract):
             assert follows()
             pieces.close()
             until(lambda: not follows())
+
+    def test_a_host_is_started_anew_once_its_image_is_another(
+        self, backend: Backend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        plan = two_hosts(backend)
+        ours, tag = docker_labels.image(), f"chitcp-test-{plan.lab}:latest"
+        monkeypatch.setenv("CHITCP_IMAGE", tag)
+        try:
+            for label in ("first", "second"):
+                file = io.BytesIO(f"FROM {ours}\nLABEL build={label}\n".encode())
+                self.client.images.build(fileobj=file, tag=tag, network_mode="host", rm=True)
+                if label == "first":
+                    backend.up(plan, ignore, stays=True)
+                    assert backend.change(plan, ignore) is None
+            assert backend.change(plan, ignore) is not None
+            assert backend.change(plan, ignore) is None
+        finally:
+            backend.down(plan.lab, ignore)
+            self.client.images.remove(tag)
 
     def kill_host(self, backend: Backend, plan: Plan, name: str) -> None:
         del backend

@@ -171,7 +171,9 @@ def test_a_run_that_is_refused_leaves_the_directory_for_runs_as_it_was(monkeypat
 
 def test_a_full_disk_is_not_our_fault() -> None:
     with open("/dev/full", "wb") as full:
-        ran = subprocess.run([sys.executable, "-m", "testbed", "schema"], stdout=full, stderr=subprocess.PIPE, text=True)
+        ran = subprocess.run(
+            [sys.executable, "-m", "testbed", "schema"], stdout=full, stderr=subprocess.PIPE, text=True
+        )
     assert (ran.returncode, ran.stderr.splitlines()[0]) == (
         3,
         "testbed: what there is to write can't be written: No space left on device.",

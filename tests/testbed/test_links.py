@@ -179,6 +179,21 @@ def test_a_lab_that_is_up_anew_has_nothing_to_undo_either(backend: Backend) -> N
     assert carols_delay() == 0.007
 
 
+def test_up_of_a_lab_whose_links_were_changed_resets_these_and_says_so(backend: Backend) -> None:
+    said: list[str] = []
+
+    def bring_up() -> object:
+        return lab.up(Topology.model_validate(LAB), backend, lab="lab", report=said.append)[1]
+
+    links.change("lab", "alice-r1", parse(["loss=50%", "delay=200ms"]), "alice")
+    links.set_down("lab", "office", down=True, passing=True)
+    assert bring_up() is not None
+    assert said == ["resetting alice-r1, office"]
+    assert all(end.is_as_planned for end in links.show("lab"))
+    assert bring_up() is None
+    assert len(said) == 1
+
+
 def test_in_a_lab_that_is_down_there_is_nothing_to_undo(backend: Backend) -> None:
     undo = links.set_down("lab", "office", down=True, passing=True)
     backend.down("lab", lambda _step: None)

@@ -17,6 +17,7 @@ import termios
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ import pytest
 from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
+from chitcpd import ctl
+from testbed import backends, lab
 from testbed.backends import local, processes
 from testbed.backends.base import Exit
 from testbed.backends.local import LocalBackend
 from testbed.backends.local_lab import LABEL, Entry, LocalLab
+from testbed.topology import Topology
 from testbed.unavailable import Unavailable
 from tests.testbed.backend_contract import LINK, TWO_HOSTS, app, changed, ignore, items, next_exit, two_hosts, until, up
 from tests.testbed.conftest import PROJECT
@@ -824,6 +828,35 @@ def test_a_capture_of_the_wire_has_one_beginning_whatever_changes(state: Path, t
     assert ends
     assert ends <= {end.address for node in wanted.nodes for end in node.interfaces}
     assert running(state) == []
+
+
+def test_a_capture_of_the_wire_that_has_ended_is_started_again() -> None:
+    backend = LocalBackend()
+    plan = two_hosts(backend)
+    with up(backend, plan, stays=True) as built:
+        if built.notes:
+            pytest.skip(built.notes[0])
+        processes.end([entry.known for entry in backend.lab(plan.lab).of("capture")], grace=0)
+        again = backend.change(changed(backend, plan, TWO_HOSTS), ignore)
+        assert again is not None
+        assert not again.notes
+        assert [entry.state for entry in backend.lab(plan.lab).of("capture")] == ["running"]
+        assert backend.change(changed(backend, plan, TWO_HOSTS), ignore) is None
+
+
+def test_a_lab_of_which_a_daemon_stands_still_is_not_said_to_be_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = LocalBackend()
+    topology = Topology.model_validate(TWO_HOSTS)
+    monkeypatch.setattr(backends, "FACTORIES", {"local": lambda: backend})
+    monkeypatch.setattr(ctl, "request", partial(ctl.request, timeout=0.2))
+    lab.up(topology, backend, lab="stands-still", report=ignore)
+    try:
+        backend.deed("stands-still", "bob", "pause")
+        with pytest.raises(Unavailable, match="chitcpd of bob does not answer") as refused:
+            lab.up(topology, backend, lab="stands-still", report=ignore)
+        assert "testbed down stands-still" in refused.value.remedy
+    finally:
+        backend.down("stands-still", ignore)
 
 
 def test_a_host_with_a_tcp_of_its_own_is_left_alone_too() -> None:

@@ -62,8 +62,8 @@ def test_what_is_no_node_is_refused(text: str) -> None:
         saved.load(text)
 
 
-def fingerprint(host: HostPlan, *capture: bool) -> str:
-    return saved.fingerprint(host, *(capture or (True, True)))
+def fingerprint(host: HostPlan, *beside: object) -> str:
+    return saved.fingerprint(host, *(beside or (True, True)))
 
 
 def test_a_fingerprint_is_the_same_each_time() -> None:

@@ -37,7 +37,7 @@ def test_a_file_in_its_place_is_refused(own_state: Path) -> None:
     own_state.unlink()
 
 
-def test_a_command_with_a_name_that_is_no_utf_8_may_hold_a_lab(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_command_whose_words_are_no_utf_8_may_hold_a_lab(own_state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["testbed", "up", os.fsdecode(b"\xff.yaml")])
     with state.lab_lock("lab"):
         assert b"\xff.yaml" in (own_state / "locks" / "lab").read_bytes()
