@@ -86,6 +86,17 @@ def test_a_check_that_needs_its_trace_fails_and_says_why(bench: Bench) -> None:
     assert "bob has no trace to judge by" in command.output, command.output
 
 
+@pytest.mark.usefixtures("another")
+def test_one_that_has_ended_is_started_anew_by_up(bench: Bench) -> None:
+    up = ["up", bench.topology(LAB), "--backend", "docker", "--name", bench.lab]
+    assert bench.command(*up).status == 0
+    bench.client.containers.get(f"chitcp-{bench.lab}.host-bob").kill()
+    again = bench.command(*up)
+    assert again.status == 0, again.output
+    assert "host bob: running" in again.output
+    assert "just so" in bench.command(*up).output
+
+
 def test_an_image_that_is_not_there(bench: Bench) -> None:
     command = bench.run(bench.topology(LAB.replace(TAG, "no-such-image:here")))
     assert command.status == 3
