@@ -13,10 +13,10 @@ import pytest
 from docker.errors import APIError
 from scapy.utils import PcapReader
 
-from testbed import topology
+from testbed import lab, topology
 from testbed.backends import docker_labels
 from testbed.backends.docker import DockerBackend
-from testbed.plan import plan
+from testbed.signals import Signals
 from testbed.unavailable import Unavailable
 from tests.integration.conftest import Bench
 
@@ -118,7 +118,6 @@ def test_one_that_ends_while_the_engine_joins_its_network(
     """An engine that finds out late answers with what its runtime met, as 400 or 500: each was seen."""
     file = bench.directory / bench.topology(LAB.replace(f'image: "{TAG}"', f'image: "{another}", command: ["false"]'))
     backend = DockerBackend()
-    planned = plan(topology.load(file), run_id="1", lab=bench.lab, pool=backend.pool, in_use={})
     start = docker.APIClient.start
 
     def start_after_its_end(api: docker.APIClient, container: str) -> None:
@@ -133,8 +132,8 @@ def test_one_that_ends_while_the_engine_joins_its_network(
             raise
 
     monkeypatch.setattr(docker.APIClient, "start", start_after_its_end)
-    with pytest.raises(Unavailable, match="chitcpd of bob ended with status 1 as it started"):
-        backend.up(planned, print, stays=False)
+    with Signals() as signals, pytest.raises(Unavailable, match="chitcpd of bob ended with status 1 as it started"):
+        lab.build(topology.load(file), backend, lab=bench.lab, run_id="1", stays=False, signals=signals, report=print)
     assert bench.left() == []
 
 
