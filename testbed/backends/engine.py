@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import select
+import socket
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from requests.exceptions import RequestException
 from testbed.unavailable import Unavailable
 
 WORKERS = 8  # requests at a time; an engine does not become faster with more
+_PATIENCE = 30.0  # seconds for an answer of a session: some wait for a daemon that starts
 
 
 def connect(connections: int) -> APIClient:
@@ -32,10 +34,12 @@ def connect(connections: int) -> APIClient:
 
     Raises Unavailable if no engine answers, or not this user.
     """
-    where = _where()
+    address, says = _address()
+    where = f"{address} ({says})" if says else address
     try:
+        _knock(address)
         return docker.from_env(max_pool_size=connections).api
-    except DockerException as error:
+    except (OSError, DockerException) as error:
         cause = _first_cause(error)
         if isinstance(cause, PermissionError):
             raise Unavailable(
@@ -49,17 +53,26 @@ def connect(connections: int) -> APIClient:
         ) from error
 
 
-def _where() -> str:
+def _address() -> tuple[str, str]:
     """The address that `from_env` takes, and who says so. Raises Unavailable if that is a context that is not there."""
     if address := os.environ.get("DOCKER_HOST"):
-        return f"{address} (DOCKER_HOST)"
+        return address, "DOCKER_HOST"
     name = os.environ.get("DOCKER_CONTEXT") or get_current_context_name()
     context: Context | None = ContextAPI.get_context(name)
     if context is None:  # `from_env` would take another engine
         raise Unavailable(
             f"no Docker context {name} is found.", "Choose one of `docker context ls`, or set DOCKER_HOST."
         )
-    return str(context.Host) if name == "default" else f"{context.Host} (Docker context {name})"
+    return str(context.Host), "" if name == "default" else f"Docker context {name}"
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody answers at a UNIX socket. The SDK would find that out too, and leave its own open."""
+    scheme, _, path = address.partition("://")
+    if scheme == "unix":
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(_PATIENCE)
+            sock.connect(path)
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -116,9 +129,6 @@ def output(api: APIClient, container: str, command: list[str], *, user: str) -> 
         yield from (piece for _, piece in frames_iter(stream, tty=False))  # type: ignore[no-untyped-call]
     finally:
         stream._response.close()  # with its connection; the SDK hands it out nowhere else
-
-
-_PATIENCE = 30.0  # seconds for an answer of a session: some wait for a daemon that starts
 
 
 class Session:
