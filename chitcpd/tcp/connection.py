@@ -410,7 +410,7 @@ class Connection(TcpConnection):
         """
         mere_ack = not len(seg) and seg.flags & (ACK | RST) == ACK
         behind = diff(seg.seq, add(self.rcv_nxt, self.rcv_wnd))
-        return mere_ack and self.state in _SENDING and behind in (0, 1)
+        return mere_ack and self.state in _SENDING and (behind == 0 or (behind == 1 and not self.rcv_wnd))
 
     def _answer_unacceptable(self, seg: Segment, now: float) -> None:
         """<SEQ=SND.NXT><ACK=RCV.NXT><CTL=ACK>; throttled for a mere ACK, or two ends could go on for ever."""

@@ -223,6 +223,9 @@ def test_an_ack_at_the_edge_of_our_window_is_heeded(a_connection: Maker) -> None
     tcp = a_connection(in_state=State.ESTABLISHED)
     tcp.send(stream(1000))
     tcp.take()
+    tcp.arrives(peer(seq=2 + BUFFER, ack=1001))
+    assert tcp.snd_una == 1  # behind a window that is open, nothing is
+    tcp.take()
     tcp.arrives(peer(seq=1 + BUFFER, ack=1001))
     tcp.sends_nothing()
     assert tcp.snd_una == 1001
