@@ -36,6 +36,7 @@ _OPTIONS_OF_THE_END = frozenset(  # those that are the descriptor's own
     {system.SO_TYPE, system.SO_RCVTIMEO, system.SO_SNDTIMEO, system.SO_RCVLOWAT}
 )
 _OOB = int(system.MSG_OOB)
+_PATIENCE = 1.0  # seconds for an answer that close() can do without
 _HUNG_UP = select.POLLHUP | select.POLLERR
 _some_linger = False  # a socket has had SO_LINGER with a time: close() asks for it
 _Native = _socket.socket
@@ -362,8 +363,9 @@ def _linger_of(self: _Native) -> tuple[Name | None, int]:
     """For how many seconds close() waits for which socket."""
     try:
         name = name_of(self)
-        raw = requests.getsockopt(name, system.SOL_SOCKET, system.SO_LINGER) if name is not None else bytes(8)
-    except OSError:  # it is closed, or its daemon has ended
+        asked = system.SOL_SOCKET, system.SO_LINGER
+        raw = requests.getsockopt(name, *asked, timeout=_PATIENCE) if name is not None else bytes(8)
+    except OSError:  # it is closed, or its daemon has ended, or stands still
         return None, 0
     on, seconds = _LINGER.unpack(raw)
     return name, seconds if on else 0

@@ -99,10 +99,10 @@ def getpeername(name: Name) -> Address:
     return unpack_address(client.request(ChitcpdMsg(code=GETPEERNAME, name_args=arguments), name.instance).addr)
 
 
-def getsockopt(name: Name, level: int, option: int) -> bytes:
-    """The value of a socket option, as C has it."""
+def getsockopt(name: Name, level: int, option: int, timeout: float | None = None) -> bytes:
+    """The value of a socket option, as C has it. Raises TimeoutError after so many seconds."""
     arguments = SockoptArgs(sockfd=name.sockfd, level=level, name=option)
-    return client.request(ChitcpdMsg(code=GETSOCKOPT, sockopt_args=arguments), name.instance).buf
+    return client.request(ChitcpdMsg(code=GETSOCKOPT, sockopt_args=arguments), name.instance, timeout=timeout).buf
 
 
 def setsockopt(name: Name, level: int, option: int, value: bytes) -> None:
