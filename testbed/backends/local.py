@@ -148,6 +148,8 @@ class LocalBackend:
                 return None
             report("starting the capture of the wire again")
             note = self._start_capture(plan, lab)
+            for node in plan.nodes:  # something was changed, so all links are to be as planned
+                self._tell_links(plan, lab, node)
             return Built(notes=[note] if note else [])
         if lab.name not in self._spawners:  # another command made it, and may have been killed before it recorded all
             lab.end_unrecorded()

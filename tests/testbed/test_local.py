@@ -26,6 +26,7 @@ from scapy.layers.inet import IP, TCP
 from scapy.utils import rdpcap
 
 from chitcpd import ctl
+from chitcpd.faults import Shape
 from testbed import backends, lab
 from testbed.backends import local, processes
 from testbed.backends.base import Exit
@@ -33,7 +34,19 @@ from testbed.backends.local import LocalBackend
 from testbed.backends.local_lab import LABEL, Entry, LocalLab
 from testbed.topology import Topology
 from testbed.unavailable import Unavailable
-from tests.testbed.backend_contract import LINK, TWO_HOSTS, app, changed, ignore, items, next_exit, two_hosts, until, up
+from tests.testbed.backend_contract import (
+    LINK,
+    TWO_HOSTS,
+    app,
+    changed,
+    ignore,
+    items,
+    next_exit,
+    reshape,
+    two_hosts,
+    until,
+    up,
+)
 from tests.testbed.conftest import PROJECT
 
 TESTBED = [sys.executable, "-c", "import sys; from testbed.cli import main; sys.exit(main())"]
@@ -837,8 +850,11 @@ def test_a_capture_of_the_wire_that_has_ended_is_started_again() -> None:
         if built.notes:
             pytest.skip(built.notes[0])
         processes.end([entry.known for entry in backend.lab(plan.lab).of("capture")], grace=0)
+        alice = plan.node("alice")
+        reshape(backend, plan, Shape(loss=0.5), "alice")
         again = backend.change(changed(backend, plan, TWO_HOSTS), ignore)
         assert again is not None
+        assert backend.now(plan.lab, alice, alice.interfaces[0]).shape == alice.interfaces[0].shape
         assert not again.notes
         assert [entry.state for entry in backend.lab(plan.lab).of("capture")] == ["running"]
         assert backend.change(changed(backend, plan, TWO_HOSTS), ignore) is None
