@@ -98,6 +98,8 @@ def output(asked: Output, stdout: Path) -> Result:
             found = search(asked.matches, text, within=_SEARCH_WITHIN)
     except TimeoutError:
         return Result(check, False, f"{asked.matches} was not found within {_SEARCH_WITHIN} s: is it a simple one?")
+    except ChildProcessError as error:
+        return Result(check, False, f"what {asked.app} wrote could not be searched: {error}")
     what = "wrote nothing" if found is None else f"wrote {found!r:.80}"
     return Result(check, found is not None, f"{asked.app} {what} that matches {asked.matches}")
 

@@ -13,29 +13,34 @@ from threading import Thread
 from typing import IO, Any
 
 _LONGEST_LINE = 1 << 16  # bytes; a longer one is several
-_SEARCH = """
+_NOTHING = 3  # the status of a search that has found nothing; 1 is that of a Python program which has failed
+_SEARCH = f"""
 import re, resource, sys
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # seconds; who asked may have been killed
+resource.setrlimit(resource.RLIMIT_AS, (1 << 31, 1 << 31))  # bytes
 pattern, longest, given = re.compile(sys.argv[1], re.MULTILINE), int(sys.argv[2]), sys.stdin.buffer
 lines = (line.rstrip(b"\\r\\n") for line in iter(lambda: given.readline(longest), b""))
 for text in lines if longest else [given.read()]:
     if found := pattern.search(text.decode(errors="replace")):
         sys.stdout.buffer.write(found[0].encode(errors="replace"))
         sys.exit(0)
-sys.exit(1)
+sys.exit({_NOTHING})
 """
 
 
 def search(pattern: str, text: bytes | IO[bytes], *, within: float) -> str | None:
     """What matches first, in a text or in an open file; it may be of several lines.
 
-    Raises TimeoutError if nobody knows after so many seconds.
+    Raises TimeoutError if nobody knows after so many seconds, ChildProcessError if it could not be done: a text of a
+    gigabyte takes more memory than the search may have.
     """
     given: dict[str, Any] = {"input": text} if isinstance(text, bytes) else {"stdin": text}
     try:
         done = subprocess.run(_command(pattern, 0), **given, capture_output=True, timeout=within, check=False)
     except subprocess.TimeoutExpired as error:
         raise TimeoutError from error
+    if done.returncode not in (0, _NOTHING):
+        raise ChildProcessError(f"it ended with status {done.returncode}")
     return done.stdout.decode(errors="replace") if done.returncode == 0 else None
 
 
