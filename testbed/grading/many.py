@@ -26,7 +26,7 @@ from testbed.grading.cells import cells, settled
 from testbed.grading.network import Talk
 from testbed.grading.nursery import own_folder
 from testbed.grading.runner import Grade, Step, grade, nothing
-from testbed.grading.sandbox import Broken, Sandbox, Source, Unreadable
+from testbed.grading.sandbox import TIME, Broken, Sandbox, Source, Unreadable
 from testbed.grading.script import Bench, settings
 from testbed.grading.weights import Weights
 from testbed.signals import Interrupted, Signals
@@ -135,7 +135,8 @@ def _meet(client: Source, server: Source, link: str, seed: int, kind: str) -> Me
             talk = Talk(bench, LINKS[link], settings(rto_min=0.2, msl=1.0, congestion="newreno"), other=other.tcp)
             trouble = talk.run(client=True, there=BYTES, back=BYTES)
         except Broken as broken:
-            trouble = f"{'client' if one.broken is broken else 'server'}: {broken.text}"
+            late = min(one.taken, other.taken) > TIME  # then it was one's turn, and maybe the other has taken the time
+            trouble = broken.text if late else f"{'client' if one.broken is broken else 'server'}: {broken.text}"
         return Meeting(client.name, server.name, link, trouble)
 
 

@@ -115,6 +115,7 @@ class Talk:
         self._recorder = Recorder(bench, self._simulation)
         self._events = bench.events
         self._first = len(bench.events)  # of this talk
+        self._two = other is not None
         other = other or loader.load(loader.REFERENCE)
         self._ours = self._simulation.host(OURS, tcp=bench.tcp, config=config, recorder=self._recorder)
         self._theirs = self._simulation.host(THEIRS, tcp=other, config=config)
@@ -125,7 +126,7 @@ class Talk:
         """What went wrong, in words; None if nothing did. `closes`: as `transfer` has it."""
         with _faults() as faults:
             outcome = self._run(client, there, back, slow, closes)
-        return outcome and "; ".join([outcome, *faults[:1]])
+        return outcome and "; ".join([outcome, *([] if self._two else faults[:1])])  # of two, whose it is is not known
 
     def _run(self, client: bool, there: int, back: int, slow: bool, closes: bool) -> str | None:
         one, other = (self._ours, self._theirs) if client else (self._theirs, self._ours)
