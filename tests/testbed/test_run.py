@@ -852,14 +852,13 @@ def test_a_signal_to_an_application_that_has_not_begun_is_told_and_excuses_nothi
 
 
 def test_a_second_signal_to_an_application_that_has_ended_is_told_and_the_first_one_counts(lab: Lab) -> None:
-    kills = [
-        f"{{at: {at}ms, app: {app}, kill: SIGKILL}}" for at, app in ((50, "server"), (300, "server"), (310, "client"))
-    ]
+    moments = ((1000, "server"), (1500, "server"), (1510, "client"))  # ms: the first one once both run
+    kills = [f"{{at: {at}ms, app: {app}, kill: SIGKILL}}" for at, app in moments]
     lab.file.write_text(TOPOLOGY + f"events: [{', '.join(kills)}]")
     lab.programs.update(server=lambda process: server(process) or 137, client=patient)
     outcome = lab.run()
     assert outcome.verdict == "passed"
-    assert outcome.notes == ["server did not run at 0.3 s: SIGKILL to server"]
+    assert outcome.notes == ["server did not run at 1.5 s: SIGKILL to server"]
 
 
 def test_events_that_did_not_come_are_in_the_manifest_too(lab: Lab) -> None:
