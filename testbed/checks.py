@@ -199,7 +199,7 @@ def integrity(receiver: str, apps: Iterable[AppPlan], files: Path) -> Result:
         return Result(check, False, details, arrived)
     whole = [one.file for one in arrived]
     missing = [name for name in dict.fromkeys(name for _, name in given) if name not in whole]
-    rest = f"; {', '.join(missing)} did not" if missing else ""
+    rest = f"; {receiver} has no {', '.join(missing)}" if missing else ""
     return Result(check, True, f"{', '.join(whole)} arrived whole{rest}", arrived)
 
 

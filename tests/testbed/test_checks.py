@@ -76,7 +76,7 @@ def test_what_did_not_arrive_is_named(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(CONTENT)
     giver = an_app("giver", files={"a": CONTENT, "b": CONTENT})
     result = checks.integrity("client", [giver, CLIENT], tmp_path)
-    assert (result.ok, result.message) == (True, "a arrived whole; b did not")
+    assert (result.ok, result.message) == (True, "a arrived whole; client has no b")
 
 
 def test_a_link_instead_of_a_file_is_no_evidence(tmp_path: Path) -> None:
