@@ -168,11 +168,18 @@ def test_a_change_takes_effect_at_once(lab: Lab) -> None:
         )
 
 
+@pytest.mark.timeout(900)
 def test_the_testbed_s_own_probes_agree(bench: Bench) -> None:
-    """What `up` says of a link; roughly: in a kernel in user mode packets come to a process late, and in bunches."""
+    """What `up` says of a link; roughly: in a kernel in user mode packets come to a process late, and in bunches.
+
+    Never early: so of three labs the best one tells. On a slow machine one said 108 ms.
+    """
     one = "name: one\nhosts: {alice: {}, bob: {}}\nlinks: [{endpoints: [alice, bob], delay: 50ms, rate: 2mbit}]\n"
-    with up(bench, one) as lab:
-        said = re.search(r"alice->bob: round trip ([\d.]+) ms.*; rate ([\d.]+) mbit", lab.said)
-        assert said is not None, lab.said
-        assert float(said[1]) == pytest.approx(100.5, rel=0.15)  # 108 was seen, on a machine half as fast as others
-        assert float(said[2]) == pytest.approx(2, rel=0.25)
+    trips: list[float] = []
+    while len(trips) < 3 and (not trips or trips[-1] > 105):
+        with up(bench, one) as lab:
+            said = re.search(r"alice->bob: round trip ([\d.]+) ms.*; rate ([\d.]+) mbit", lab.said)
+            assert said is not None, lab.said
+            assert float(said[2]) == pytest.approx(2, rel=0.25)
+            trips.append(float(said[1]))
+    assert min(trips) == pytest.approx(100.5, rel=0.05)
