@@ -6,6 +6,7 @@ virtual time as it is, and always in the same order. The thread that runs the si
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections import deque
@@ -19,11 +20,16 @@ from chitcpd.sim import Application, Host, LimitExceeded, Process, Signal, Simul
 from testbed.clock import TimeStands
 
 T = TypeVar("T")
-_LAST_STEP = 2.0  # seconds, of the wall clock, for a thread to come to its next wait, after we were interrupted
+_LAST_STEP = 2.0  # seconds, of the wall clock, for a thread to come to its next wait, once we are interrupted
 
 
 class Ended(BaseException):
     """Ends a thread, at the wait in which it is: what it belongs to is gone."""
+
+
+def raise_in(thread: int, error: type[BaseException]) -> None:
+    """Raise it in another thread, as soon as that runs Python code."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(error))
 
 
 class VirtualClock:
@@ -188,7 +194,7 @@ class Thread:
         """Unwind it, in nobody's time."""
         self._ends = True
         if self._thread.is_alive():
-            self._go_on(_LAST_STEP)
+            self._go_on(last=True)
             self._thread.join(_LAST_STEP)
         self._clock.over(self)
 
@@ -207,8 +213,8 @@ class Thread:
                 return
             yield self._waits_for
 
-    def _go_on(self, within: float = -1) -> None:
-        """Hand it the baton, and wait until it is back, for so many seconds of the wall clock; -1: for ever."""
+    def _go_on(self, *, last: bool = False) -> None:
+        """Hand it the baton, and wait until it is back; `last`: not for ever."""
         clock = self._clock
         before, clock.running = clock.running, self
         try:
@@ -216,9 +222,13 @@ class Thread:
                 os.chdir(self._directory)
             self._go.release()
             try:
-                clock.back.acquire(timeout=within)
+                while not clock.back.acquire(timeout=_LAST_STEP) and not last:
+                    pass  # a signal that came just before this wait has not ended it: it is handled here
             except BaseException:  # a signal: the thread goes on, up to its next wait, and must not do so elsewhere
-                clock.back.acquire(timeout=_LAST_STEP)
+                clock.broken = True
+                if not clock.back.acquire(timeout=_LAST_STEP):
+                    raise_in(self.ident, Ended)  # it is in a call of a TCP that does not end
+                    clock.back.acquire(timeout=_LAST_STEP)
                 raise
         finally:
             clock.running = before

@@ -5,12 +5,11 @@ As the daemon's watchdog does: the driver takes it for a fault of that TCP, and 
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 
 from chitcpd.simlab import EndlessLoop, Lab
-from testbed.backends.sim_threads import VirtualClock
+from testbed.backends.sim_threads import VirtualClock, raise_in
 
 _TICK = 3.0  # seconds, of the wall clock: a call is found after one to two ticks
 _BUSY = 1.0  # seconds of CPU time that it must have taken meanwhile: this machine may have been asleep
@@ -36,9 +35,8 @@ class Watch:
         before, busy = None, 0.0
         while not self._over.wait(_TICK):
             call = self._lab.call()
-            if call is None or call != before:
+            if call is None or call != before or self._clock.broken:  # then its thread is ended elsewhere
                 before, busy = call, time.process_time()
             elif time.process_time() - busy > _BUSY:
                 before = None
-                thread, fault = ctypes.c_ulong(self._clock.ident), ctypes.py_object(EndlessLoop)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, fault)
+                raise_in(self._clock.ident, EndlessLoop)

@@ -7,7 +7,6 @@ import gc
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -505,19 +504,30 @@ def test_a_tcp_that_never_returns_costs_a_connection(method: str, monkeypatch: p
     assert manifest(folder)["apps"]["client"]["status"] == 1
 
 
-@pytest.mark.parametrize("method", ["open(self, now, *, active)", "send(self, data, now)"])
-def test_an_interrupt_ends_a_tcp_that_never_returns(method: str) -> None:
-    Path("mine.py").write_text(f"{MINE.replace(': ...', ':')}    def {method}:\n        while True: pass\n")
+ENDLESS = "while True: pass"
+STUBBORN = """while True:
+            try:
+                while True: os.getpid()
+            except BaseException: pass"""
+
+
+@pytest.mark.parametrize(
+    ("method", "loop"),
+    [
+        ("open(self, now, *, active)", ENDLESS),
+        ("send(self, data, now)", ENDLESS),
+        ("segment_arrives(self, seg, now)", ENDLESS),
+        ("open(self, now, *, active)", STUBBORN),
+    ],
+)
+def test_an_interrupt_ends_a_tcp_that_never_returns(method: str, loop: str) -> None:
+    """It comes in the midst of the endless call, as Ctrl-C does: the TCP sends the signal itself."""
+    body = f"        import os, signal\n        os.kill(os.getpid(), signal.SIGINT)\n        {loop}\n"
+    Path("mine.py").write_text(f"{MINE.replace(': ...', ':')}    def {method}:\n{body}")
     Path("lab.yaml").write_text(pair(own=("hosts: {alice: {}", "hosts: {alice: {tcp: {implementation: ./mine.py}}")))
-    command = [*TESTBED, "run", "lab.yaml", "--backend", "sim"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
-        assert running.stdout is not None
-        for line in running.stdout:
-            if line == "waiting for client\n":
-                break
-        running.send_signal(signal.SIGINT)
-        said = running.stdout.read()
-        assert running.wait(30) == 130, said
+    ran = run_testbed("run", "lab.yaml", "--backend", "sim")
+    said = ran.stdout + ran.stderr
+    assert ran.returncode == 130, said
     assert "interrupted by SIGINT" in said
     folder = Path("runs/pair/latest")
     assert manifest(folder)["verdict"] == "interrupted"
