@@ -59,8 +59,11 @@ class Applications:
     def kill(self, lab: str, app: str, signal: str) -> bool:
         """To the application, past its container's init."""
         try:
-            self._api.kill(name_of(lab, "app", app), signal)
-        except APIError:  # it has ended, or has not begun
+            with engine.faults():
+                self._api.kill(name_of(lab, "app", app), signal)
+        except APIError as error:
+            if not any(engine.is_status(error, status) for status in (404, 409)):  # it has not begun, or has ended
+                raise
             return False
         return True
 

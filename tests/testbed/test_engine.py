@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
+from docker import APIClient
 from docker.context import ContextAPI
+from docker.errors import APIError
 
 from testbed.backends import engine
+from testbed.backends.docker_apps import Applications
+from testbed.backends.docker_things import Things
 from testbed.unavailable import Unavailable
 
 
@@ -75,3 +81,34 @@ def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
     for line in engine.lines(b"x" * (1 << 16) for _ in range(1 << 10)):
         most = max(most, len(line))
     assert most == 1 << 20
+
+
+@contextmanager
+def engine_that_answers(status: int) -> Iterator[APIClient]:
+    """A client of an engine which answers every POST so."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(b'{"message": "so it is"}')
+
+        def log_message(self, *_: object) -> None: ...
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with closing(APIClient(f"tcp://127.0.0.1:{server.server_port}", version="1.41")) as api:
+            yield api
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("status", "got_it"), [(204, True), (404, False), (409, False)])
+def test_an_application_that_does_not_run_gets_no_signal(status: int, got_it: bool) -> None:
+    with engine_that_answers(status) as api:
+        assert Applications(api, Things(api)).kill("lab", "client", "SIGTERM") is got_it
+
+
+@pytest.mark.parametrize(("status", "error"), [(400, APIError), (500, Unavailable)])
+def test_a_signal_that_failed_is_not_one_that_nobody_got(status: int, error: type[Exception]) -> None:
+    with engine_that_answers(status) as api, pytest.raises(error, match="so it is"):
+        Applications(api, Things(api)).kill("lab", "client", "SIGTERM")
