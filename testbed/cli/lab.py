@@ -13,8 +13,8 @@ from testbed.cli.complete import labs, labs_and_topologies
 from testbed.cli.options import Wanted, lab_options
 from testbed.cli.output import (
     complain,
-    complain_of_unreachable,
     format_option,
+    note_unreachable,
     print_json,
     print_json_line,
     progress,
@@ -106,7 +106,7 @@ def down(lab: str | None, all_: bool, output_format: str) -> int:
 def _all_down() -> tuple[list[dict[str, object]], bool]:
     """(what was removed of each lab that could go, whether one could not)."""
     names, unreachable = core.labs()
-    complain_of_unreachable(unreachable)
+    note_unreachable(unreachable)
     if not names:
         say("no lab is up")
     removed: list[dict[str, object]] = []
@@ -144,7 +144,7 @@ def ps(lab: str | None, output_format: str) -> int:
       testbed ps two-hosts --format json
     """
     found, unreachable = core.ps(lab)
-    complain_of_unreachable(unreachable)
+    note_unreachable(unreachable)
     if output_format == "json":
         print_json([{"backend": backend, **asdict(item)} for backend, item in found])
     elif not found:

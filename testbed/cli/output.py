@@ -100,10 +100,11 @@ def complain(text: str, remedy: str = "") -> None:
         _say(console, remedy, "plain")
 
 
-def complain_of_unreachable(backends: Mapping[str, str]) -> None:
-    """Say of each backend why it could not be asked: there may be labs that nobody has seen."""
+def note_unreachable(backends: Mapping[str, str]) -> None:
+    """Say of each backend why it could not be asked: there may be labs that nobody has seen. Many have no Docker."""
+    console = Console(stderr=True, highlight=False)
     for backend, why in backends.items():
-        complain(f"{backend} could not be asked: {why.rstrip('.')}.")
+        _say(console, f"note: labs on {backend} are not seen: {why.rstrip('.')}.", "note")
 
 
 def _say(console: Console, text: str, style: str, *, wrap: bool = False) -> None:

@@ -13,8 +13,8 @@ from testbed.backends.base import Recording
 from testbed.cli.complete import labs
 from testbed.cli.options import runs_option
 from testbed.cli.output import (
-    complain_of_unreachable,
     format_option,
+    note_unreachable,
     print_json,
     progress,
     result_for,
@@ -142,7 +142,7 @@ def gc(dry_run: bool, output_format: str) -> int:
         with progress() as step:
             removed, unreachable = core.gc(step, dry_run=dry_run)
             of_grading = left.remove(dry_run=dry_run)
-        complain_of_unreachable(unreachable)
+        note_unreachable(unreachable)
         for lab, count in removed.items():
             say(f"lab {lab}: {count} things {'would go' if dry_run else 'removed'}")
         if of_grading:

@@ -548,7 +548,7 @@ def test_a_backend_that_can_not_be_asked_is_named(monkeypatch: pytest.MonkeyPatc
     for command in (["ps"], ["down", "--all"]):
         assert main(command) == 0
         said = capsys.readouterr()
-        assert (said.out, said.err) == ("no lab is up\n", "testbed: fake could not be asked: no engine answers.\n")
+        assert (said.out, said.err) == ("no lab is up\n", "note: labs on fake are not seen: no engine answers.\n")
 
 
 def test_validate_says_what_is_in_a_file_or_all_that_is_wrong(capsys: Captured) -> None:
