@@ -226,9 +226,7 @@ class DockerBackend:
 
         def attend_to(host: str) -> None:
             with suppress(Unavailable):  # the change itself will say so
-                devices = "; ".join(map(setup.find_device, nodes[host].interfaces))
-                self._reach.root(lab, host, f"{devices}; echo")
-                self._reach.ask(lab, host, "ping")
+                self._reach.attend(lab, nodes[host])
 
         with ThreadPoolExecutor(engine.WORKERS) as pool:
             list(pool.map(attend_to, hosts))
@@ -237,7 +235,7 @@ class DockerBackend:
         """As the daemon says; of another chitcpd, as tc does."""
         if node.image is None:
             return daemon.now(self._reach.ask(lab, node.name, "link", peer=next(iter(interface.peers.values()))))
-        return Now(*setup.shown(self._reach.root(lab, node.name, setup.show(interface))))
+        return Now(*self._reach.shown(lab, node.name, interface))
 
     def reshape(self, lab: str, changes: Sequence[Reshape]) -> None:
         """Tell netem at all ends at once, then the daemons.

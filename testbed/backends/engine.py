@@ -132,7 +132,7 @@ def output(api: APIClient, container: str, command: list[str], *, user: str) -> 
 
 
 class Session:
-    """A command that runs in a container for as long as we like, is told lines and answers each with a line."""
+    """A command that runs in a container for as long as we like, is told something and answers in lines."""
 
     def __init__(self, api: APIClient, container: str, command: list[str], *, user: str) -> None:
         execution = api.exec_create(container, command, user=user, stdin=True, stderr=False)["Id"]
@@ -141,19 +141,28 @@ class Session:
         self._rest = b""
         self._lock = Lock()
 
-    def ask(self, line: str) -> str:
-        """The answer. Raises EOFError if the command has ended, TimeoutError if it stands still."""
+    def ask(self, text: str, ends: str = "") -> str:
+        """The answer: lines, up to the first that begins so.
+
+        Raises EOFError if the command has ended, TimeoutError if it stands still.
+        """
         with self._lock:
-            self._stream._sock.sendall(line.encode() + b"\n")
-            while b"\n" not in self._rest:
-                if not select.select([self._stream], [], [], _PATIENCE)[0]:
-                    raise TimeoutError
-                _, piece = next(self._frames, (0, b""))
-                if not piece:
-                    raise EOFError
-                self._rest += piece
-            answer, _, self._rest = self._rest.partition(b"\n")
-            return answer.decode(errors="replace")
+            self._stream._sock.sendall(text.encode() + b"\n")
+            answer = [self._line()]
+            while not answer[-1].startswith(ends):
+                answer.append(self._line())
+            return "\n".join(answer)
+
+    def _line(self) -> str:
+        while b"\n" not in self._rest:
+            if not select.select([self._stream], [], [], _PATIENCE)[0]:
+                raise TimeoutError
+            _, piece = next(self._frames, (0, b""))
+            if not piece:
+                raise EOFError
+            self._rest += piece
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line.decode(errors="replace")
 
     def close(self) -> None:
         """The command sees the end of its input."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +32,9 @@ touch {AGAIN}
 kill -KILL $daemon
 while [ -d /proc/$daemon ]; do sleep 0.01; done
 """
+ADDRESSES = "ip -json -4 address show"  # in one line
+# For root: takes the lines of `reshape` and `show`. It goes on, for to start a tc takes its time when a change is due.
+TC = ("sh", "-c", "exec tc -json -force -batch - 2>&1")
 _SHARES = {"loss-random": "loss", "duplicate": "duplicate", "reorder": "reorder", "corrupt": "corrupt"}  # of tc
 READY_WITHIN = 20  # seconds until a chitcpd answers; long, because a busy machine starts Python slowly
 
@@ -147,26 +149,28 @@ def _netem(interface: Interface) -> str:
     return _NETEM.format(address=interface.address, netem=netem)
 
 
-def find_device(interface: Interface) -> str:
-    """A command for a shell that goes on, and then knows the name of this interface: to be quick when it matters."""
-    name = _variable(interface)
-    return f': "${{{name}:=$(ip -o -4 address show to {interface.address} | cut -d" " -f2)}}"'
+def devices(entries: list[dict[str, Any]]) -> dict[str, str]:
+    """Of each address the interface that has it, by what `ADDRESSES` prints."""
+    return {address["local"]: entry["ifname"] for entry in entries if entry for address in entry["addr_info"]}
 
 
-def _variable(interface: Interface) -> str:
-    return f"d_{interface.address.replace('.', '_')}"
+def reshape(device: str, interface: Interface, shape: Shape, underlay: Underlay) -> str:
+    """Lines for `TC` that change what netem does, and ask for what `answer` reads."""
+    netem = shlex.join(shaping.netem(shape, underlay, mtu=interface.mtu))
+    has_work = shaping.has_work(shape, underlay)
+    change = f"replace dev {device} root {netem}" if has_work else f"del dev {device} root"
+    return f"qdisc {change}\n{show(device)}"
 
 
-def reshape(interface: Interface, shape: Shape, underlay: Underlay) -> str:
-    """A line for a shell that changes what netem does, and prints the status and what was said in one line."""
-    device = _variable(interface)
-    if shaping.has_work(shape, underlay):
-        netem = shlex.join(shaping.netem(shape, underlay, mtu=interface.mtu))
-        command = f"tc qdisc replace dev ${{{device}}} root {netem} && tc -json qdisc show dev ${{{device}}}"
-    else:
-        command = f"tc qdisc del dev ${{{device}}} root 2>/dev/null; true"
-    run = f"said=$({{ {command}; }} 2>&1); status=$?"
-    return f'{find_device(interface)}; {run}; echo $status $(echo "$said" | tr "\\n" " ")'
+def show(device: str) -> str:
+    """A line for `TC` that asks for what `answer` reads."""
+    return f"qdisc show dev {device}"
+
+
+def answer(said: str) -> tuple[list[dict[str, Any]], str]:
+    """(the qdiscs of the device that was shown, what was wrong with a change before)."""
+    *wrong, found = said.splitlines()
+    return json.loads(found), " ".join(line for line in wrong if not line.startswith("Command failed"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +185,7 @@ def shaped(node: HostPlan, told: dict[str, Any]) -> Shaped:
     """From what the script tells. Raises Unavailable if what tc reads back is not what was asked for."""
     if told["netem"] != "yes":
         return Shaped(False, why_no_netem(told["why"]))
-    device = {address["local"]: entry["ifname"] for entry in told["devices"] for address in entry["addr_info"]}
+    device = devices(told["devices"])
     qdisc = {entry["dev"]: entry for entry in told["qdiscs"] if entry["kind"] == "netem"}
     for interface in node.interfaces:
         if shaping.has_work(interface.shape, interface.underlay):
@@ -212,15 +216,10 @@ def compare(interface: Interface, shape: Shape, underlay: Underlay, qdisc: dict[
         )
 
 
-def show(interface: Interface) -> str:
-    """A line for a shell that prints, in one line, what `shown` reads."""
-    return f"{find_device(interface)}; echo $(tc -json qdisc show dev ${{{_variable(interface)}}})"
-
-
-def shown(line: str) -> tuple[Shape, Underlay]:
+def shown(qdiscs: list[dict[str, Any]]) -> tuple[Shape, Underlay]:
     """What netem does at a device, by what tc says of it."""
     none: dict[str, Any] = {}
-    netem = next((qdisc for qdisc in json.loads(line or "[]") if qdisc["kind"] == "netem"), none)
+    netem = next((qdisc for qdisc in qdiscs if qdisc["kind"] == "netem"), none)
     options = netem.get("options", {})
     delay, rate = options.get("delay", {}), options.get("rate", {}).get("rate", 0) * 8
     shape = Shape(
@@ -237,9 +236,3 @@ def why_no_netem(said: str) -> str:
     reason = " ".join(said.split()) or "tc failed without a word"
     unknown = ("qdisc kind is unknown", "No such file or directory")
     return f"this kernel has no sch_netem ({reason})" if any(word in reason for word in unknown) else reason
-
-
-def answer(line: str) -> tuple[int, str]:
-    """(status, what was said) of a line that `reshape` prints."""
-    match = re.fullmatch(r"(\d+) ?(.*)", line)
-    return (int(match[1]), match[2]) if match else (1, line)

@@ -76,15 +76,16 @@ def test_what_finds_the_queue_full_is_lost(flow: Path) -> None:
     assert dropped_by_a_queue(flow / "hosts" / "alice" / "trace.jsonl")
 
 
-def test_the_link_is_used(events: list[dict[str, Any]]) -> None:
-    """Goodput: the file, over the time from its first segment to the last that was acknowledged.
+def test_what_is_lost_is_sent_again_without_waiting_for_a_time_out(events: list[dict[str, Any]]) -> None:
+    """So the link goes on being used.
 
-    The one processor of a kernel in user mode does not much more for two chitcpds, and less beside others: 0.69 to 0.9
-    was seen. A TCP that waits for its time-outs would not come near half of it.
+    How much of it is, is a matter of the machine: the one processor of a kernel in user mode does no 10 Mbit/s for two
+    chitcpds and all else. 0.33 to 0.9 was seen.
     """
-    data = [event["t"] for event in events if event["event"] == "sent" and event.get("len")]
-    end = max(event["t"] for event in events if event["event"] == "received")
-    assert SIZE * 8 / (end - data[0]) >= 0.4 * RATE
+    expired = [event["timer"] for event in events if event["event"] == "timer"]
+    data = [event["seq"] for event in events if event["event"] == "sent" and event.get("len")]
+    again = len(data) - len(set(data))
+    assert expired.count("RETRANSMISSION") < again / 10
 
 
 @pytest.mark.parametrize("host", ["alice", "bob"])

@@ -144,28 +144,30 @@ def test_the_packets_of_port_23300_pass_through_the_netem_of_their_link(lab: Lab
         assert grown >= 28 if link == "delay-50" else grown < 8, (host, link, grown)
 
 
-def test_a_change_takes_effect_at_once(lab: Lab) -> None:
-    """From 10 ms to 60 ms each way, as an event or `testbed link set` has it done: two tc, and all that is around them.
+def test_a_change_takes_effect_within_100_ms(lab: Lab) -> None:
+    """From 10 ms to 60 ms each way, as an event or `testbed link set` has it done.
 
-    Within 100 ms on any machine; a kernel in user mode takes as long for the two tc alone, so it gets three times that.
+    A machine that does something else meanwhile only makes it later: the best of three tells.
     """
     backend = DockerBackend()
     nodes = {node.name: node for node in backend.nodes(lab.name)}
-    changes = [Reshape(name, node.interface("delay-10"), Shape(delay=0.06), Underlay()) for name, node in nodes.items()]
+    ends = {name: node.interface("delay-10") for name, node in nodes.items()}
+    slower = [Reshape(name, end, Shape(delay=0.06), Underlay()) for name, end in ends.items()]
+    as_planned = [Reshape(name, end, end.shape, end.underlay) for name, end in ends.items()]
     backend.attend(lab.name, list(nodes))
-    trips = lab.round_trips("delay-10", seconds=5)
-    assert json.loads(next(trips))[1] < 0.05
-    begun = time.time()
-    backend.reshape(lab.name, changes)
-    try:
-        later = [(start - begun, took) for start, took in map(json.loads, trips) if start > begun]
-        late = [(after, took) for after, took in later if after > 0.3 and took < 0.118]
-        assert later
-        assert not late, late
-    finally:
-        backend.reshape(
-            lab.name, [Reshape(c.node, c.interface, c.interface.shape, c.interface.underlay) for c in changes]
-        )
+    last: list[float] = []  # seconds from a change to the last round trip that began as if there were none
+    while len(last) < 3 and (not last or last[-1] > 0.1):
+        trips = lab.round_trips("delay-10", seconds=2)
+        assert json.loads(next(trips))[1] < 0.05
+        begun = time.time()
+        backend.reshape(lab.name, slower)
+        try:
+            later = [(start - begun, took) for start, took in map(json.loads, trips) if start > begun]
+        finally:
+            backend.reshape(lab.name, as_planned)
+        assert later[-1][1] >= 0.118
+        last.append(max((after for after, took in later if took < 0.118), default=0.0))
+    assert min(last) <= 0.1, last
 
 
 @pytest.mark.timeout(900)
