@@ -66,6 +66,8 @@ class Lives(Generic[Of]):
         if known is not None and not _begins_anew(known, event):
             return known
         life = self._current.get(_pair(event))
+        if life is not None and event["event"] == "sent" and event["flags"] in ("R", "R."):
+            return life  # what came for a connection that is over is answered under a number of its own
         if life is None or life.own_numbers[life.side(local)] is not None:
             life = self._new(event)
         life.own_numbers[life.side(local)] = number

@@ -74,6 +74,7 @@ class Outcome:
     checks: list[Result] = field(default_factory=list)
     events: list[Happened] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)  # what could not be collected, and why
+    faults: list[str] = field(default_factory=list)  # which TCPs have raised, and where
     said: list[tuple[str, str]] = field(default_factory=list)  # (application, line): the last that it wrote
     failure: str | None = None  # why the run was cut short, with the last lines of a log
     interrupted: int | None = None  # the exit status that a signal asks for
@@ -85,10 +86,10 @@ class Outcome:
 
     @property
     def notes(self) -> list[str]:
-        """What could not be done, and why, for a person."""
+        """What could not be done, and why, and what a TCP has failed on, for a person."""
         missed = [happened for happened in self.events if happened.at is None]
         events = [f"{_why_not(happened)}: {happened.step.title}" for happened in missed]
-        return self.built.notes + events + self.missing
+        return self.built.notes + events + self.missing + self.faults
 
     @property
     def status(self) -> int:

@@ -36,7 +36,10 @@ class Recorded:
 def recorded(folder: Path) -> Recorded:
     """Read a run's folder. Raises Unreadable, TopologyError, and Unavailable if a file was not kept."""
     if inside(folder, "manifest.json") is None:
-        raise Unreadable(f"{folder} has no file manifest.json: nobody knows what to run again")
+        raise Unreadable(
+            f"{folder} has no file manifest.json: nobody knows what to run again. "
+            f"`testbed collect` makes such folders; name a run's, as {folder.parent.name}/RUN_ID"
+        )
     manifest = read.manifest(folder)
     try:
         lab = TypeAdapter(LabName).validate_python(manifest["lab"])

@@ -25,6 +25,7 @@ from testbed.events import Step, timeline
 from testbed.outcome import Ending, Outcome
 from testbed.plan import AppPlan
 from testbed.signals import Interrupted, Signals
+from testbed.tcp_faults import tcp_faults
 from testbed.topology import Topology
 from testbed.unavailable import Unavailable
 
@@ -91,6 +92,7 @@ def _use(topology: Topology, choice: Choice, outcome: Outcome, signals: Signals,
         _attempt(outcome, play.stop_all)
     _attempt(outcome, lambda: _quiet(report)("collecting"))
     _attempt(outcome, lambda: outcome.missing.extend(backend.collect(plan, directory)))
+    _attempt(outcome, lambda: outcome.faults.extend(tcp_faults(directory)))
     _attempt(outcome, lambda: _require_lab(backend, outcome))
     _attempt(outcome, lambda: _judge(topology, outcome, log))
     _attempt(outcome, write_manifest)

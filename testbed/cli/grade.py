@@ -35,8 +35,7 @@ _sandbox_option = click.option(
 @click.option(
     "--seed",
     type=_SEEDS,
-    show_default="1; drawn for a class and for Gradescope",
-    help="All random choices follow from it.",
+    help="All random choices follow from it: 1, but one is drawn for a class and for Gradescope.",
 )
 @_sandbox_option
 @_jobs_option

@@ -24,6 +24,7 @@ from testbed.whole import whole
 
 _LONGEST = 4096  # characters of a path
 _IN_FULL = 3  # failed tests of a stage that are told of in full, if nobody has asked for it
+_HEAD, _TAIL = 20, 6  # lines of a ladder that are shown then; what goes wrong first is what counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +206,7 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
         too_early = [] if everything else [verdict for verdict in failed if not verdict.began]
         failed = [verdict for verdict in failed if verdict not in too_early]
         for at, verdict in enumerate(failed if everything else failed[:_IN_FULL]):
-            _tell_failure(result, verdict, path, ladder=everything or not at)
+            _tell_failure(result, verdict, path, ladder=everything or not at, whole_ladder=everything)
         if len(failed) > _IN_FULL and not everything:
             say(
                 f"✗ and {len(failed) - _IN_FULL} more: {', '.join(v.test.id for v in failed[_IN_FULL:])}\n",
@@ -239,6 +240,8 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
     points = f"{reports.number(result.earned)} of {reports.number(result.points)} points"
     of = " that can be judged from outside" if result.is_image else ""
     say(f"{path}: {points}{of}", "good" if result.good else "bad")
+    if not result.trouble and (first := next((v for v in result.verdicts if v.ran and not v.passed and v.began), None)):
+        say(f"next: {first.test.title}: {reports.replay(result, first, path)}", wrap=True)
 
 
 def _tell_why(lines: Sequence[str]) -> None:
@@ -249,7 +252,7 @@ def _tell_why(lines: Sequence[str]) -> None:
         say(f"  {line}")
 
 
-def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool) -> None:
+def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool, whole_ladder: bool) -> None:
     test = verdict.test
     say(f"✗ {test.stage}: {test.title} ({test.rfc})", "bad")
     say(f"  {verdict.message}")
@@ -262,8 +265,18 @@ def _tell_failure(result: Grade, verdict: Verdict, path: str, *, ladder: bool) -
     say(f"  again: {reports.replay(result, verdict, path)}")
     happened, expected = reports.diagrams(result, verdict)
     if ladder and happened:
+        happened, expected = (text if whole_ladder else _cut(text) for text in (happened, expected))
         say(f"\n  what happened:\n{happened}\n  what should have happened:\n{expected}")
     say("")
+
+
+def _cut(ladder: str) -> str:
+    """Its begin and its end."""
+    lines = ladder.splitlines()
+    if len(lines) > _HEAD + _TAIL + 1:
+        left_out = f"{'':10}... {len(lines) - _HEAD - _TAIL} lines, which --only and --html show ..."
+        lines[_HEAD:-_TAIL] = [left_out]
+    return "\n".join(lines) + "\n"
 
 
 def _tell_meetings(names: list[str], meetings: list[many.Meeting]) -> None:

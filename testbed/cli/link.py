@@ -74,9 +74,9 @@ def show(lab: str, names: tuple[str, ...], output_format: str) -> int:
     for end in ends:
         does = ", ".join(said(end.now.shape, end.now.underlay)) or "as it is"
         changed = "" if end.is_as_planned else "changed"
-        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(end.now.counts.items())) or "0"
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(end.now.counts.items())) or "nothing"
         rows.append((end.interface.link, end.direction, does, changed, counts))
-    table(("LINK", "DIRECTION", "DOES", "", "SO FAR"), rows)
+    table(("LINK", "DIRECTION", "DOES", "", "DONE TO SEGMENTS"), rows)
     return 0
 
 

@@ -57,8 +57,8 @@ def report(
       testbed report lossy --format json
 
     RUN is a run folder, or the name of a topology, whose latest run it is; by default the latest run of all. `testbed
-    run` writes the page, too. It needs no network and no other file: send it to whoever should see it. Plots need
-    matplotlib.
+    run` writes the page, too. It needs no network and no other file: send it to whoever should see it. A single
+    plot (--plot) needs matplotlib.
     """
     _require_sense(output_format, plot, connection, output, opens=opens)
     folder = finished.find(run, runs)

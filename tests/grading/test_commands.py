@@ -64,6 +64,21 @@ def test_grade_shows_what_failed_its_ladders_and_how_to_see_it_again(capsys: Cap
     assert "alice.py: 2 of 4 points" in said
 
 
+def test_the_first_grade_of_a_skeleton_says_what_to_do_next_and_cuts_long_ladders(capsys: Captured) -> None:
+    assert main(["new", "her_tcp.py"]) == 0
+    capsys.readouterr()
+    transfer = ["--only", "active-open", "--only", "whole-transfer"]
+    assert main(["grade", "her_tcp.py", *transfer, "--html", "grade.html"]) == 1
+    in_full = capsys.readouterr().out
+    assert in_full.endswith(": testbed grade her_tcp.py --only active-open\n")
+    assert "next: An active open sends SYN" in in_full
+    assert main(["grade", "her_tcp.py"]) == 1
+    said = capsys.readouterr().out
+    assert "lines, which --only and --html show ..." in said
+    longest = max(len(part.splitlines()) for part in said.split("should have happened:")[1:])
+    assert longest < 60 < len(in_full.splitlines())
+
+
 def test_without_a_container_it_says_so_and_uses_a_process(capsys: Captured) -> None:
     assert main(["grade", "alice.py", "--only", "active-open"]) == 0
     first, *_ = capsys.readouterr().out.splitlines()

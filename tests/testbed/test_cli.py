@@ -314,22 +314,22 @@ def test_links_are_shown_and_changed(capsys: Captured) -> None:
         return str(json.loads(capsys.readouterr().out)[-1]["state"])
 
     assert main(["up", "lab.yaml"]) == 0
-    assert shown() == {"alice->bob": "as it is 0", "bob->alice": "as it is 0"}
+    assert shown() == {"alice->bob": "as it is nothing", "bob->alice": "as it is nothing"}
 
     assert main(["link", "set", "fake-lab", "alice-bob", "delay=50ms", "loss=2%", "--from", "alice"]) == 0
     assert capsys.readouterr().out == "alice->bob: 50ms, loss 2%\nbob->alice: as it is\n"
-    assert shown() == {"alice->bob": "50ms, loss 2% changed 0", "bob->alice": "as it is 0"}
+    assert shown() == {"alice->bob": "50ms, loss 2% changed nothing", "bob->alice": "as it is nothing"}
 
     assert main(["link", "down", "fake-lab", "alice-bob"]) == 0
-    assert shown() == {"alice->bob": "down, 50ms, loss 2% changed 0", "bob->alice": "down changed 0"}
+    assert shown() == {"alice->bob": "down, 50ms, loss 2% changed nothing", "bob->alice": "down changed nothing"}
     assert link_in_ps() == "down"
     assert main(["link", "up", "fake-lab", "alice-bob"]) == 0
     assert link_in_ps() == "up"
-    assert shown()["alice->bob"] == "50ms, loss 2% changed 0"
+    assert shown()["alice->bob"] == "50ms, loss 2% changed nothing"
 
     assert main(["link", "reset", "fake-lab"]) == 0
     assert capsys.readouterr().out.endswith("every link of fake-lab is as the topology says\n")
-    assert shown() == {"alice->bob": "as it is 0", "bob->alice": "as it is 0"}
+    assert shown() == {"alice->bob": "as it is nothing", "bob->alice": "as it is nothing"}
 
 
 def test_a_link_is_shown_with_what_befalls_its_underlay(capsys: Captured) -> None:
@@ -337,7 +337,7 @@ def test_a_link_is_shown_with_what_befalls_its_underlay(capsys: Captured) -> Non
     assert main(["up", "lab.yaml"]) == 0
     capsys.readouterr()
     assert main(["link", "show", "fake-lab"]) == 0
-    assert " ".join(capsys.readouterr().out.splitlines()[1].split()) == "alice-bob alice->bob underlay loss 1% 0"
+    assert " ".join(capsys.readouterr().out.splitlines()[1].split()) == "alice-bob alice->bob underlay loss 1% nothing"
     assert main(["link", "set", "fake-lab", "alice-bob", "delay=50ms", "--from", "bob"]) == 0
     assert capsys.readouterr().out == "alice->bob: underlay loss 1%\nbob->alice: 50ms, underlay loss 1%\n"
 

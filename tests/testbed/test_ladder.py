@@ -291,6 +291,15 @@ configs = st.builds(
 seeds = st.integers(0, 2**32 - 1)
 
 
+def test_what_comes_after_the_end_is_answered_in_the_same_ladder() -> None:
+    """The daemon gives each such answer a number of its own: it has no connection any more."""
+    alice = [sent(1.0, A, "S", 100, connection=1), sent(2.0, A, "R.", 101, connection=1)]
+    alice += [sent(2.1, A, "R", 101, connection=2), sent(2.2, A, "R", 101, connection=3)]
+    assert [one.segments for one in build({"alice": alice}).connections] == [4]
+    again = sent(3.0, A, "S", 900, connection=4)
+    assert [one.segments for one in build({"alice": [*alice, again]}).connections] == [4, 1]
+
+
 def by_content(recorded: Recorded, ladder: Ladder, side: int) -> Iterable[tuple[list[Segment], list[Passage]]]:
     """The rows of segments of one side that say the same, copies too, and what became of these in truth."""
     rows = segments(ladder, ("alice", "bob")[side])

@@ -502,6 +502,7 @@ def test_a_tcp_that_never_returns_costs_a_connection(method: str, monkeypatch: p
     assert "EndlessLoop" in log
     assert 'File "implementation.py", line ' in log
     assert manifest(folder)["apps"]["client"]["status"] == 1
+    assert any(note.startswith("the TCP of alice has a fault: line ") for note in manifest(folder)["notes"])
 
 
 ENDLESS = "while True: pass"

@@ -201,7 +201,11 @@ def mss_in_the_syn(bench: Bench) -> None:
             tcp.arrives(a_syn())
         sent = tcp.take()
         offers = [seg.options.mss if seg.options else None for seg in sent]
-        check(offers == [MSS], f"one SYN with the MSS option {MSS}, which is config.mss", f"{told(sent)}: {offers}")
+        check(
+            offers == [MSS],
+            f"one SYN with the MSS option {MSS}, which is config.mss",
+            f"{told(sent)}: {offers}" if sent else told(sent),
+        )
         tcp.arrives(a_syn_ack() if state == State.SYN_SENT else peer(), peer(b"abc"))
         later = [seg for seg in tcp.take() if seg.options and seg.options.mss is not None]
         check(not later, "no MSS option after the SYN", told(later))
