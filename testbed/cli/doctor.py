@@ -25,7 +25,11 @@ def doctor(output_format: str) -> int:
         return 0 if found.backend else 3
     with progress() as step:
         found = core.examine(step)
-    rows = [("yes" if probe.ok else "NO", probe.name, probe.found) for probe in found.probes]
+    first: dict[str, str] = {}  # what was found -> the first probe that found it: one reason may be that of many
+    rows = []
+    for probe in found.probes:
+        of = first.setdefault(probe.found, probe.name)
+        rows.append(("yes" if probe.ok else "NO", probe.name, probe.found if of == probe.name else f"see {of}"))
     table(("OK", "WHAT", "FOUND"), rows)
     for remedy in dict.fromkeys(probe.remedy for probe in found.probes if not probe.ok):
         names = ", ".join(probe.name for probe in found.probes if probe.remedy == remedy)

@@ -600,19 +600,20 @@ def test_doctor_tries_everything_and_names_the_backend(monkeypatch: pytest.Monke
     def lame() -> str:
         raise Unavailable("tcpdump is not installed.", "Install it.")
 
-    monkeypatch.setattr(doctor, "ATTEMPTS", {"Python": lambda: "3.11", "tcpdump": lame})
+    monkeypatch.setattr(doctor, "ATTEMPTS", {"Python": lambda: "3.11", "tcpdump": lame, "capture": lame})
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert "yes  Python   3.11" in said
     assert "NO   tcpdump  tcpdump is not installed." in said
-    assert "tcpdump: Install it." in said
+    assert "NO   capture  see tcpdump" in said
+    assert "tcpdump, capture: Install it." in said
     assert said.endswith("testbed run takes fake: the best there is, and it works here\n")
 
     monkeypatch.setattr(FakeBackend, "check", lambda _self: lame())
     assert main(["doctor", "--format", "json"]) == 3
     found = json.loads(capsys.readouterr().out)
     assert found["backend"] is None
-    assert [probe["ok"] for probe in found["probes"]] == [True, False]
+    assert [probe["ok"] for probe in found["probes"]] == [True, False, False]
 
 
 @pytest.mark.parametrize(
