@@ -168,9 +168,11 @@ def show(device: str) -> str:
 
 
 def answer(said: str) -> tuple[list[dict[str, Any]], str]:
-    """(the qdiscs of the device that was shown, what was wrong with a change before)."""
-    *wrong, found = said.splitlines()
-    return json.loads(found), " ".join(line for line in wrong if not line.startswith("Command failed"))
+    """(the qdiscs of the device that was shown, what was wrong with a change before; "": it was done)."""
+    *others, found = said.splitlines()
+    wrong = [line for line in others if not line.startswith("Command failed")]
+    failed = len(wrong) < len(others)
+    return json.loads(found), (" ".join(wrong) or "tc failed without a word") if failed else ""
 
 
 @dataclass(frozen=True, slots=True)

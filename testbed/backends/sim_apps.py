@@ -114,9 +114,10 @@ class AppLife:
         self.status = status
         for thread in self._threads:
             thread.forget()
-        if not self.clock.broken:  # else a thread may be in the midst of a call of the TCP, and there it stays
-            for each in list(self.sockets):
-                each.close()
+        if self.clock.broken:  # a thread may be in the midst of a call of the TCP, and there is to be no other one
+            self.sockets.clear()
+        for each in list(self.sockets):
+            each.close()
         for file in self.files:
             file.write_out()
         self._ended(status)

@@ -222,8 +222,11 @@ class Thread:
                 os.chdir(self._directory)
             self._go.release()
             try:
-                while not clock.back.acquire(timeout=_LAST_STEP) and not last:
-                    pass  # a signal that came just before this wait has not ended it: it is handled here
+                while not clock.back.acquire(timeout=_LAST_STEP):
+                    if last:
+                        raise_in(self.ident, Ended)
+                        break
+                    # A signal that came just before this wait has not ended it: it is handled here.
             except BaseException:  # a signal: the thread goes on, up to its next wait, and must not do so elsewhere
                 clock.broken = True
                 if not clock.back.acquire(timeout=_LAST_STEP):

@@ -241,7 +241,7 @@ def _tell(result: Grade, path: str, *, everything: bool) -> None:
     of = " that can be judged from outside" if result.is_image else ""
     say(f"{path}: {points}{of}", "good" if result.good else "bad")
     if not result.trouble and (first := next((v for v in result.verdicts if v.ran and not v.passed and v.began), None)):
-        say(f"next: {first.test.title}: {reports.replay(result, first, path)}", wrap=True)
+        say(f"next: {first.test.title}: {reports.replay(result, first, path)}")
 
 
 def _tell_why(lines: Sequence[str]) -> None:

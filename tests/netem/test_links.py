@@ -165,6 +165,7 @@ def test_a_change_takes_effect_within_100_ms(lab: Lab) -> None:
             later = [(start - begun, took) for start, took in map(json.loads, trips) if start > begun]
         finally:
             backend.reshape(lab.name, as_planned)
+        assert later
         assert later[-1][1] >= 0.118
         last.append(max((after for after, took in later if took < 0.118), default=0.0))
     assert min(last) <= 0.1, last

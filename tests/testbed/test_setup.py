@@ -141,6 +141,7 @@ def test_a_change_is_read_back(shape: Shape, underlay: Underlay, change: str) ->
 def test_what_tc_complains_of_comes_before_what_it_shows() -> None:
     shown = '[{"kind":"noqueue"}]'
     assert setup.answer(shown) == ([{"kind": "noqueue"}], "")
+    assert setup.answer(f"Warning: so it is.\n{shown}") == ([{"kind": "noqueue"}], "")
     wrong = "Error: Specified qdisc kind is unknown."
     assert setup.answer(f"{wrong}\nCommand failed -:3\n{shown}") == ([{"kind": "noqueue"}], wrong)
 

@@ -35,6 +35,15 @@ def test_the_first_fault_is_told_and_how_many_there_were(tmp_path: Path) -> None
     ]
 
 
+def test_of_a_chain_the_last_is_told_and_of_a_message_its_first_line(tmp_path: Path) -> None:
+    chain = FAULT + "The above exception was the direct cause of the following exception:\n\n"
+    chain += 'Traceback (most recent call last):\n  File "mine.py", line 9, in send\n    raise X from y\n'
+    log(tmp_path, "alice", FINE + chain + "ValueError: first\nsecond line\n\n" + FINE + "Error: of something else\n")
+    assert tcp_faults(tmp_path) == [
+        "the TCP of alice has a fault: line 9, in send: ValueError: first; see hosts/alice/chitcpd.log"
+    ]
+
+
 def test_a_log_that_is_cut_or_no_text_is_read_all_the_same(tmp_path: Path) -> None:
     log(tmp_path, "alice", FAULT[: FAULT.index("  File")], noise=b"\xff" * 1000)
     [told] = tcp_faults(tmp_path)
