@@ -49,7 +49,7 @@ from testbed.unavailable import Unavailable
 
 _MOST_IN_ENVIRONMENT = 1 << 15  # bytes; Linux takes four times as many, and a shell passes them on
 _LAST_LINES = 5  # of a log, in a message
-_TOLD_WITHIN = 30.0  # seconds until a host has told that it is ready, and what its probes found, beside the links' own
+_TOLD_WITHIN = 90.0  # seconds until a host has told that it is ready, and what its probes found, beside the links' own
 _LOOK_AFTER = 1.0  # seconds, whether the others still run
 _RIGHTS = ["NET_ADMIN", "NET_RAW", "SETGID", "SETUID"]  # of root's: tc, tcpdump, and to start chitcpd as its user
 

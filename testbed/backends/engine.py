@@ -26,6 +26,7 @@ from requests.exceptions import RequestException
 from testbed.unavailable import Unavailable
 
 WORKERS = 8  # requests at a time; an engine does not become faster with more
+_ANSWER = 180  # seconds for an answer of the engine: a slow one takes more than one minute to start a container
 _PATIENCE = 30.0  # seconds for an answer of a session: some wait for a daemon that starts
 
 
@@ -38,7 +39,7 @@ def connect(connections: int) -> APIClient:
     where = f"{address} ({says})" if says else address
     try:
         _knock(address)
-        return docker.from_env(max_pool_size=connections).api
+        return docker.from_env(max_pool_size=connections, timeout=_ANSWER).api
     except (OSError, DockerException) as error:
         cause = _first_cause(error)
         if isinstance(cause, PermissionError):
