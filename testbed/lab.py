@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from ipaddress import IPv4Network, ip_network
@@ -203,6 +203,13 @@ def ps(lab: str | None) -> tuple[list[tuple[str, Item]], dict[str, str]]:
         found = [(backend, backend.ps(None)) for backend, labs in asked if labs]
     items = [(backend.name, item) for backend, items in found for item in _with_links_down(backend, items)]
     return items, unreachable
+
+
+def left_behind(items: Collection[tuple[str, Item]]) -> list[str]:
+    """Those labs of what `ps` has found that commands left that were killed: what `gc` would remove."""
+    garbage = {(name, lab) for name in {name for name, _ in items} for lab in backends.get(name).garbage()}
+    found = {(name, item.lab) for name, item in items} & garbage
+    return sorted({lab for _, lab in found if not state.is_at_work(lab)})
 
 
 def _with_links_down(backend: Backend, items: list[Item]) -> list[Item]:

@@ -15,6 +15,7 @@ from testbed.cli.output import (
     complain,
     format_option,
     note_unreachable,
+    notice,
     print_json,
     print_json_line,
     progress,
@@ -145,6 +146,8 @@ def ps(lab: str | None, output_format: str) -> int:
     """
     found, unreachable = core.ps(lab)
     note_unreachable(unreachable)
+    if left := core.left_behind(found):
+        notice(f"{', '.join(left)}: left behind by a command that was killed; testbed gc removes what is.")
     if output_format == "json":
         print_json([{"backend": backend, **asdict(item)} for backend, item in found])
     elif not found:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 from pathlib import Path
 
 import click
@@ -71,7 +70,7 @@ def ladder(
         if not only_list:
             say(f"These are many: choose with --connection N, --port or --between, or have all with --all. ({folder})")
         return 0
-    width = min(shutil.get_terminal_size().columns, _WIDEST) if sys.stdout.isatty() else 80
+    width = min(shutil.get_terminal_size().columns, _WIDEST)  # in a file 80, or $COLUMNS
     lines = ladder_text.lines(choice.rows, width, start=choice.start, fold=not everything, states=choice.states_before)
     say_all((line.text, line.style) for line in lines)
     return 0

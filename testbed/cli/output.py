@@ -102,9 +102,13 @@ def complain(text: str, remedy: str = "") -> None:
 
 def note_unreachable(backends: Mapping[str, str]) -> None:
     """Say of each backend why it could not be asked: there may be labs that nobody has seen. Many have no Docker."""
-    console = Console(stderr=True, highlight=False)
     for backend, why in backends.items():
-        _say(console, f"note: labs on {backend} are not seen: {why.rstrip('.')}.", "note")
+        notice(f"labs on {backend} are not seen: {why.rstrip('.')}.")
+
+
+def notice(text: str) -> None:
+    """Say on the standard error what is worth to know, and no fault."""
+    _say(Console(stderr=True, highlight=False), f"note: {text}", "note")
 
 
 def _say(console: Console, text: str, style: str, *, wrap: bool = False) -> None:

@@ -72,7 +72,7 @@ INCLUDED = 16  # files in all
 class Part(BaseModel):
     """A mapping of the file: it has the keys that are fields here and no others."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)  # built once, as a whole
 
     def _given(self) -> list[str]:
         """The keys that stand in the file, in the order of the fields."""

@@ -476,6 +476,32 @@ def test_gc_removes_what_was_left_behind_and_nothing_else(capsys: Captured) -> N
     assert capsys.readouterr().out == "nothing was left behind\n"
 
 
+def test_ps_says_what_was_left_behind(capsys: Captured) -> None:
+    backend = backends.get("fake")
+    backend.up(plan_of(TWO, lab="left", pool="127.129.0.0/16"), print, stays=False)
+    with state.lab_lock("left"):  # a run goes on
+        assert main(["ps"]) == 0
+    assert capsys.readouterr().err == ""
+    killed = state.directory() / "locks" / "left"
+    killed.write_text(f"process {_ended()} (testbed run left.yaml)")
+    for command in (["ps"], ["ps", "left", "--format", "json"]):
+        assert main(command) == 0
+        said = capsys.readouterr().err
+        assert said == "note: left: left behind by a command that was killed; testbed gc removes what is.\n"
+    assert main(["gc"]) == 0
+    capsys.readouterr()
+    assert main(["up", "lab.yaml"]) == 0
+    assert main(["ps"]) == 0
+    assert capsys.readouterr().err == ""
+
+
+def _ended() -> int:
+    """The number of a process that there was."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
 def test_gc_leaves_a_lab_alone_that_is_garbage_no_more_once_it_has_the_lock(
     monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:

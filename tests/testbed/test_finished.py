@@ -144,6 +144,14 @@ class TestCommands:
         assert "X loss" in text
         assert max(map(len, text.splitlines())) <= 80
 
+    def test_a_ladder_is_as_wide_as_columns_says(
+        self, runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+    ) -> None:
+        del runs
+        monkeypatch.setenv("COLUMNS", "110")
+        assert main(["ladder", "lossy"]) == 0
+        assert 100 < max(map(len, capsys.readouterr().out.splitlines())) <= 110
+
     @pytest.mark.parametrize(
         ("manifest", "first"),
         [('{"began": 999999998.5}', "1.500000"), ("{", "0.000000"), ('{"began": NaN}', "0.000000"), ("[]", "0.000000")],

@@ -170,6 +170,14 @@ def test_plans_of_all_topologies(programs: dict[str, Program], capsys: Captured)
     assert plan["hosts"][0]["implementation"]["bytes"] == len(OWN)
 
 
+@pytest.mark.parametrize("backend", ["local", "sim"])
+def test_a_plan_names_its_backend(backend: str, capsys: Captured) -> None:
+    topology = str(PROJECT / "topologies" / "two-hosts.yaml")
+    plan = json.loads(said(capsys, "plan", topology, "--backend", backend, "--format", "json"))
+    assert plan["backend"] == backend
+    assert faults("plan", plan) == []
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_what_json_has_no_number_for_is_never_printed(value: float) -> None:
     for prints in (print_json, print_json_line):
