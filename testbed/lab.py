@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Network, ip_network
 from pathlib import Path
 
@@ -193,23 +193,36 @@ def labs() -> tuple[list[str], dict[str, str]]:
     return sorted({lab for _, found in asked for lab in found}), unreachable
 
 
-def ps(lab: str | None) -> tuple[list[tuple[str, Item]], dict[str, str]]:
-    """((backend, item) of one lab, or of all; backend -> why it can't be asked). Raises NoSuchLab if it is nowhere."""
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What there is of one lab, or of all."""
+
+    items: list[tuple[str, Item]]  # with their backends' names
+    left_behind: list[str]  # labs among them of commands that were killed: what `gc` would remove
+    unreachable: dict[str, str]  # backend -> why it can't be asked
+
+
+def ps(lab: str | None) -> Found:
+    """Look at one lab, or at all. Raises NoSuchLab if it is nowhere."""
     unreachable: dict[str, str] = {}
     if lab is not None:
         found = [(backend, backend.ps(lab)) for backend in having(lab)]
     else:
         asked, unreachable = backends.with_labs()
         found = [(backend, backend.ps(None)) for backend, labs in asked if labs]
-    items = [(backend.name, item) for backend, items in found for item in _with_links_down(backend, items)]
-    return items, unreachable
+    return Found(
+        items=[(backend.name, item) for backend, items in found for item in _with_links_down(backend, items)],
+        left_behind=sorted({lab for backend, items in found for lab in _left_behind(backend, items)}),
+        unreachable=unreachable,
+    )
 
 
-def left_behind(items: Collection[tuple[str, Item]]) -> list[str]:
-    """Those labs of what `ps` has found that commands left that were killed: what `gc` would remove."""
-    garbage = {(name, lab) for name in {name for name, _ in items} for lab in backends.get(name).garbage()}
-    found = {(name, item.lab) for name, item in items} & garbage
-    return sorted({lab for _, lab in found if not state.is_at_work(lab)})
+def _left_behind(backend: Backend, items: list[Item]) -> set[str]:
+    with suppress(Unavailable):  # the engine has gone meanwhile, or the state directory can't be read
+        # Asked in this order: what a command takes down as it ends is not left behind.
+        idle = {lab for lab in {item.lab for item in items} if not state.is_at_work(lab)}
+        return idle.intersection(backend.garbage())
+    return set()
 
 
 def _with_links_down(backend: Backend, items: list[Item]) -> list[Item]:

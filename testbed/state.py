@@ -80,6 +80,8 @@ def lab_lock(lab: str, *, patience: float = 0.0) -> Iterator[None]:
 
 def is_at_work(lab: str) -> bool:
     """Whether a command of this user works on the lab. Asked without the lock, so that nobody is kept off for it."""
+    if _NAME.fullmatch(lab) is None:  # as for the lock
+        return False
     try:
         said = (directory() / "locks" / lab).read_text(errors="replace")
         os.kill(int(said.split(maxsplit=2)[1]), 0)

@@ -343,7 +343,7 @@ class _AppThread:
         self, life: AppLife, module: _Threading, *, target: Callable[..., None], args: Sequence[Any] = (), daemon: bool
     ) -> None:
         if not daemon:
-            raise NotImplementedError("a simulated application's threads end with it: daemon=True")
+            raise ValueError("a simulated application's threads end with it: daemon=True")
         self._life = life
         self._target = target
         self._args = args

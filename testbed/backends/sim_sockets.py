@@ -144,7 +144,7 @@ class _Socket(End):
     def makefile(self, mode: str) -> io.BufferedReader:
         """A file of what comes."""
         if mode != "rb":
-            raise NotImplementedError(f"a simulated socket has no file of mode {mode!r}")
+            raise ValueError(f"a simulated socket has no file of mode {mode!r}")
         return io.BufferedReader(_Incoming(self))
 
     def shutdown(self, how: int) -> None:

@@ -144,17 +144,17 @@ def ps(lab: str | None, output_format: str) -> int:
       testbed ps
       testbed ps two-hosts --format json
     """
-    found, unreachable = core.ps(lab)
-    note_unreachable(unreachable)
-    if left := core.left_behind(found):
-        notice(f"{', '.join(left)}: left behind by a command that was killed; testbed gc removes what is.")
+    found = core.ps(lab)
+    note_unreachable(found.unreachable)
+    if found.left_behind:
+        notice(f"{', '.join(found.left_behind)}: left behind by a command that was killed; testbed gc removes what is.")
     if output_format == "json":
-        print_json([{"backend": backend, **asdict(item)} for backend, item in found])
-    elif not found:
+        print_json([{"backend": backend, **asdict(item)} for backend, item in found.items])
+    elif not found.items:
         say("no lab is up")
     else:
         columns = ("LAB", "KIND", "NAME", "STATE", "DETAIL", "BACKEND")
-        table(columns, [(i.lab, i.kind, i.name, i.state, i.detail, backend) for backend, i in found])
+        table(columns, [(i.lab, i.kind, i.name, i.state, i.detail, backend) for backend, i in found.items])
     return 0
 
 

@@ -481,6 +481,7 @@ def test_ps_says_what_was_left_behind(capsys: Captured) -> None:
     backend.up(plan_of(TWO, lab="left", pool="127.129.0.0/16"), print, stays=False)
     with state.lab_lock("left"):  # a run goes on
         assert main(["ps"]) == 0
+        assert not state.is_at_work("../locks/left")  # a label that anybody may have set
     assert capsys.readouterr().err == ""
     killed = state.directory() / "locks" / "left"
     killed.write_text(f"process {_ended()} (testbed run left.yaml)")
